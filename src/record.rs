@@ -173,16 +173,22 @@ pub fn content_id<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
 
 /// The id of a conversation.
 pub fn messages_id(messages: &[Message]) -> String {
-    content_id(messages.iter().flat_map(|message| [message.role.as_str(), message.content.as_str()]))
+    content_id(
+        messages
+            .iter()
+            .flat_map(|message| [message.role.as_str(), message.content.as_str()]),
+    )
 }
 
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]

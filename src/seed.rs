@@ -53,9 +53,23 @@ mod tests {
     fn paths_are_distinct_and_stable() {
         let run = Seed::new(1);
         let mut seen = std::collections::HashSet::new();
-        for seed in [run, Seed::new(2), run.child("a"), run.child("b"), run.index(0), run.index(1), run.child("a").index(0)] {
-            assert!(seen.insert(seed.rng().random::<u64>()), "two paths share a stream");
+        for seed in [
+            run,
+            Seed::new(2),
+            run.child("a"),
+            run.child("b"),
+            run.index(0),
+            run.index(1),
+            run.child("a").index(0),
+        ] {
+            assert!(
+                seen.insert(seed.rng().random::<u64>()),
+                "two paths share a stream"
+            );
         }
-        assert_eq!(run.child("a").rng().random::<u64>(), Seed::new(1).child("a").rng().random::<u64>());
+        assert_eq!(
+            run.child("a").rng().random::<u64>(),
+            Seed::new(1).child("a").rng().random::<u64>()
+        );
     }
 }

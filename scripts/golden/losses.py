@@ -1,0 +1,499 @@
+"""Makes tests/golden/losses.json: values and gradients of the losses, in float64, by torch.
+
+The file is one object; each key holds a list of cases, and each case has `name`, its settings (by
+the name of the hyperparameter; null is "off"), `inputs` and `expected`. `expected.gradient` is
+d (the case's loss) / d (the input of that name); an input that is not listed there is a constant.
+Shapes: (B,) per pair, (B, T) per token. A mask is 1 where a token counts. Every counted-out
+position holds a number (often a large one) that must not matter; outputs and gradients are 0 there.
+
+    dpo            delta = (policy_chosen - policy_rejected) - (reference_chosen - reference_rejected)
+                   row = -(p log sigmoid(beta delta) + (1-p) log sigmoid(-beta delta)); loss = mean
+                   (Rafailov et al. 2023, and its conservative form with p = 1 - label_smoothing)
+    bradley_terry  d = chosen - rejected - margin; row as above with d for beta delta;
+                   loss = mean(row) + centre_coef * mean((chosen + rejected)^2)
+    gae            delta_t = r_t + gamma V_{t+1} - V_t; A_t = delta_t + gamma lambda A_{t+1};
+                   returns = A + V; V and A are 0 beyond the last counted token
+    whiten         (x - mean) / sqrt(var + 1e-8) over counted tokens, var unbiased (divides by n-1)
+    ppo            ratio = exp(logprobs - old_logprobs); all means are over counted tokens
+                   policy_loss = mean max(-A ratio, -A clip(ratio, 1-c, 1+c))
+                   value_loss = 0.5 mean max((V-R)^2, (clip(V, Vold-cv, Vold+cv)-R)^2)
+                   loss = policy_loss + vf_coef value_loss
+                   clipfrac = mean(second term > first, strictly), value_clipfrac likewise
+                   approx_kl = 0.5 mean((logprobs - old_logprobs)^2)
+    sft            loss = -sum(weights logprobs) / sum(weights)
+    kl_penalty     l = reference_logprobs - logprobs; k1 = -l; k3 = exp(l) - 1 - l, per token
+    adamw          torch.optim.AdamW after clip_grad_norm_ over both parameters, step by step:
+                   factor = min(1, max_grad_norm / (norm + 1e-6))
+
+The formulas of dpo, bradley_terry, gae, whiten, ppo and kl_penalty were read against trl 0.24.0
+(dpo_trainer.py, reward_trainer.py, ppo_trainer.py, core.py). Two things differ there: approx_kl is
+averaged over padding as well, and TRL lets `values` count one position past the last token.
+"""
+
+from pathlib import Path
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from golden_json import write_json
+
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
+
+
+def leaf(rows):
+    return torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+
+
+def constant(rows):
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def gradients(loss, **leaves):
+    loss.backward()
+    return {name: value.grad for name, value in leaves.items()}
+
+
+def masked_mean(values, mask):
+    return values[mask > 0].mean()
+
+
+def preference_rows(margin, p_chosen):
+    """-log likelihood of the soft label `p_chosen`; exact for any margin."""
+    return -(p_chosen * logsigmoid(margin) + (1 - p_chosen) * logsigmoid(-margin))
+
+
+# dpo ---------------------------------------------------------------------------------------------
+
+DPO_ORDINARY = {
+    "policy_chosen_logps": [-12.5, -30.25, -7.0, -55.125, -18.0, -3.5, -41.75],
+    "policy_rejected_logps": [-14.0, -28.5, -19.0, -54.0, -18.0, -9.25, -40.5],
+    "reference_chosen_logps": [-13.0, -29.0, -11.5, -60.0, -17.5, -3.25, -44.0],
+    "reference_rejected_logps": [-13.5, -29.75, -12.25, -49.5, -17.5, -10.0, -38.0],
+}
+
+# beta 1: delta is 100, -100, 1000, -1000, 0.
+DPO_EXTREME = {
+    "policy_chosen_logps": [-50.0, -200.0, -300.0, -1800.0, -25.0],
+    "policy_rejected_logps": [-180.0, -90.0, -1500.0, -700.0, -26.5],
+    "reference_chosen_logps": [-60.0, -150.0, -400.0, -1000.0, -24.0],
+    "reference_rejected_logps": [-90.0, -140.0, -600.0, -900.0, -25.5],
+}
+
+
+def dpo(name, inputs, beta, p_chosen, label_smoothing=0.0):
+    chosen, rejected = leaf(inputs["policy_chosen_logps"]), leaf(inputs["policy_rejected_logps"])
+    reference_chosen = constant(inputs["reference_chosen_logps"])
+    reference_rejected = constant(inputs["reference_rejected_logps"])
+    delta = (chosen - rejected) - (reference_chosen - reference_rejected)
+    rows = preference_rows(beta * delta, constant(p_chosen))
+    if len(set(p_chosen)) == 1:
+        # TRL's own line, for a label that is one number for all rows.
+        trl_rows = -logsigmoid(beta * delta) * p_chosen[0] - logsigmoid(-beta * delta) * (1 - p_chosen[0])
+        assert torch.equal(rows, trl_rows)
+    loss = rows.mean()
+    return {
+        "name": name,
+        "beta": beta,
+        "label_smoothing": label_smoothing,
+        "inputs": {**inputs, "p_chosen": p_chosen},
+        "expected": {
+            "loss": loss,
+            "per_row": rows,
+            "chosen_rewards": beta * (chosen - reference_chosen),
+            "rejected_rewards": beta * (rejected - reference_rejected),
+            "gradient": gradients(loss, policy_chosen_logps=chosen, policy_rejected_logps=rejected),
+        },
+    }
+
+
+def dpo_cases():
+    soft = [0.5, 0.9, 0.125, 1.0, 0.0, 0.7310585786300049, 0.35]
+    return [
+        dpo("hard", DPO_ORDINARY, 0.1, [1.0] * 7),
+        dpo("soft", DPO_ORDINARY, 0.5, soft),
+        # p_chosen is already 1 - label_smoothing: apply one of the two, not both.
+        dpo("label_smoothing", DPO_ORDINARY, 0.1, [0.9] * 7, label_smoothing=0.1),
+        dpo("extreme_hard", DPO_EXTREME, 1.0, [1.0] * 5),
+        dpo("extreme_soft", DPO_EXTREME, 1.0, [0.75, 0.25, 0.9, 0.5, 0.0]),
+    ]
+
+
+# bradley_terry -----------------------------------------------------------------------------------
+
+REWARDS = {
+    "chosen_rewards": [1.25, -0.5, 3.0, 0.1, -2.75, 0.625],
+    "rejected_rewards": [0.75, 0.25, -1.5, 0.1, -2.0, -4.0],
+}
+
+REWARDS_EXTREME = {
+    "chosen_rewards": [100.0, -100.0, 60.0, -55.0, 0.0],
+    "rejected_rewards": [0.0, 0.0, -40.0, 45.0, 0.0],
+}
+
+
+def bradley_terry(name, inputs, p_chosen, margin=None, centre_coef=None):
+    chosen, rejected = leaf(inputs["chosen_rewards"]), leaf(inputs["rejected_rewards"])
+    difference = chosen - rejected - (0.0 if margin is None else constant(margin))
+    rows = preference_rows(difference, constant(p_chosen))
+    centre = (centre_coef or 0.0) * ((chosen + rejected) ** 2).mean()
+    loss = rows.mean() + centre
+    return {
+        "name": name,
+        "centre_coef": centre_coef,
+        "inputs": {**inputs, "p_chosen": p_chosen, "margin": margin},
+        "expected": {
+            "loss": loss,
+            "per_row": rows,
+            "centre_loss": centre,
+            "gradient": gradients(loss, chosen_rewards=chosen, rejected_rewards=rejected),
+        },
+    }
+
+
+def bradley_terry_cases():
+    soft, margin = [0.9, 0.5, 1.0, 0.25, 0.0, 0.6], [0.5, 0.0, 1.0, -0.25, 2.0, 0.125]
+    return [
+        bradley_terry("hard", REWARDS, [1.0] * 6),
+        bradley_terry("soft", REWARDS, soft),
+        bradley_terry("margin", REWARDS, [1.0] * 6, margin=margin),
+        bradley_terry("centred", REWARDS, [1.0] * 6, centre_coef=0.01),
+        bradley_terry("soft_margin_centred", REWARDS, soft, margin=margin, centre_coef=0.05),
+        bradley_terry("extreme_hard", REWARDS_EXTREME, [1.0] * 5),
+        bradley_terry("extreme_soft", REWARDS_EXTREME, [0.75, 0.25, 0.9, 0.5, 0.0]),
+    ]
+
+
+# gae, whiten -------------------------------------------------------------------------------------
+
+# Row lengths 6, 3, 1, 5, 4 of 6; 77 and -88 are padding.
+MASK = [
+    [1, 1, 1, 1, 1, 1],
+    [1, 1, 1, 0, 0, 0],
+    [1, 0, 0, 0, 0, 0],
+    [1, 1, 1, 1, 1, 0],
+    [1, 1, 1, 1, 0, 0],
+]
+
+TOKEN_REWARDS = [
+    [-0.01, 0.02, -0.03, 0.005, -0.015, 1.5],
+    [0.04, -0.02, -2.25, 77.0, 77.0, 77.0],
+    [0.75, 77.0, 77.0, 77.0, 77.0, 77.0],
+    [0.0, 0.0, 0.0, 0.0, 100.0, 77.0],
+    [0.1, -0.2, 0.3, -100.0, 77.0, 77.0],
+]
+
+VALUES = [
+    [0.5, 0.625, 0.4, 0.9, 1.1, 1.3],
+    [-0.25, -1.0, -1.75, -88.0, -88.0, -88.0],
+    [0.2, -88.0, -88.0, -88.0, -88.0, -88.0],
+    [3.0, 10.0, 30.0, 60.0, 90.0, -88.0],
+    [0.0, -5.0, -20.0, -70.0, -88.0, -88.0],
+]
+
+
+def gae(name, gamma, gae_lambda):
+    advantages, returns = torch.zeros(5, 6).double(), torch.zeros(5, 6).double()
+    for row, counted in enumerate(MASK):
+        following_value = following_advantage = 0.0
+        for t in reversed(range(sum(counted))):
+            value = VALUES[row][t]
+            delta = TOKEN_REWARDS[row][t] + gamma * following_value - value
+            following_advantage = delta + gamma * gae_lambda * following_advantage
+            following_value = value
+            advantages[row, t] = following_advantage
+            returns[row, t] = following_advantage + value
+
+    # The same by the definition: A_t = sum over k of (gamma lambda)^k delta_{t+k}.
+    mask = constant(MASK)
+    values, rewards = constant(VALUES) * mask, constant(TOKEN_REWARDS) * mask
+    following = torch.cat((values[:, 1:], torch.zeros(5, 1)), dim=1)
+    deltas = (rewards + gamma * following - values) * mask
+    for t in range(6):
+        weights = constant([(gamma * gae_lambda) ** k for k in range(6 - t)])
+        by_definition = (deltas[:, t:] * weights).sum(1) * mask[:, t]
+        assert torch.allclose(by_definition, advantages[:, t], rtol=1e-12, atol=1e-12)
+    return {
+        "name": name,
+        "gamma": gamma,
+        "gae_lambda": gae_lambda,
+        "inputs": {"rewards": TOKEN_REWARDS, "values": VALUES, "mask": MASK},
+        "expected": {"advantages": advantages, "returns": returns},
+    }
+
+
+def gae_cases():
+    return [
+        gae("undiscounted", 1.0, 0.95),
+        gae("discounted", 0.99, 0.9),
+        gae("one_step", 0.9, 0.0),
+        gae("monte_carlo", 1.0, 1.0),
+    ]
+
+
+def whiten(name, values, mask):
+    counted = constant(values)[constant(mask) > 0]
+    whitened = (constant(values) - counted.mean()) / torch.sqrt(counted.var(unbiased=True) + 1e-8)
+    return {
+        "name": name,
+        "inputs": {"values": values, "mask": mask},
+        "expected": {"whitened": torch.where(constant(mask) > 0, whitened, 0.0)},
+    }
+
+
+def whiten_cases():
+    ragged = [[0.5, -1.25, 2.0, 0.0], [3.5, 77.0, 77.0, 77.0], [-0.75, 0.125, 77.0, 77.0]]
+    ragged_mask = [[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]]
+    extreme = [[100.0, -100.0, 99.0], [-98.0, 0.0, -1e6]]
+    return [
+        whiten("ragged", ragged, ragged_mask),
+        whiten("extreme", extreme, [[1, 1, 1], [1, 1, 0]]),
+        whiten("constant", [[0.5, 0.5], [0.5, 77.0]], [[1, 1], [1, 0]]),
+    ]
+
+
+# ppo ---------------------------------------------------------------------------------------------
+
+PPO_MASK = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+
+# Ratios on both sides of both bounds with advantages of both signs; the values leave the clip
+# range upwards and downwards, towards the return and away from it.
+PPO = {
+    "logprobs": [
+        [-1.1, -0.35, -2.6, -0.9, -3.0],
+        [-0.5, -1.75, -0.02, -40.0, -40.0],
+        [-2.2, -0.7, -1.3, -4.5, -40.0],
+        [-0.8, -40.0, -40.0, -40.0, -40.0],
+        [-6.0, -0.11, -1.9, -2.45, -0.6],
+    ],
+    "old_logprobs": [
+        [-1.15, -0.9, -2.3, -0.85, -2.1],
+        [-0.95, -1.7, -0.03, -1.0, -1.0],
+        [-1.6, -1.25, -1.35, -4.1, -1.0],
+        [-1.9, -1.0, -1.0, -1.0, -1.0],
+        [-5.5, -0.1, -2.5, -2.5, -0.2],
+    ],
+    "advantages": [
+        [0.8, 1.5, 0.6, -0.9, -1.4],
+        [-0.7, 0.3, 1.1, 50.0, 50.0],
+        [-1.9, 0.45, -0.25, 2.1, 50.0],
+        [-0.55, 50.0, 50.0, 50.0, 50.0],
+        [1.3, -0.15, -2.2, 0.95, 0.7],
+    ],
+    "values": [
+        [0.5, 1.3, -0.4, 0.25, 2.0],
+        [-0.6, 0.1, 0.9, -88.0, -88.0],
+        [1.7, -1.2, 0.35, 0.05, -88.0],
+        [0.75, -88.0, -88.0, -88.0, -88.0],
+        [-2.0, 0.65, 1.05, -0.3, 0.15],
+    ],
+    "old_values": [
+        [0.45, 0.8, 0.2, 0.3, 1.1],
+        [-0.5, 0.55, 0.85, 9.0, 9.0],
+        [1.0, -0.6, 0.4, 0.5, 9.0],
+        [0.3, 9.0, 9.0, 9.0, 9.0],
+        [-1.1, 0.7, 0.5, -0.85, 0.1],
+    ],
+    "returns": [
+        [1.0, 1.4, 0.7, -0.5, 0.2],
+        [-1.3, 0.05, 0.15, 99.0, 99.0],
+        [0.6, -1.9, 0.95, -0.45, 99.0],
+        [1.25, 99.0, 99.0, 99.0, 99.0],
+        [0.3, 0.25, 1.6, -0.35, -0.7],
+    ],
+    "mask": PPO_MASK,
+}
+
+# exp(100) is beyond float32, and so is its product with an advantage, but neither the loss nor a
+# gradient is: a positive advantage clips it. A plain float32 backward pass gives 0 * inf = NaN.
+PPO_EXTREME = {
+    "logprobs": [[-1.0, -101.0, -101.0], [-0.5, -2.0, -40.0]],
+    "old_logprobs": [[-101.0, -1.0, -1.0], [-0.6, -1.9, -1.0]],
+    "advantages": [[1.5, 0.75, -0.5], [0.4, -0.3, 50.0]],
+    "values": [[100.0, -100.0, 0.5], [1.0, -1.0, -88.0]],
+    "old_values": [[0.0, 0.25, 0.4], [0.9, 2.0, 9.0]],
+    "returns": [[1.0, -1.5, 0.0], [0.2, 0.1, 99.0]],
+    "mask": [[1, 1, 1], [1, 1, 0]],
+}
+
+
+def ppo(name, inputs, clip_range, clip_range_value, vf_coef):
+    logprobs, values = leaf(inputs["logprobs"]), leaf(inputs["values"])
+    old_logprobs, old_values = constant(inputs["old_logprobs"]), constant(inputs["old_values"])
+    advantages, returns = constant(inputs["advantages"]), constant(inputs["returns"])
+    mask = constant(inputs["mask"])
+
+    difference = logprobs - old_logprobs
+    ratio = difference.exp()
+    clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
+    free, held = -advantages * ratio, -advantages * clipped_ratio
+    policy_loss = masked_mean(torch.maximum(free, held), mask)
+
+    value_free = (values - returns) ** 2
+    value_held = value_free
+    if clip_range_value is not None:
+        low, high = old_values - clip_range_value, old_values + clip_range_value
+        value_held = (values.clamp(low, high) - returns) ** 2
+    value_loss = 0.5 * masked_mean(torch.maximum(value_free, value_held), mask)
+
+    # No counted token is at a bound or at a tie, so every gradient is a derivative.
+    counted = mask > 0
+    assert ((ratio - clipped_ratio == 0) | ((free - held).abs() > 1e-6))[counted].all()
+    for bound in (1 - clip_range, 1 + clip_range):
+        assert ((ratio - bound).abs() > 1e-6)[counted].all()
+    if clip_range_value is not None:
+        inside = (values > low + 1e-6) & (values < high - 1e-6)
+        outside = (values < low - 1e-6) | (values > high + 1e-6)
+        assert (inside | (outside & ((value_free - value_held).abs() > 1e-6)))[counted].all()
+
+    loss = policy_loss + vf_coef * value_loss
+    return {
+        "name": name,
+        "clip_range": clip_range,
+        "clip_range_value": clip_range_value,
+        "vf_coef": vf_coef,
+        "inputs": inputs,
+        "expected": {
+            "loss": loss,
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "clipfrac": masked_mean((held > free).double(), mask),
+            "value_clipfrac": masked_mean((value_held > value_free).double(), mask),
+            "approx_kl": 0.5 * masked_mean(difference**2, mask),
+            "gradient": gradients(loss, logprobs=logprobs, values=values),
+        },
+    }
+
+
+def ppo_cases():
+    return [
+        ppo("clipped", PPO, 0.2, 0.2, 0.1),
+        ppo("value_clipping_off", PPO, 0.2, None, 0.1),
+        ppo("extreme", PPO_EXTREME, 0.2, 0.2, 0.1),
+    ]
+
+
+# sft, kl_penalty ---------------------------------------------------------------------------------
+
+
+def sft(name, logprobs_rows, weights_rows):
+    logprobs, weights = leaf(logprobs_rows), constant(weights_rows)
+    loss = -(weights * logprobs).sum() / weights.sum()
+    return {
+        "name": name,
+        "inputs": {"logprobs": logprobs_rows, "weights": weights_rows},
+        "expected": {"loss": loss, "gradient": gradients(loss, logprobs=logprobs)},
+    }
+
+
+def sft_cases():
+    rows = [
+        [-0.25, -1.5, -3.125, -0.01],
+        [-2.0, -0.75, -100.0, -88.0],
+        [-0.5, -12.5, -0.375, -6.0],
+        [-1e-6, -88.0, -88.0, -88.0],
+        [-4.0, -0.125, -2.25, -0.9],
+    ]
+    mask = [[0, 1, 1, 1], [1, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
+    weighted = [[0, 0.5, 0.5, 2], [1, 1, 0.25, 0], [0, 0, 1.5, 1], [3, 0, 0, 0], [0.1, 0.1, 0.1, 0.7]]
+    return [
+        sft("mask", rows, [[float(w) for w in row] for row in mask]),
+        sft("weighted", rows, [[float(w) for w in row] for row in weighted]),
+    ]
+
+
+def kl_penalty_case(name, logprobs_rows, reference_rows):
+    expected = {}
+    for estimator in ("k1", "k3"):
+        logprobs = leaf(logprobs_rows)
+        log_ratio = constant(reference_rows) - logprobs
+        value = -log_ratio if estimator == "k1" else log_ratio.exp() - 1 - log_ratio
+        expected[estimator] = value
+        # Each token's own derivative: the gradient of the sum.
+        expected[f"{estimator}_gradient"] = gradients(value.sum(), logprobs=logprobs)
+    return {
+        "name": name,
+        "inputs": {"logprobs": logprobs_rows, "reference_logprobs": reference_rows},
+        "expected": expected,
+    }
+
+
+def kl_penalty_cases():
+    return [
+        kl_penalty_case(
+            "ordinary",
+            [[-0.5, -1.25, -3.0, -0.75], [-2.0, -0.125, -0.25, -5.0]],
+            [[-0.75, -1.25, -2.5, -4.0], [-2.125, -1.0, -0.0625, -3.5]],
+        ),
+        # k3 of the first is 99; of the second exp(50), which float32 holds.
+        kl_penalty_case("extreme", [[-1.0, -51.0, -0.1]], [[-101.0, -1.0, -20.1]]),
+    ]
+
+
+# adamw -------------------------------------------------------------------------------------------
+
+
+def adamw_case(name, weight_decay):
+    settings = dict(lr=1e-2, betas=(0.9, 0.98), eps=1e-8, weight_decay=weight_decay)
+    max_grad_norm = 1.0
+    start = {
+        "first": [0.5, -1.25, 2.0, 0.0, -0.03125, 10.0, -0.75],
+        "second": [[1.0, -0.5], [0.25, 3.0]],
+    }
+    # Step 3's norm is below max_grad_norm, so it is not clipped; step 4's is far above it.
+    given = [
+        ([0.3, -0.2, 1.5, 0.0, -0.7, 0.05, 2.0], [[0.4, -1.0], [0.0, 0.6]]),
+        ([-0.1, 0.9, 0.35, 1e-3, 0.25, -3.0, 0.8], [[-0.2, 0.15], [1.1, -0.45]]),
+        ([0.02, -0.01, 0.3, 0.0, 0.1, 0.2, -0.15], [[0.05, 0.25], [-0.3, 0.12]]),
+        ([100.0, -20.0, 3.0, 0.5, -40.0, 7.0, 0.25], [[-100.0, 9.0], [0.01, 30.0]]),
+        ([0.6, 0.7, -0.8, 0.2, -0.4, 0.9, -1.1], [[0.0, 0.0], [0.0, 0.0]]),
+    ]
+    parameters = {key: torch.nn.Parameter(constant(value)) for key, value in start.items()}
+    optimiser = torch.optim.AdamW(parameters.values(), **settings, foreach=False)
+    steps = []
+    for pair in given:
+        for parameter, gradient in zip(parameters.values(), pair):
+            parameter.grad = constant(gradient)
+        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), max_grad_norm)
+        assert (norm < max_grad_norm) == (pair is given[2])
+        clipped = {key: parameter.grad.clone() for key, parameter in parameters.items()}
+        optimiser.step()
+        steps.append(
+            {
+                "grad_norm": norm,
+                "clipped_gradient": clipped,
+                "parameter": {key: value.detach().clone() for key, value in parameters.items()},
+            }
+        )
+    return {
+        "name": name,
+        "lr": settings["lr"],
+        "beta1": settings["betas"][0],
+        "beta2": settings["betas"][1],
+        "eps": settings["eps"],
+        "weight_decay": weight_decay,
+        "max_grad_norm": max_grad_norm,
+        "inputs": {
+            "parameter": start,
+            "gradient": [dict(zip(start, pair)) for pair in given],
+        },
+        "expected": {"steps": steps},
+    }
+
+
+def main():
+    torch.set_num_threads(1)
+    cases = {
+        "dpo": dpo_cases(),
+        "bradley_terry": bradley_terry_cases(),
+        "gae": gae_cases(),
+        "whiten": whiten_cases(),
+        "ppo": ppo_cases(),
+        "sft": sft_cases(),
+        "kl_penalty": kl_penalty_cases(),
+        "adamw": [adamw_case("decay", 0.1), adamw_case("no_decay", 0.0)],
+    }
+    write_json(GOLDEN / "losses.json", cases)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Makes everything in tests/golden/ anew: the checkpoints (models.py) and the losses (losses.py)."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import losses  # noqa: E402
+import models  # noqa: E402
+import transformers  # noqa: E402
+
+if __name__ == "__main__":
+    transformers.logging.disable_progress_bar()
+    models.main()
+    losses.main()
+    files = sorted(path for path in models.GOLDEN.rglob("*") if path.is_file())
+    for path in files:
+        print(f"{path.stat().st_size:8}  {path.relative_to(models.GOLDEN)}")
+    total = sum(path.stat().st_size for path in files)
+    print(f"{total:8}  in all")
+    assert total < 1_500_000
