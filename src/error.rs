@@ -77,16 +77,15 @@ impl Error {
 
     /// Stopped by the user; what is finished is on disk (exit code 130).
     pub fn interrupted() -> Self {
-        Self::new(ErrorKind::Interrupted, "interrupted")
-            .help("finished work is kept; the same command goes on from it")
+        Self::new(ErrorKind::Interrupted, "interrupted").help("finished work is kept; the same command goes on from it")
     }
 
     /// A failed file operation: a missing file is the user's input, anything else unexpected.
     pub fn io(action: &str, path: impl AsRef<Path>, error: std::io::Error) -> Self {
         let kind = match error.kind() {
-            std::io::ErrorKind::NotFound
-            | std::io::ErrorKind::IsADirectory
-            | std::io::ErrorKind::NotADirectory => ErrorKind::Input,
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory | std::io::ErrorKind::NotADirectory => {
+                ErrorKind::Input
+            }
             _ => ErrorKind::Unexpected,
         };
         Self::new(kind, format!("cannot {action} {}", path.as_ref().display())).because(error)
@@ -99,12 +98,7 @@ impl Error {
     }
 
     #[must_use]
-    pub fn at_span(
-        mut self,
-        path: impl Into<PathBuf>,
-        text: impl Into<String>,
-        range: Range<usize>,
-    ) -> Self {
+    pub fn at_span(mut self, path: impl Into<PathBuf>, text: impl Into<String>, range: Range<usize>) -> Self {
         self.0.place = Some(Place::Span {
             path: path.into(),
             text: text.into(),

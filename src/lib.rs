@@ -9,3 +9,5 @@ pub mod record;
 pub mod seed;
 
 pub mod prompt;
+
+pub mod model;

@@ -62,10 +62,7 @@ mod tests {
             run.index(1),
             run.child("a").index(0),
         ] {
-            assert!(
-                seen.insert(seed.rng().random::<u64>()),
-                "two paths share a stream"
-            );
+            assert!(seen.insert(seed.rng().random::<u64>()), "two paths share a stream");
         }
         assert_eq!(
             run.child("a").rng().random::<u64>(),

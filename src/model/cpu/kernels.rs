@@ -32,7 +32,10 @@ impl<'a> Mat<'a> {
 
     /// A `(rows, cols)` matrix whose rows begin `row_stride` elements apart.
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(fits(data.len(), rows, cols, row_stride), "matrix view exceeds its slice");
+        assert!(
+            fits(data.len(), rows, cols, row_stride),
+            "matrix view exceeds its slice"
+        );
         Self {
             data,
             rows,
@@ -69,7 +72,10 @@ impl<'a> MatMut<'a> {
     }
 
     pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(fits(data.len(), rows, cols, row_stride), "matrix view exceeds its slice");
+        assert!(
+            fits(data.len(), rows, cols, row_stride),
+            "matrix view exceeds its slice"
+        );
         Self {
             data,
             rows,
@@ -92,7 +98,11 @@ pub enum Write {
 
 /// `dst = lhs · rhs` or `dst += lhs · rhs`.
 pub fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write) {
-    assert_eq!((dst.rows, dst.cols, lhs.cols), (lhs.rows, rhs.cols, rhs.rows), "matmul shapes");
+    assert_eq!(
+        (dst.rows, dst.cols, lhs.cols),
+        (lhs.rows, rhs.cols, rhs.rows),
+        "matmul shapes"
+    );
     // SAFETY: the constructors of `Mat` and `MatMut` checked that every element addressed by
     // (rows, cols, strides) lies inside its slice, `t()` keeps the set of addressed elements, and
     // `dst` is borrowed exclusively, so it overlaps neither operand.
@@ -129,9 +139,7 @@ fn exp(x: f32) -> f32 {
     // Round x / ln 2 to an integer by the addition of 1.5 * 2^23, then a polynomial on the rest.
     let k = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
     let r = x - k * 0.693_145_75 - k * 1.428_606_8e-6;
-    let p = 1.0
-        + r * (1.0
-            + r * (0.5 + r * (0.166_666_55 + r * (0.041_665_795 + r * (8.333_45e-3 + r * 1.388_9e-3)))));
+    let p = 1.0 + r * (1.0 + r * (0.5 + r * (0.166_666_55 + r * (0.041_665_795 + r * (8.333_45e-3 + r * 1.388_9e-3)))));
     f32::from_bits(((k as i32 + 127) << 23) as u32) * p
 }
 
@@ -141,7 +149,12 @@ const LANES: usize = 32;
 fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
+    let tail: f32 = a_chunks
+        .remainder()
+        .iter()
+        .zip(b_chunks.remainder())
+        .map(|(a, b)| a * b)
+        .sum();
     for (a, b) in a_chunks.zip(b_chunks) {
         for i in 0..LANES {
             sums[i] += a[i] * b[i];
@@ -190,7 +203,11 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
 pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dweight: &mut [f32]) {
     let width = weight.len();
     simd(|| {
-        for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
+        for ((x, dy), dx) in x
+            .chunks_exact(width)
+            .zip(dy.chunks_exact(width))
+            .zip(dx.chunks_exact_mut(width))
+        {
             let scale = 1.0 / (dot_lanes(x, x) / width as f32 + eps).sqrt();
             let mut projection = 0.0;
             for i in 0..width {
@@ -236,7 +253,15 @@ pub enum Rotation {
 
 /// Rotary position embedding in the half-split layout of Hugging Face checkpoints, in place, over
 /// `x (N, heads · head_dim)`; `cos` and `sin` are `(positions, head_dim / 2)`.
-pub fn rope(x: &mut [f32], head_dim: usize, width: usize, positions: &[u32], cos: &[f32], sin: &[f32], rotation: Rotation) {
+pub fn rope(
+    x: &mut [f32],
+    head_dim: usize,
+    width: usize,
+    positions: &[u32],
+    cos: &[f32],
+    sin: &[f32],
+    rotation: Rotation,
+) {
     let half = head_dim / 2;
     let sign = if rotation == Rotation::Forward { 1.0 } else { -1.0 };
     simd(|| {
@@ -316,7 +341,12 @@ impl Head<'_> {
     fn probabilities<'s>(&self, scores: &'s mut Vec<f32>) -> &'s mut [f32] {
         let (queries, keys) = (self.queries.rows, self.keys.rows);
         scores.resize(queries * keys, 0.0);
-        matmul(MatMut::new(scores, queries, keys), self.queries, self.keys.t(), Write::Overwrite);
+        matmul(
+            MatMut::new(scores, queries, keys),
+            self.queries,
+            self.keys.t(),
+            Write::Overwrite,
+        );
         softmax_causal(scores, keys, self.offset(), self.scale());
         scores
     }
@@ -328,7 +358,12 @@ impl Head<'_> {
         }
         let (queries, keys) = (self.queries.rows, self.keys.rows);
         let probabilities = self.probabilities(scores);
-        matmul(out, Mat::new(probabilities, queries, keys), self.values, Write::Overwrite);
+        matmul(
+            out,
+            Mat::new(probabilities, queries, keys),
+            self.values,
+            Write::Overwrite,
+        );
     }
 
     /// The decoding step: one query, for which packing matrices would cost more than the product.
@@ -362,10 +397,20 @@ impl Head<'_> {
     ) {
         let (queries, keys) = (self.queries.rows, self.keys.rows);
         let probabilities = self.probabilities(&mut scratch.scores);
-        matmul(dvalues, Mat::new(probabilities, queries, keys).t(), dout, Write::Accumulate);
+        matmul(
+            dvalues,
+            Mat::new(probabilities, queries, keys).t(),
+            dout,
+            Write::Accumulate,
+        );
         let dscores = &mut scratch.dscores;
         dscores.resize(queries * keys, 0.0);
-        matmul(MatMut::new(dscores, queries, keys), dout, self.values.t(), Write::Overwrite);
+        matmul(
+            MatMut::new(dscores, queries, keys),
+            dout,
+            self.values.t(),
+            Write::Overwrite,
+        );
         let scale = self.scale();
         simd(|| {
             for (p, d) in probabilities.chunks_exact(keys).zip(dscores.chunks_exact_mut(keys)) {

@@ -1,0 +1,281 @@
+//! Checkpoints in Hugging Face layout: `config.json`, safetensors (one file or shards), tokenizer.
+//!
+//! Everything is checked before it is used: missing files and tensors, shapes, truncation. What is
+//! saved loads in transformers. Pickles are never read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use sha2::{Digest, Sha256};
+
+use super::config::DecoderConfig;
+use super::decoder::{Decoder, ParameterSpec};
+use super::family;
+use super::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::record::hex;
+
+/// A decoder with its tokenizer and the hash of its files.
+#[derive(Clone)]
+pub struct Model {
+    pub decoder: Decoder,
+    pub tokenizer: Tokenizer,
+    /// How the user named it.
+    pub reference: String,
+    /// SHA-256 over configuration, weights and tokenizer.
+    pub sha256: String,
+}
+
+/// The model inside the program.
+pub const BUILTIN: &str = "builtin:tiny";
+
+/// The files of a checkpoint, wherever they come from.
+struct Source {
+    config: String,
+    config_path: PathBuf,
+    weights: Vec<(PathBuf, Vec<u8>)>,
+    tokenizer: TokenizerFiles,
+}
+
+/// The texts of the tokenizer's files.
+#[derive(Clone)]
+pub struct TokenizerFiles {
+    pub tokenizer: String,
+    pub config: Option<String>,
+}
+
+impl Model {
+    /// Loads a model reference: a directory, or `builtin:tiny`.
+    pub fn load(reference: &str) -> Result<Self> {
+        let source = match reference {
+            BUILTIN => builtin(),
+            _ => read_directory(reference)?,
+        };
+        Self::assemble(reference, source)
+    }
+
+    fn assemble(reference: &str, source: Source) -> Result<Self> {
+        let config = family::parse(&source.config).map_err(|error| error.at_file(&source.config_path))?;
+        let mut hash = Sha256::new();
+        hash.update(&source.config);
+        hash.update(&source.tokenizer.tokenizer);
+        let mut tensors = HashMap::new();
+        for (path, bytes) in &source.weights {
+            hash.update(bytes);
+            read_safetensors(path, bytes, &mut tensors)?;
+        }
+        let weights_path = source.weights.first().map(|(path, _)| path.clone()).unwrap_or_default();
+        let decoder = Decoder::build(config, |spec| take_tensor(&mut tensors, spec, &weights_path))?;
+        let tokenizer = Tokenizer::new(source.tokenizer, &source.config)?;
+        tokenizer.check_vocabulary(decoder.config.vocab, Path::new(reference))?;
+        Ok(Self {
+            decoder,
+            tokenizer,
+            reference: reference.to_owned(),
+            sha256: hex(&hash.finalize()),
+        })
+    }
+
+    /// Saves in Hugging Face layout, in `dtype`.
+    pub fn save(&self, dir: &Path, dtype: DType) -> Result<()> {
+        std::fs::create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
+        let special = self.tokenizer.special();
+        let mut config = family::to_json(&self.decoder.config, special);
+        let name = match dtype {
+            DType::F16 => "float16",
+            DType::BF16 => "bfloat16",
+            _ => "float32",
+        };
+        config["torch_dtype"] = name.into();
+        let tensors = self
+            .decoder
+            .parameters
+            .iter()
+            .map(|parameter| Ok((parameter.name.clone(), parameter.tensor.to_dtype(dtype)?)))
+            .collect::<Result<Vec<_>>>()?;
+        write_tensors(&dir.join("model.safetensors"), &tensors)?;
+        write_json(&dir.join("config.json"), &config)?;
+        write_json(
+            &dir.join("generation_config.json"),
+            &serde_json::json!({ "bos_token_id": special.bos, "eos_token_id": special.eos }),
+        )?;
+        let files = self.tokenizer.files();
+        write_file(&dir.join("tokenizer.json"), files.tokenizer.as_bytes())?;
+        let tokenizer_config = files.config.clone().unwrap_or_else(|| self.tokenizer.default_config());
+        write_file(&dir.join("tokenizer_config.json"), tokenizer_config.as_bytes())
+    }
+}
+
+fn builtin() -> Source {
+    Source {
+        config: include_str!("../../models/tiny/config.json").to_owned(),
+        config_path: "builtin:tiny/config.json".into(),
+        weights: vec![(
+            "builtin:tiny/model.safetensors".into(),
+            include_bytes!("../../models/tiny/model.safetensors").to_vec(),
+        )],
+        tokenizer: TokenizerFiles {
+            tokenizer: include_str!("../../models/tiny/tokenizer.json").to_owned(),
+            config: Some(include_str!("../../models/tiny/tokenizer_config.json").to_owned()),
+        },
+    }
+}
+
+fn read_directory(reference: &str) -> Result<Source> {
+    if let Some(later) = [".gguf", "hf:", "http://", "https://"]
+        .iter()
+        .find(|mark| reference.starts_with(**mark) || reference.ends_with(**mark))
+    {
+        return Err(Error::config(format!(
+            "model references with `{later}` are not supported yet: {reference}"
+        ))
+        .help("give a local directory in Hugging Face layout, or builtin:tiny"));
+    }
+    if reference.starts_with("builtin:") {
+        return Err(Error::config(format!("no model is built in as `{reference}`")).help("there is builtin:tiny"));
+    }
+    let dir = Path::new(reference);
+    if !dir.is_dir() {
+        return Err(Error::input(format!("there is no model directory `{reference}`"))
+            .help("a model is a directory in Hugging Face layout (config.json, tokenizer.json, *.safetensors), or builtin:tiny"));
+    }
+    let config_path = dir.join("config.json");
+    let weights = weight_files(dir)?
+        .into_iter()
+        .map(|path| {
+            let bytes = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+            Ok((path, bytes))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Source {
+        config: read_text(&config_path)?,
+        config_path,
+        weights,
+        tokenizer: TokenizerFiles {
+            tokenizer: read_text(&dir.join("tokenizer.json"))?,
+            config: std::fs::read_to_string(dir.join("tokenizer_config.json")).ok(),
+        },
+    })
+}
+
+/// The safetensors files of a directory: one, or those its index names.
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let index_path = dir.join("model.safetensors.index.json");
+    let single = dir.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![single]);
+    }
+    if !index_path.exists() {
+        let pickle = dir.join("pytorch_model.bin").exists();
+        return Err(Error::input(format!("{} has no model.safetensors and no index of shards", dir.display()))
+            .help(if pickle {
+                "pytorch_model.bin is a pickle, which can run code and is never read: save the model again with save_pretrained(safe_serialization=True)"
+            } else {
+                "copy the whole checkpoint: config.json, tokenizer.json and its safetensors files"
+            }));
+    }
+    let index: serde_json::Value = serde_json::from_str(&read_text(&index_path)?).map_err(|error| {
+        Error::input("not a safetensors index")
+            .at_file(&index_path)
+            .because(error)
+    })?;
+    let map = index["weight_map"]
+        .as_object()
+        .ok_or_else(|| Error::input("the index has no `weight_map`").at_file(&index_path))?;
+    let names: std::collections::BTreeSet<&str> = map.values().filter_map(serde_json::Value::as_str).collect();
+    names
+        .into_iter()
+        .map(|name| {
+            let plain = Path::new(name).components().count() == 1 && !name.contains("..");
+            let path = dir.join(name);
+            match (plain, path.exists()) {
+                (false, _) => Err(
+                    Error::input(format!("the index names a file outside its directory: {name}")).at_file(&index_path),
+                ),
+                (true, false) => Err(Error::input(format!("the shard {name} is missing"))
+                    .at_file(&index_path)
+                    .help("copy every shard that the index names")),
+                (true, true) => Ok(path),
+            }
+        })
+        .collect()
+}
+
+fn read_safetensors(path: &Path, bytes: &[u8], tensors: &mut HashMap<String, Tensor>) -> Result<()> {
+    let unreadable = |error: String| {
+        Error::input(format!("not a complete safetensors file: {error}"))
+            .at_file(path)
+            .help("the file may be truncated: copy it again and compare its size")
+    };
+    let file = SafeTensors::deserialize(bytes).map_err(|error| unreadable(error.to_string()))?;
+    for (name, view) in file.tensors() {
+        let dtype = DType::try_from(view.dtype()).map_err(|error| unreadable(format!("`{name}`: {error}")))?;
+        let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
+        tensors.insert(name.clone(), tensor.to_dtype(DType::F32)?);
+    }
+    Ok(())
+}
+
+fn take_tensor(tensors: &mut HashMap<String, Tensor>, spec: &ParameterSpec, path: &Path) -> Result<Tensor> {
+    let tensor = tensors.remove(&spec.name).ok_or_else(|| {
+        Error::input(format!("the tensor `{}` is missing", spec.name))
+            .at_file(path)
+            .help("the weights do not belong to this config.json, or the checkpoint is incomplete")
+    })?;
+    if tensor.dims() != spec.shape {
+        return Err(Error::input(format!(
+            "the tensor `{}` has shape {:?}; config.json asks for {:?}",
+            spec.name,
+            tensor.dims(),
+            spec.shape
+        ))
+        .at_file(path)
+        .help("the weights do not belong to this config.json"));
+    }
+    Ok(tensor)
+}
+
+/// Writes named tensors as safetensors with transformers' `format: pt` mark.
+pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let sorted: BTreeMap<&str, &Tensor> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let bytes = safetensors::serialize(sorted, Some(metadata))
+        .map_err(|error| Error::unexpected("the tensors cannot be serialised").because(error))?;
+    write_file(path, &bytes)
+}
+
+fn write_json(path: &Path, json: &serde_json::Value) -> Result<()> {
+    write_file(path, format!("{json:#}\n").as_bytes())
+}
+
+/// Writes a file so that it is whole or absent: to a temporary name, synced, renamed.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let failed = |error| Error::io("write", path, error);
+    let mut file = std::fs::File::create(&temporary).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    std::fs::rename(&temporary, path).map_err(failed)
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))
+}
+
+/// A model of `config` with random weights and the given tokenizer.
+pub fn assemble_random(config: DecoderConfig, tokenizer: TokenizerFiles, seed: crate::seed::Seed) -> Result<Model> {
+    let decoder = Decoder::random(config, seed)?;
+    let tokenizer = Tokenizer::new(tokenizer, "{}")?;
+    tokenizer.check_vocabulary(decoder.config.vocab, Path::new("the new model"))?;
+    Ok(Model {
+        decoder,
+        tokenizer,
+        reference: "new".into(),
+        sha256: String::new(),
+    })
+}

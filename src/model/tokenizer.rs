@@ -1,0 +1,200 @@
+//! Text to tokens and back, with the model's own tokenizer.
+//!
+//! Text from users and models is data: it is encoded so that a literal `</s>` inside it stays five
+//! characters and never becomes a special token.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, TokenizerBuilder};
+
+use super::family::SpecialTokens;
+use super::files::TokenizerFiles;
+use crate::error::{Error, Result};
+
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<tokenizers::Tokenizer>,
+    files: TokenizerFiles,
+    special: SpecialTokens,
+    /// Whether sequences begin with BOS.
+    begins_with_bos: bool,
+    /// Every token that ends a completion.
+    eos: Vec<u32>,
+}
+
+impl Tokenizer {
+    /// From the texts of `tokenizer.json`, `tokenizer_config.json` and the model's `config.json`.
+    pub fn new(files: TokenizerFiles, model_config: &str) -> Result<Self> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(&files.tokenizer)
+            .map_err(|error| Error::input("tokenizer.json is not a tokenizer").because(error))?;
+        let with_special = inner
+            .encode("", true)
+            .map_err(|error| Error::input("the tokenizer cannot encode").because(error))?;
+        // From here on, special tokens are recognised in no text.
+        inner.set_encode_special_tokens(true);
+        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+        let tokenizer_config = files.config.as_deref().map(json).unwrap_or_default();
+        let model_config = json(model_config);
+        let named = |key: &str| named_token(&inner, &tokenizer_config[key], key);
+        let bos = named("bos_token")?.or_else(|| ids(&model_config["bos_token_id"]).first().copied());
+        let mut eos = ids(&model_config["eos_token_id"]);
+        if let Some(named) = named("eos_token")? {
+            eos.retain(|id| *id != named);
+            eos.insert(0, named);
+        }
+        let Some(&first) = eos.first() else {
+            return Err(
+                Error::input("neither tokenizer_config.json nor config.json names an end-of-sequence token")
+                    .help("set `eos_token` in tokenizer_config.json"),
+            );
+        };
+        Ok(Self {
+            begins_with_bos: bos.is_some_and(|bos| with_special.get_ids().first() == Some(&bos)),
+            inner: Arc::new(inner),
+            files,
+            special: SpecialTokens { bos, eos: first },
+            eos,
+        })
+    }
+
+    /// Trains a byte-level BPE of `vocab` tokens (GPT-2's splitting) on `texts`.
+    pub fn train(texts: impl Iterator<Item = String> + Send, vocab: usize) -> Result<TokenizerFiles> {
+        const BOS: &str = "<|bos|>";
+        const EOS: &str = "<|eos|>";
+        let failed = |error: tokenizers::Error| Error::unexpected("the tokenizer cannot be trained").because(error);
+        let specials = [BOS, EOS].map(|token| AddedToken::from(token, true));
+        let mut trainer = BpeTrainer::builder()
+            .vocab_size(vocab)
+            .min_frequency(2)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .special_tokens(specials.to_vec())
+            .show_progress(false)
+            .build();
+        let byte_level = ByteLevel::default().add_prefix_space(false);
+        let template = TemplateProcessing::builder()
+            .try_single(format!("{BOS} $A"))
+            .map_err(|error| Error::unexpected(error))?
+            .special_tokens(vec![(BOS, 0)])
+            .build()
+            .map_err(|error| Error::unexpected("the post-processor cannot be built").because(error))?;
+        let mut inner = TokenizerBuilder::new()
+            .with_model(BPE::default())
+            .with_normalizer(None::<tokenizers::NormalizerWrapper>)
+            .with_pre_tokenizer(Some(byte_level))
+            .with_post_processor(Some(template))
+            .with_decoder(Some(byte_level))
+            .build()
+            .map_err(failed)?;
+        inner.train(&mut trainer, texts).map_err(failed)?;
+        let config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": BOS,
+            "eos_token": EOS,
+            "pad_token": EOS,
+            "clean_up_tokenization_spaces": false,
+        });
+        Ok(TokenizerFiles {
+            tokenizer: inner.to_string(true).map_err(failed)?,
+            config: Some(format!("{config:#}\n")),
+        })
+    }
+
+    /// The tokens of a text that is data: no special token, whatever it contains.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode(text, false)
+            .map_err(|error| Error::input("a text cannot be encoded").because(error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of a text at the beginning of a sequence, after BOS if the model uses one.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = self.begin();
+        tokens.extend(self.encode(text)?);
+        Ok(tokens)
+    }
+
+    /// What every sequence begins with: BOS, or nothing.
+    pub fn begin(&self) -> Vec<u32> {
+        self.special.bos.filter(|_| self.begins_with_bos).into_iter().collect()
+    }
+
+    /// The text of `tokens`, special tokens left out.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.inner
+            .decode(tokens, true)
+            .map_err(|error| Error::unexpected("tokens cannot be decoded").because(error))
+    }
+
+    pub fn special(&self) -> SpecialTokens {
+        self.special
+    }
+
+    pub fn is_eos(&self, token: u32) -> bool {
+        self.eos.contains(&token)
+    }
+
+    pub fn files(&self) -> &TokenizerFiles {
+        &self.files
+    }
+
+    /// A `tokenizer_config.json` for a checkpoint that came without one.
+    pub fn default_config(&self) -> String {
+        let name = |id: Option<u32>| id.and_then(|id| self.inner.id_to_token(id));
+        let config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": name(self.special.bos),
+            "eos_token": name(Some(self.special.eos)),
+        });
+        format!("{config:#}\n")
+    }
+
+    /// An error unless every token has a row in the embedding of `rows`.
+    pub fn check_vocabulary(&self, rows: usize, place: &Path) -> Result<()> {
+        let size = self.inner.get_vocab_size(true);
+        let mismatch = |what: String| {
+            Error::input(format!("the tokenizer does not match the model: {what}"))
+                .at_file(place)
+                .help("tokenizer.json and config.json must come from the same checkpoint")
+        };
+        if size > rows {
+            return Err(mismatch(format!("it has {size} tokens, the embedding {rows} rows")));
+        }
+        let specials = self.eos.iter().chain(&self.special.bos);
+        match specials.into_iter().find(|id| self.inner.id_to_token(**id).is_none()) {
+            Some(id) => Err(mismatch(format!(
+                "config.json names the special token {id}, which is not among its {size} tokens"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The id of a token given by name, `"</s>"` or `{"content": "</s>"}`.
+fn named_token(inner: &tokenizers::Tokenizer, value: &Value, key: &str) -> Result<Option<u32>> {
+    let Some(name) = value.as_str().or_else(|| value["content"].as_str()) else {
+        return Ok(None);
+    };
+    match inner.token_to_id(name) {
+        Some(id) => Ok(Some(id)),
+        None => Err(Error::input(format!(
+            "tokenizer_config.json names `{name}` as {key}, which tokenizer.json does not have"
+        ))
+        .help("both must come from the same checkpoint")),
+    }
+}
+
+/// One id, or a list of them.
+fn ids(value: &Value) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(values) => values.iter().filter_map(id).collect(),
+        single => id(single).into_iter().collect(),
+    }
+}
