@@ -9,3 +9,4 @@ pub mod record;
 pub mod seed;
 
 pub mod prompt;
+pub mod world;
