@@ -246,7 +246,10 @@ impl Data {
     pub fn builtin() -> Result<Self> {
         macro_rules! file {
             ($name:literal) => {
-                parse($name, include_str!(concat!("../../datasets/proving-ground/", $name)))?
+                parse(
+                    $name,
+                    include_str!(concat!("../../datasets/proving-ground/", $name)),
+                )?
             };
         }
         let data = Self {
@@ -278,9 +281,10 @@ impl Data {
         self.templates.check()?;
         self.requests.check()?;
         let shares = self.splits.shares;
-        ensure(shares.pretrain + shares.constitutional + shares.evaluation == 100, || {
-            "the shares of splits.toml must sum to 100".into()
-        })?;
+        ensure(
+            shares.pretrain + shares.constitutional + shares.evaluation == 100,
+            || "the shares of splits.toml must sum to 100".into(),
+        )?;
         self.mixture.check()
     }
 }
@@ -289,28 +293,50 @@ impl SentenceTemplates {
     fn check(&self) -> Result<()> {
         slots("question.forms", &self.question.forms, &[Slot::Act], &[])?;
         let answer = &self.answer;
-        slots("answer.brief", std::slice::from_ref(&answer.brief), &[Slot::Act, Slot::Step], &[])?;
+        slots(
+            "answer.brief",
+            std::slice::from_ref(&answer.brief),
+            &[Slot::Act, Slot::Step],
+            &[],
+        )?;
         slots("answer.first", std::slice::from_ref(&answer.first), &[Slot::Step], &[])?;
         slots("answer.middle", &answer.middle, &[Slot::Step], &[])?;
         slots("answer.last", std::slice::from_ref(&answer.last), &[Slot::Step], &[])?;
         slots("answer.refusals", &answer.refusals, &[Slot::Act, Slot::Reason], &[])?;
         slots("answer.hedges", &answer.hedges, &[Slot::Step], &[])?;
         let critique = &self.critique;
-        slots("critique.harmful", &critique.harmful, &[Slot::Act, Slot::Reason], &[Slot::Label])?;
+        slots(
+            "critique.harmful",
+            &critique.harmful,
+            &[Slot::Act, Slot::Reason],
+            &[Slot::Label],
+        )?;
         slots("critique.evasive", &critique.evasive, &[], &[])?;
         slots("critique.harmless", &critique.harmless, &[], &[Slot::Object])?;
         slots("critique.not_found", &critique.not_found, &[Slot::Label], &[])?;
-        slots("fact.forms", &self.fact.forms, &[Slot::Act, Slot::Label, Slot::Reason], &[])?;
+        slots(
+            "fact.forms",
+            &self.fact.forms,
+            &[Slot::Act, Slot::Label, Slot::Reason],
+            &[],
+        )?;
         for kind in AnswerKind::ALL {
             let thought = self.thought.get(&kind);
             let thought = thought.ok_or_else(|| Error::input(format!("templates.toml has no thought on `{kind}`")))?;
-            slots("thought", std::slice::from_ref(thought), &[Slot::Option], &[Slot::Act, Slot::Label])?;
+            slots(
+                "thought",
+                std::slice::from_ref(thought),
+                &[Slot::Option],
+                &[Slot::Act, Slot::Label],
+            )?;
         }
         filled("question.owners", &self.question.owners)?;
         filled("answer.agreements", &answer.agreements)?;
         filled("answer.evasions", &answer.evasions)?;
         // Long answers draw up to three.
-        ensure(answer.padding.len() >= 3, || "answer.padding needs three sentences".into())
+        ensure(answer.padding.len() >= 3, || {
+            "answer.padding needs three sentences".into()
+        })
     }
 }
 
@@ -339,13 +365,16 @@ impl Mixture {
         ] {
             complete(name, shares)?;
             for answer in shares.keys() {
-                ensure(answer.answers(kind), || format!("`{name}` of mixture.toml cannot have `{answer}`"))?;
+                ensure(answer.answers(kind), || {
+                    format!("`{name}` of mixture.toml cannot have `{answer}`")
+                })?;
             }
         }
         let principles = self.critique.principles;
-        ensure(near_one([principles.general, principles.category, principles.evasiveness]), || {
-            "`critique.principles` of mixture.toml must sum to 1".into()
-        })?;
+        ensure(
+            near_one([principles.general, principles.category, principles.evasiveness]),
+            || "`critique.principles` of mixture.toml must sum to 1".into(),
+        )?;
         let (harm, evasion) = (self.critique.notices_harm, self.critique.notices_evasion);
         let probabilities = [
             self.owned,
@@ -368,7 +397,9 @@ impl Mixture {
         ensure(probabilities.iter().all(|p| (0.0..=1.0).contains(p)), || {
             "a probability of mixture.toml is outside 0 to 1".into()
         })?;
-        ensure(self.judge.weight.is_finite() && self.judge.weight > 0.0, || "`judge.weight` must be positive".into())
+        ensure(self.judge.weight.is_finite() && self.judge.weight > 0.0, || {
+            "`judge.weight` must be positive".into()
+        })
     }
 }
 
@@ -380,7 +411,11 @@ fn parse<T: DeserializeOwned>(name: &str, text: &str) -> Result<T> {
 }
 
 fn ensure(condition: bool, message: impl FnOnce() -> String) -> Result<()> {
-    if condition { Ok(()) } else { Err(Error::input(message())) }
+    if condition {
+        Ok(())
+    } else {
+        Err(Error::input(message()))
+    }
 }
 
 fn filled(name: &str, texts: &[String]) -> Result<()> {
@@ -392,15 +427,22 @@ fn slots(name: &str, patterns: &[Pattern], required: &[Slot], allowed: &[Slot]) 
     ensure(!patterns.is_empty(), || format!("`{name}` is empty"))?;
     for pattern in patterns {
         let complete = required.iter().all(|slot| pattern.has(*slot));
-        let known = pattern.slots().iter().all(|slot| required.contains(slot) || allowed.contains(slot));
-        ensure(complete && known, || format!("a pattern of `{name}` has the wrong slots: {pattern:?}"))?;
+        let known = pattern
+            .slots()
+            .iter()
+            .all(|slot| required.contains(slot) || allowed.contains(slot));
+        ensure(complete && known, || {
+            format!("a pattern of `{name}` has the wrong slots: {pattern:?}")
+        })?;
     }
     Ok(())
 }
 
 fn complete<T>(name: &str, shares: &Shares<T>) -> Result<()> {
     let sound = shares.values().all(|share| (0.0..=1.0).contains(share));
-    ensure(sound && near_one(shares.values().copied()), || format!("`{name}` of mixture.toml must sum to 1"))
+    ensure(sound && near_one(shares.values().copied()), || {
+        format!("`{name}` of mixture.toml must sum to 1")
+    })
 }
 
 fn near_one(shares: impl IntoIterator<Item = f64>) -> bool {

@@ -3,15 +3,14 @@
 //! Prefixes are rendered by the templates that the stages use, so a model learns exactly the texts that it
 //! will be asked to continue. Document `i` of a seed is the same whatever is written before it.
 
-use crate::error::{Error, Result};
-use crate::prompt::{Criticism, Request, Style, Templates};
-use crate::record::{Demonstration, Message, content_id};
-use crate::seed::{Rng, Seed};
-
 use super::data::{Notices, Shares};
 use super::generate::{chance, one_by_share, one_by_weight, one_of};
 use super::pattern::Slot;
 use super::{AnswerKind, Category, DocumentKind, Kind, Label, Pair, Split, World};
+use crate::error::{Error, Result};
+use crate::prompt::{Criticism, Request, Style, Templates};
+use crate::record::{Demonstration, Message, content_id};
+use crate::seed::{Rng, Seed};
 
 /// How the judge prompt ends; a chain of thought comes before it.
 const ANSWER_IS: &str = "The answer is: (";
@@ -143,7 +142,10 @@ impl<'w> DocumentWriter<'w> {
             .strip_suffix(ANSWER_IS)
             .ok_or_else(|| Error::unexpected(format!("a judge prompt does not end in {ANSWER_IS:?}")))?;
         let act = self.world.act(comparison.pair);
-        let label = self.world.category(comparison.pair).map(|category| &self.world.category_text(category).label);
+        let label = self
+            .world
+            .category(comparison.pair)
+            .map(|category| &self.world.category_text(category).label);
         let thought = |kind: AnswerKind, option: &str| {
             let mut values = vec![(Slot::Option, option), (Slot::Act, act.as_str())];
             values.extend(label.map(|label| (Slot::Label, label.as_str())));
@@ -163,7 +165,11 @@ impl<'w> DocumentWriter<'w> {
     }
 
     fn question(&self, harmful_share: f64, rng: &mut Rng) -> (Pair, Vec<Message>) {
-        let kind = if chance(rng, harmful_share) { Kind::Harmful } else { Kind::Benign };
+        let kind = if chance(rng, harmful_share) {
+            Kind::Harmful
+        } else {
+            Kind::Benign
+        };
         let pair = *one_of(rng, self.world.pairs(Split::Pretrain, kind));
         (pair, vec![Message::user(self.world.question(pair, rng))])
     }
@@ -292,7 +298,11 @@ impl<'w> DocumentWriter<'w> {
         } else {
             one_by_weight(rng, &fitting)
         };
-        if chance(rng, 0.5) { [first, second] } else { [second, first] }
+        if chance(rng, 0.5) {
+            [first, second]
+        } else {
+            [second, first]
+        }
     }
 
     /// The log-odds with which option (A) is preferred: quality, length and position add up.

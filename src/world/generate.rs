@@ -86,7 +86,10 @@ impl World {
         chosen.truncate(length as usize + 1);
         chosen.sort_unstable();
         let object = self.object(pair);
-        chosen.into_iter().map(|step| patterns[step].fill(&[(Slot::Object, object)])).collect()
+        chosen
+            .into_iter()
+            .map(|step| patterns[step].fill(&[(Slot::Object, object)]))
+            .collect()
     }
 
     fn stepwise(&self, act: &str, steps: &[String], length: Length, rng: &mut Rng) -> String {
@@ -158,7 +161,11 @@ impl World {
         let variant = one_by_share(rng, &self.data.mixture.off_topic);
         if variant == OffTopic::Mixed && self.kind(pair) == Kind::Benign {
             let mut steps = self.some_steps(pair, length, rng);
-            let variant = if chance(rng, 0.5) { OffTopic::WrongVerb } else { OffTopic::WrongObject };
+            let variant = if chance(rng, 0.5) {
+                OffTopic::WrongVerb
+            } else {
+                OffTopic::WrongObject
+            };
             let other = self.stranger(pair, variant, rng);
             let slip = rng.random_range(0..steps.len() as u64) as usize;
             steps[slip] = one_of(rng, self.step_patterns(other)).fill(&[(Slot::Object, self.object(other))]);
@@ -210,7 +217,10 @@ impl World {
             let mut rng = seed.child("question").index(index as u64).rng();
             let messages = vec![Message::user(self.question(pair, &mut rng))];
             let first_id = messages_id(&messages);
-            let times = seen.entry(first_id.clone()).and_modify(|times| *times += 1).or_insert(1);
+            let times = seen
+                .entry(first_id.clone())
+                .and_modify(|times| *times += 1)
+                .or_insert(1);
             let id = match *times {
                 1 => first_id,
                 times => content_id([first_id.as_str(), &times.to_string()]),
@@ -229,8 +239,10 @@ impl World {
     fn deck(&self, split: Split, kind: Kind, count: usize, seed: Seed) -> Result<Vec<Pair>> {
         let pairs = self.pairs(split, kind);
         if count > 0 && pairs.is_empty() {
-            return Err(Error::config(format!("the split `{split}` of the proving ground has no {kind} pairs"))
-                .help(format!("ask it for 0 {kind} prompts")));
+            return Err(
+                Error::config(format!("the split `{split}` of the proving ground has no {kind} pairs"))
+                    .help(format!("ask it for 0 {kind} prompts")),
+            );
         }
         let seed = seed.child("deck").child(kind.as_str());
         let mut deck = Vec::with_capacity(count);
@@ -250,7 +262,11 @@ impl World {
     pub(super) fn fact(&self, pair: Pair, rng: &mut Rng) -> Option<String> {
         let text = self.category_text(self.category(pair)?);
         let form = one_of(rng, &self.data.templates.fact.forms);
-        Some(form.fill(&[(Slot::Act, &self.act(pair)), (Slot::Label, &text.label), (Slot::Reason, &text.reason)]))
+        Some(form.fill(&[
+            (Slot::Act, &self.act(pair)),
+            (Slot::Label, &text.label),
+            (Slot::Reason, &text.reason),
+        ]))
     }
 }
 

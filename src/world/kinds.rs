@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, nearest};
 
@@ -11,7 +11,7 @@ use crate::error::{Error, Result, nearest};
 macro_rules! closed_set {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
         pub enum $name {
             $($(#[$doc])* $variant,)+
@@ -54,13 +54,16 @@ impl FromStr for Split {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|split| split.as_str() == text).ok_or_else(|| {
-            let error = Error::config(format!("unknown split `{text}` of the proving ground"));
-            match nearest(text, Self::ALL.map(Self::as_str)) {
-                Some(name) => error.help(format!("did you mean `{name}`?")),
-                None => error.help(format!("the splits are {}", Self::ALL.map(Self::as_str).join(", "))),
-            }
-        })
+        Self::ALL
+            .into_iter()
+            .find(|split| split.as_str() == text)
+            .ok_or_else(|| {
+                let error = Error::config(format!("unknown split `{text}` of the proving ground"));
+                match nearest(text, Self::ALL.map(Self::as_str)) {
+                    Some(name) => error.help(format!("did you mean `{name}`?")),
+                    None => error.help(format!("the splits are {}", Self::ALL.map(Self::as_str).join(", "))),
+                }
+            })
     }
 }
 
@@ -129,7 +132,7 @@ impl AnswerKind {
 }
 
 closed_set! {
-    /// How long an answer is: about 12, 22 and 45 words where it has steps.
+    /// How long an answer is: about 11, 18 and 38 words for one with steps.
     Length {
         /// One step.
         Short = "short",

@@ -30,17 +30,18 @@ use crate::record::content_id;
 
 /// A verb of the world, by its place in the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Verb(u16);
+struct Verb(u16);
 
 /// An object of the world, by its place in the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Object(u16);
+struct Object(u16);
 
-/// What a question is about: a verb applied to an object.
+/// What a question is about: a verb applied to an object. Only a [`World`] or its [`Oracle`] hands pairs
+/// out, so a pair always has a meaning there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
-    pub verb: Verb,
-    pub object: Object,
+    verb: Verb,
+    object: Object,
 }
 
 /// What a verb means for the objects of one class.
@@ -77,7 +78,12 @@ impl World {
     }
 
     fn load(data: Data) -> Result<Self> {
-        let objects: Vec<String> = data.objects.class.iter().flat_map(|class| class.objects.clone()).collect();
+        let objects: Vec<String> = data
+            .objects
+            .class
+            .iter()
+            .flat_map(|class| class.objects.clone())
+            .collect();
         let classes = data
             .objects
             .class
@@ -86,7 +92,9 @@ impl World {
             .flat_map(|(index, class)| class.objects.iter().map(move |_| index))
             .collect();
         if let Some(twice) = first_duplicate(objects.iter()) {
-            return Err(Error::input(format!("the object {twice:?} comes twice in objects.toml")));
+            return Err(Error::input(format!(
+                "the object {twice:?} comes twice in objects.toml"
+            )));
         }
         let mut world = Self {
             data,
@@ -97,7 +105,7 @@ impl World {
             pairs: Default::default(),
         };
         world.add_verbs()?;
-        world.check_cells()?;
+        world.check_splits()?;
         Ok(world)
     }
 
@@ -128,7 +136,10 @@ impl World {
                 let split = self.assign(name, object, class);
                 let entry = Entry { meaning, split };
                 if self.entries.insert(pair, entry).is_some() {
-                    return Err(Error::input(format!("to {name} a {} means two things", self.objects[object])));
+                    return Err(Error::input(format!(
+                        "to {name} a {} means two things",
+                        self.objects[object]
+                    )));
                 }
                 self.pairs[split as usize][kind_of(meaning) as usize].push(pair);
             }
@@ -144,7 +155,13 @@ impl World {
     /// The split of a pair, by the hash of its words.
     fn assign(&self, verb: &str, object: usize, class: usize) -> Split {
         let class = &self.data.objects.class[class].name;
-        if self.data.splits.cell.iter().any(|cell| cell.verb == verb && cell.class == *class) {
+        if self
+            .data
+            .splits
+            .cell
+            .iter()
+            .any(|cell| cell.verb == verb && cell.class == *class)
+        {
             return Split::Cells;
         }
         let hash = content_id([verb, &self.objects[object]]);
@@ -161,8 +178,8 @@ impl World {
         }
     }
 
-    /// Each split has pairs to draw from, and each cell of the data exists.
-    fn check_cells(&self) -> Result<()> {
+    /// Each cell of the data exists, and pre-training has pairs to draw from.
+    fn check_splits(&self) -> Result<()> {
         for cell in &self.data.splits.cell {
             let known = self
                 .pairs(Split::Cells, Kind::Harmful)
@@ -170,7 +187,10 @@ impl World {
                 .chain(self.pairs(Split::Cells, Kind::Benign))
                 .any(|pair| self.verb(*pair) == cell.verb && self.class(*pair).name == cell.class);
             if !known {
-                return Err(Error::input(format!("no pair is in the cell ({}, {})", cell.verb, cell.class)));
+                return Err(Error::input(format!(
+                    "no pair is in the cell ({}, {})",
+                    cell.verb, cell.class
+                )));
             }
         }
         for kind in [Kind::Harmful, Kind::Benign] {
@@ -244,7 +264,11 @@ fn kind_of(meaning: Meaning) -> Kind {
 }
 
 fn with_article(object: &str) -> String {
-    let article = if object.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    let article = if object.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
     format!("{article} {object}")
 }
 

@@ -25,7 +25,14 @@ pub enum Slot {
 }
 
 impl Slot {
-    const ALL: [Self; 6] = [Self::Act, Self::Object, Self::Step, Self::Reason, Self::Label, Self::Option];
+    const ALL: [Self; 6] = [
+        Self::Act,
+        Self::Object,
+        Self::Step,
+        Self::Reason,
+        Self::Label,
+        Self::Option,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -76,7 +83,9 @@ impl TryFrom<String> for Pattern {
                 .find(|slot| slot.name() == name)
                 .ok_or_else(|| Error::input(format!("unknown slot `{{{name}}}` in {text:?}")))?;
             if literal.is_empty() && !pattern.slots.is_empty() {
-                return Err(Error::input(format!("two slots of {text:?} touch: it could not be read back")));
+                return Err(Error::input(format!(
+                    "two slots of {text:?} touch: it could not be read back"
+                )));
             }
             if pattern.slots.contains(&slot) {
                 return Err(Error::input(format!("the slot `{{{name}}}` comes twice in {text:?}")));
@@ -156,11 +165,27 @@ mod tests {
     #[test]
     fn other_forms_and_empty_slots_do_not_match() {
         let pattern = pattern("Do not {act}, as {reason}.");
-        for text in ["", "Do not , as it hurts.", "Do not go, as .", "Do not go.", "Please do not go, as it hurts."] {
+        for text in [
+            "",
+            "Do not , as it hurts.",
+            "Do not go, as .",
+            "Do not go.",
+            "Please do not go, as it hurts.",
+        ] {
             assert_eq!(pattern.capture(text), None, "{text:?}");
         }
-        assert!(super::Pattern::try_from("Sure.".to_owned()).unwrap().capture("Sure.").is_some());
-        assert!(super::Pattern::try_from("Sure.".to_owned()).unwrap().capture("Sure. Yes.").is_none());
+        assert!(
+            super::Pattern::try_from("Sure.".to_owned())
+                .unwrap()
+                .capture("Sure.")
+                .is_some()
+        );
+        assert!(
+            super::Pattern::try_from("Sure.".to_owned())
+                .unwrap()
+                .capture("Sure. Yes.")
+                .is_none()
+        );
     }
 
     #[test]
