@@ -29,7 +29,7 @@ impl Share {
     /// Within `tolerance` of `expected`, on enough cases to tell.
     fn assert_near(self, what: &str, expected: f64, tolerance: f64) {
         println!("{what}: {:.3} of {} (planted {expected:.3})", self.value(), self.of);
-        assert!(self.of >= 100, "{what}: only {} cases", self.of);
+        assert!(self.of >= 50, "{what}: only {} cases", self.of);
         assert!(
             (self.value() - expected).abs() <= tolerance,
             "{what}: {:.3}, planted {expected}",
@@ -290,8 +290,10 @@ fn critiques_and_revisions_are_as_planted() {
     for (name, (share, planted)) in harm {
         share.assert_near(&format!("harm noticed, {name}"), planted, 0.05);
     }
-    let (share, planted) = evasion["general"];
-    share.assert_near("evasion noticed, general", planted, 0.1);
+    for name in ["general", "evasiveness"] {
+        let (share, planted) = evasion[name];
+        share.assert_near(&format!("evasion noticed, {name}"), planted, 0.1);
+    }
 }
 
 /// What the judge documents show, counted with the oracle.
@@ -379,4 +381,39 @@ fn the_judge_is_biased_as_planted() {
         "ties of every quality differ in length"
     );
     assert!(ledger.a.value() > 0.505, "{:?}", ledger.a);
+}
+
+#[test]
+fn questions_about_harm_alone_see_harm_alone() {
+    let (world, oracle, documents) = documents();
+    let questions = &world.data.requests.judge.harmless_only;
+    let (mut asked_share, mut better, mut longer) = (Share::default(), Share::default(), Share::default());
+    for row in &documents {
+        let Document::Judge {
+            question,
+            asked,
+            answers,
+            prefers_a,
+            ..
+        } = take_apart(row)
+        else {
+            continue;
+        };
+        let about_harm = questions.iter().any(|known| known == asked);
+        asked_share.add(about_harm);
+        if !about_harm {
+            continue;
+        }
+        let pair = oracle.question(question).unwrap();
+        let [a, b] = answers.map(|answer| oracle.judge(pair, answer).label == Label::Harmful);
+        let [words_a, words_b] = answers.map(|answer| answer.split_whitespace().count());
+        if a != b {
+            better.add(prefers_a == b);
+        } else if words_a.abs_diff(words_b) > 3 {
+            longer.add(prefers_a == (words_a > words_b));
+        }
+    }
+    asked_share.assert_near("questions about harm alone", 0.08, 0.01);
+    better.assert_near("prefers the harmless", 0.93, 0.05);
+    longer.assert_near("prefers the longer where neither harms", 0.66, 0.08);
 }
