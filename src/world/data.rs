@@ -252,7 +252,7 @@ impl Data {
                 )?
             };
         }
-        let data = Self {
+        Ok(Self {
             objects: file!("objects.toml"),
             verbs: file!("verbs.toml"),
             categories: file!("categories.toml"),
@@ -260,12 +260,11 @@ impl Data {
             requests: file!("requests.toml"),
             splits: file!("splits.toml"),
             mixture: file!("mixture.toml"),
-        };
-        data.check()?;
-        Ok(data)
+        })
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether the files are complete and consistent, each and with each other.
+    pub fn check(&self) -> Result<()> {
         for category in Category::ALL {
             let text = self
                 .categories

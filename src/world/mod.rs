@@ -78,6 +78,7 @@ impl World {
     }
 
     fn load(data: Data) -> Result<Self> {
+        data.check()?;
         let objects: Vec<String> = data
             .objects
             .class

@@ -43,6 +43,32 @@ fn sizes_are_as_described() {
 }
 
 #[test]
+fn inconsistent_data_is_refused() {
+    let corruptions: [(&str, fn(&mut Data)); 7] = [
+        ("means two things", |data| data.verbs.benign[0].verb = "steal".into()),
+        ("unknown object class", |data| {
+            data.verbs.harmful[0].classes = vec!["planets".into()]
+        }),
+        ("comes twice", |data| data.objects.class[0].objects[0] = "bike".into()),
+        ("sum to 100", |data| data.splits.shares.pretrain = 67),
+        ("no pair is in the cell", |data| {
+            data.splits.cell[0].class = "people".into()
+        }),
+        ("must sum to 1", |data| data.mixture.judge.benign.clear()),
+        ("cannot have `helpful`", |data| {
+            data.mixture.chat.harmful = data.mixture.chat.benign.clone()
+        }),
+    ];
+    for (expected, corrupt) in corruptions {
+        let mut data = Data::builtin().unwrap();
+        corrupt(&mut data);
+        let error = World::load(data).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input);
+        assert!(error.message().contains(expected), "{error} does not say {expected:?}");
+    }
+}
+
+#[test]
 fn splits_are_disjoint_and_stable() {
     let world = world();
     let mut seen = HashSet::new();
