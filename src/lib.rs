@@ -8,6 +8,8 @@ pub mod progress;
 pub mod record;
 pub mod seed;
 
+pub mod model;
+
 pub mod prompt;
 
-pub mod model;
+pub mod world;

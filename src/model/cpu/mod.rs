@@ -43,7 +43,7 @@ impl Deref for View<'_> {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        match &*self.storage {
+        match &**self.storage {
             Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
             _ => unreachable!("checked by the constructor"),
         }
