@@ -10,6 +10,7 @@ pub mod seed;
 
 pub mod model;
 
+pub mod engine;
 pub mod prompt;
 
 pub mod world;

@@ -1,0 +1,94 @@
+//! The engine: continues texts and scores continuations. It knows models, not constitutions.
+//!
+//! [`Engine`] is the seam behind which inference happens; stages see nothing else of it. One request
+//! that cannot be served (a prompt longer than the context) is refused by itself and does not fail
+//! the others.
+
+pub mod local;
+pub mod sampler;
+pub mod scripted;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::prompt::{Request, Style};
+use crate::record::FinishReason;
+use crate::seed::Seed;
+
+/// How a completion is drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Only the `top_k` most likely tokens; 0 is all.
+    pub top_k: usize,
+    /// Only the most likely tokens that together reach this probability; 1 is all.
+    pub top_p: f32,
+    pub max_new_tokens: usize,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            max_new_tokens: 512,
+        }
+    }
+}
+
+/// One completion to be drawn.
+#[derive(Debug, Clone)]
+pub struct GenerateRequest {
+    pub prompt: Request,
+    pub sampling: Sampling,
+    /// Texts that end the completion and are not part of it.
+    pub stop: Vec<String>,
+    pub seed: Seed,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// The completion, without space at its ends.
+    pub text: String,
+    pub tokens: u32,
+    pub prompt_tokens: u32,
+    /// Sum of the model's log-probabilities of the tokens, at temperature 1.
+    pub logprob: f32,
+    pub finish_reason: FinishReason,
+}
+
+/// Continuations of one prefix to be scored.
+#[derive(Debug, Clone)]
+pub struct ScoreRequest {
+    pub prompt: Request,
+    pub continuations: Vec<String>,
+}
+
+/// A request that cannot be served, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal(pub String);
+
+/// The model behind an engine, for provenance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelIdentity {
+    pub reference: String,
+    pub sha256: String,
+}
+
+pub trait Engine: Sync {
+    /// Draws one completion a request, in order.
+    fn generate(&self, requests: &[GenerateRequest]) -> Result<Vec<Result<Generation, Refusal>>>;
+
+    /// The summed log-probability of each continuation after its prefix, request by request.
+    fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Result<Vec<f32>, Refusal>>>;
+
+    /// How many tokens a text has.
+    fn count_tokens(&self, text: &str) -> Result<u32>;
+
+    fn style(&self) -> Style;
+
+    fn identity(&self) -> ModelIdentity;
+}
