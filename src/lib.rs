@@ -9,3 +9,6 @@ pub mod record;
 pub mod seed;
 
 pub mod prompt;
+
+pub mod constitution;
+pub mod dataset;
