@@ -8,9 +8,13 @@ pub mod progress;
 pub mod record;
 pub mod seed;
 
+pub mod constitution;
 pub mod model;
 
+pub mod dataset;
 pub mod engine;
 pub mod prompt;
+
+pub mod train;
 
 pub mod world;

@@ -456,3 +456,40 @@ pub fn negative_softmax(logits: &mut [f32], log_sum: f32, weight: f32) {
 pub fn softmax(logits: &mut [f32], temperature: f32) {
     simd(|| softmax_row(logits, 1.0 / temperature));
 }
+
+/// `x *= factor`.
+pub fn scale(x: &mut [f32], factor: f32) {
+    simd(|| x.iter_mut().for_each(|x| *x *= factor));
+}
+
+/// `Σ x²`, in blocks whose sums are added in double precision.
+pub fn sum_of_squares(x: &[f32]) -> f64 {
+    simd(|| x.chunks(4096).map(|block| f64::from(dot_lanes(block, block))).sum())
+}
+
+/// The constants of one AdamW step.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamStep {
+    pub rate: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub epsilon: f32,
+    /// What weight decay leaves of a parameter.
+    pub keep: f32,
+    /// `1 - beta^step`.
+    pub correction1: f32,
+    pub correction2: f32,
+}
+
+/// One AdamW step over a parameter and its moments, all of one length.
+pub fn adamw(values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], c: AdamStep) {
+    simd(|| {
+        let moments = first.iter_mut().zip(second.iter_mut());
+        for ((value, g), (m, v)) in values.iter_mut().zip(gradient).zip(moments) {
+            *m = c.beta1 * *m + (1.0 - c.beta1) * g;
+            *v = c.beta2 * *v + (1.0 - c.beta2) * g * g;
+            let denominator = (*v / c.correction2).sqrt() + c.epsilon;
+            *value = *value * c.keep - c.rate * (*m / c.correction1) / denominator;
+        }
+    });
+}

@@ -1,0 +1,207 @@
+//! `manifest.json`: what a dataset's directory holds, and where it comes from.
+//!
+//! Knows the file and its fields; how a stage fills in its provenance, and what happens when two
+//! differ, is for the caller.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::atomic;
+use super::row::Kind;
+use super::shard::Shard;
+use crate::error::{Error, Result};
+
+pub const FILE: &str = "manifest.json";
+const FORMAT: &str = "bylaw-dataset";
+const SCHEMA_VERSION: u32 = 1;
+
+/// Whether all rows are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Running,
+    Complete,
+}
+
+/// Something a dataset was made from: how it was named, and what its content was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub reference: String,
+    pub sha256: String,
+}
+
+/// Everything that decides the content of a dataset: the same provenance gives the same rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    pub stage: String,
+    /// Name and version of the program.
+    pub program: String,
+    pub model: Option<Source>,
+    pub constitution: Option<Source>,
+    /// SHA-256 of each prompt template, by name.
+    pub prompts: BTreeMap<String, String>,
+    pub inputs: Vec<Source>,
+    pub settings: serde_json::Map<String, Value>,
+    pub seed: u64,
+}
+
+impl Provenance {
+    /// A provenance of this program with nothing but its stage and seed.
+    pub fn new(stage: impl Into<String>, seed: u64) -> Self {
+        Self {
+            stage: stage.into(),
+            program: concat!("bylaw ", env!("CARGO_PKG_VERSION")).to_owned(),
+            model: None,
+            constitution: None,
+            prompts: BTreeMap::new(),
+            inputs: Vec::new(),
+            settings: serde_json::Map::new(),
+            seed,
+        }
+    }
+
+    /// The fields in which `other` ("there", usually on disk) differs from `self` ("here").
+    pub fn difference(&self, other: &Self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let value = |provenance| serde_json::to_value(provenance).unwrap_or(Value::Null);
+        differ("", Some(&value(other)), Some(&value(self)), &mut lines);
+        lines
+    }
+}
+
+fn differ(path: &str, there: Option<&Value>, here: Option<&Value>, lines: &mut Vec<String>) {
+    match (there, here) {
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            let further = b.keys().filter(|key| !a.contains_key(*key));
+            for key in a.keys().chain(further) {
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                differ(&path, a.get(key), b.get(key), lines);
+            }
+        }
+        (Some(Value::Array(a)), Some(Value::Array(b))) => {
+            for index in 0..a.len().max(b.len()) {
+                differ(&format!("{path}[{index}]"), a.get(index), b.get(index), lines);
+            }
+        }
+        _ if there == here => {}
+        _ => {
+            let text = |value: Option<&Value>| value.map_or("absent".to_owned(), Value::to_string);
+            lines.push(format!("{path}: {} there, {} here", text(there), text(here)));
+        }
+    }
+}
+
+/// The content of `manifest.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    format: String,
+    schema_version: u32,
+    pub kind: Kind,
+    pub status: Status,
+    /// Sum of the shards' rows.
+    pub rows: u64,
+    pub shards: Vec<Shard>,
+    pub provenance: Provenance,
+}
+
+/// What every version of the format has; read first, so that a newer version is named as such.
+#[derive(Deserialize)]
+struct Header {
+    format: String,
+    schema_version: u32,
+}
+
+impl Manifest {
+    pub fn new(kind: Kind, status: Status, shards: Vec<Shard>, provenance: Provenance) -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            kind,
+            status,
+            rows: shards.iter().map(|shard| shard.rows).sum(),
+            shards,
+            provenance,
+        }
+    }
+
+    /// Whether `dir` holds a manifest.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(FILE).is_file()
+    }
+
+    /// Writes `dir/manifest.json`, durably and atomically.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::unexpected("cannot encode the manifest").because(error))?;
+        text.push('\n');
+        atomic::write(&dir.join(FILE), text.as_bytes())
+    }
+
+    /// Reads and checks `dir/manifest.json`.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(FILE);
+        let bytes = fs::read(&path).map_err(|error| {
+            Error::io("read", &path, error)
+                .help("a dataset is a directory with a `manifest.json`; name the directory itself")
+        })?;
+        let broken = |message: String| {
+            Error::input(message).at_file(&path).help(
+                "restore the file from where the dataset was made, or run the command that made it into a new directory",
+            )
+        };
+        let malformed = |error: serde_json::Error| broken(format!("this is not a manifest of a dataset: {error}"));
+        let header: Header = serde_json::from_slice(&bytes).map_err(malformed)?;
+        if header.format != FORMAT {
+            return Err(broken(format!(
+                "the format is {:?}, expected {FORMAT:?}",
+                header.format
+            )));
+        }
+        if header.schema_version != SCHEMA_VERSION {
+            return Err(Error::input(format!(
+                "the dataset has schema version {}, this program reads {SCHEMA_VERSION}",
+                header.schema_version
+            ))
+            .at_file(&path)
+            .help("use the version of bylaw that wrote it"));
+        }
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(malformed)?;
+        manifest.check().map_err(broken)?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let rows = self
+            .shards
+            .iter()
+            .try_fold(0u64, |sum, shard| sum.checked_add(shard.rows));
+        if rows != Some(self.rows) {
+            return Err(format!("`rows` is {}, but the shards do not add up to it", self.rows));
+        }
+        for (index, shard) in self.shards.iter().enumerate() {
+            // A manifest from elsewhere must not make us read outside of its directory.
+            let mut components = Path::new(&shard.file).components();
+            if !matches!(
+                (components.next(), components.next()),
+                (Some(Component::Normal(_)), None)
+            ) {
+                return Err(format!("the shard {:?} is not a plain file name", shard.file));
+            }
+            if self.shards[..index].iter().any(|other| other.file == shard.file) {
+                return Err(format!("the shard {:?} is listed twice", shard.file));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! Datasets: directories of Arrow shards with a manifest, and the references that name data.
+//!
+//! The one place that knows Arrow. Stages, losses and trainers see rows only.
+
+mod atomic;
+mod jsonl;
+mod manifest;
+mod reference;
+mod row;
+mod shape;
+pub mod shard;
+
+use std::fs;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+pub use atomic::write as write_atomically;
+pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Source, Status};
+pub use reference::{Loaded, read_candidates, read_demonstrations, read_preferences, read_prompts, read_revisions};
+pub use row::{Kind, Row, describe, from_batch, to_batch};
+pub use shard::Shard;
+
+use crate::error::{Error, Result};
+use crate::record::{Reject, content_id};
+
+/// Rows to a shard.
+pub const SHARD_ROWS: usize = 8192;
+
+/// The directory of the rejected rows of the dataset in `dir`.
+pub fn rejects_dir(dir: &Path) -> PathBuf {
+    dir.join("rejects")
+}
+
+/// A dataset on disk, opened for reading.
+#[derive(Debug)]
+pub struct Dataset<R> {
+    dir: PathBuf,
+    manifest: Manifest,
+    row: PhantomData<fn() -> R>,
+}
+
+impl<R: Row> Dataset<R> {
+    /// Reads the manifest; an error if the rows are of another kind. A dataset that is still being
+    /// written opens too, with the rows so far: see [`Manifest::status`].
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self> {
+        let dir = dir.into();
+        let manifest = Manifest::read(&dir)?;
+        if manifest.kind != R::KIND {
+            return Err(
+                Error::input(format!("the dataset holds {}, expected {}", manifest.kind, R::KIND))
+                    .at_file(&dir)
+                    .help(format!("name a dataset of {}", R::KIND)),
+            );
+        }
+        Ok(Self {
+            dir,
+            manifest,
+            row: PhantomData,
+        })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The rows of one shard after the other, checksums verified.
+    pub fn shards(&self) -> impl Iterator<Item = Result<Vec<R>>> + '_ {
+        self.manifest.shards.iter().map(|shard| shard::read(&self.dir, shard))
+    }
+
+    pub fn read_all(&self) -> Result<Vec<R>> {
+        let mut rows = Vec::new();
+        for shard in self.shards() {
+            rows.extend(shard?);
+        }
+        Ok(rows)
+    }
+
+    /// The rows that could not be used, kept beside the dataset.
+    pub fn rejects(&self) -> Result<Vec<Reject>> {
+        let dir = rejects_dir(&self.dir);
+        if Manifest::exists(&dir) {
+            Dataset::open(dir)?.read_all()
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Identifies the content: the same rows in the same shards have the same hash.
+    pub fn sha256(&self) -> String {
+        combined_sha256(self.manifest.shards.iter().map(|shard| shard.sha256.as_str()))
+    }
+}
+
+/// One hash for the files of a reference: a single file's own, so that `sha256sum` confirms it.
+fn combined_sha256<'a>(files: impl Iterator<Item = &'a str>) -> String {
+    let files: Vec<&str> = files.collect();
+    match files[..] {
+        [file] => file.to_owned(),
+        _ => {
+            use sha2::{Digest, Sha256};
+            crate::record::hex(&Sha256::digest(files.join("\n")))
+        }
+    }
+}
+
+/// Writes a complete dataset of `rows` to `dir`, and returns its manifest.
+///
+/// The manifest comes last: a directory without one is an unfinished write, which the same call
+/// makes good. A dataset with another provenance is never overwritten.
+pub fn write_all<R: Row>(dir: &Path, rows: &[R], provenance: Provenance) -> Result<Manifest> {
+    fs::create_dir_all(dir)
+        .map_err(|error| Error::io("make the directory", dir, error).help("choose a directory that can be written"))?;
+    if Manifest::exists(dir) {
+        refuse_other(dir, R::KIND, &provenance)?;
+        let path = dir.join(MANIFEST);
+        fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        atomic::sync_directory(dir)?;
+    }
+    remove_shards(dir)?;
+    // No rows make one empty shard, so that other tools find the columns.
+    let count = rows.len().div_ceil(SHARD_ROWS).max(1);
+    let mut shards = Vec::with_capacity(count);
+    for index in 0..count {
+        let range = index * SHARD_ROWS..rows.len().min((index + 1) * SHARD_ROWS);
+        shards.push(shard::write(dir, &shard::file_name(index, count), &rows[range])?);
+    }
+    let manifest = Manifest::new(R::KIND, Status::Complete, shards, provenance);
+    manifest.write(dir)?;
+    Ok(manifest)
+}
+
+fn refuse_other(dir: &Path, kind: Kind, provenance: &Provenance) -> Result<()> {
+    let there = Manifest::read(dir)?;
+    let mut difference = provenance.difference(&there.provenance);
+    if there.kind != kind {
+        difference.insert(0, format!("kind: {} there, {kind} here", there.kind));
+    }
+    if difference.is_empty() {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "the directory holds another dataset: {}",
+        difference.join("; ")
+    ))
+    .at_file(dir)
+    .help("choose another `--out`, or delete the directory if it is no longer needed"))
+}
+
+/// Removes the shards of an unfinished write, whose count may have been another.
+fn remove_shards(dir: &Path) -> Result<()> {
+    let failed = |error| Error::io("clear", dir, error);
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("data-") && name.contains("-of-") && name.ends_with(".arrow") {
+            fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes ids unique by appending `-2`, `-3` … to later occurrences.
+///
+/// Ids key the random choices and the journal: two rows with one id would draw the same samples and
+/// overwrite each other. Rows with equal contents stay separate rows, because how often something
+/// is asked is part of the data.
+#[derive(Default)]
+pub(crate) struct UniqueIds {
+    seen: std::collections::HashMap<String, u64>,
+}
+
+impl UniqueIds {
+    pub(crate) fn claim(&mut self, id: &str) -> String {
+        let mut unique = id.to_owned();
+        // A suffixed id may itself be in the data, so go on until one is free.
+        while self.seen.contains_key(&unique) {
+            let count = self.seen.entry(id.to_owned()).or_insert(1);
+            *count += 1;
+            unique = format!("{id}-{count}");
+        }
+        self.seen.insert(unique.clone(), 1);
+        unique
+    }
+}
+
+/// A row that could not be read.
+fn reject(reason: String, raw: String) -> Reject {
+    Reject {
+        id: content_id(["read", raw.as_str()]),
+        stage: "read".into(),
+        reason,
+        raw,
+    }
+}

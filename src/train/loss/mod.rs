@@ -1,0 +1,7 @@
+//! The losses: pure functions over small tensors, with documented shapes and named results.
+//!
+//! Tensors may be `f32` or `f64` and live on the CPU. `logprobs` are per token, `logps` summed per
+//! sequence; in a mask, 1 counts.
+
+pub mod ops;
+pub mod sft;

@@ -1,0 +1,14 @@
+//! Training: batches, losses, the optimiser, and one straight loop a method.
+//!
+//! A trainer asks the trunk for small tensors, puts a loss on them, and hands the loss's gradient
+//! back ([`seam`]). Losses ([`loss`]) are pure functions; they see no model and no tokenizer.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod loss;
+pub mod metrics;
+pub mod optim;
+pub mod run;
+pub mod seam;
+
+pub mod sft;

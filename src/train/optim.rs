@@ -1,0 +1,188 @@
+//! AdamW (Loshchilov and Hutter 2019), gradient clipping and the learning-rate schedule.
+
+use std::sync::Mutex;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::model::cpu::kernels::{self, AdamStep};
+
+/// The shape of the learning rate after warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    Constant,
+    Linear,
+    Cosine,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimConfig {
+    pub learning_rate: f64,
+    pub adam_beta1: f64,
+    pub adam_beta2: f64,
+    pub adam_epsilon: f64,
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this global norm.
+    pub max_grad_norm: f64,
+    pub lr_scheduler: Schedule,
+    pub warmup_steps: usize,
+    /// Where the schedule ends, as a share of the learning rate.
+    pub min_lr_ratio: f64,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 2e-5,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            lr_scheduler: Schedule::Linear,
+            warmup_steps: 0,
+            min_lr_ratio: 0.0,
+        }
+    }
+}
+
+impl OptimConfig {
+    /// The learning rate of step `step` (from 0) of `total`.
+    pub fn rate(&self, step: usize, total: usize) -> f64 {
+        let warmup = ((step + 1) as f64 / (self.warmup_steps.max(1)) as f64).min(1.0);
+        let progress = step as f64 / total.max(1) as f64;
+        let shape = match self.lr_scheduler {
+            Schedule::Constant => 1.0,
+            Schedule::Linear => 1.0 - progress,
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+        };
+        self.learning_rate * warmup * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * shape)
+    }
+}
+
+/// A parameter's place in the optimiser.
+struct Slot {
+    first_moment: Vec<f32>,
+    second_moment: Vec<f32>,
+    decays: bool,
+    /// Multiplies the learning rate.
+    rate_factor: f64,
+}
+
+pub struct AdamW {
+    config: OptimConfig,
+    slots: Vec<Slot>,
+    /// Steps done.
+    pub step: usize,
+}
+
+impl AdamW {
+    /// For `parameters` in this order. Matrices decay; norms and biases do not.
+    pub fn new<'a>(config: OptimConfig, parameters: impl IntoIterator<Item = &'a Tensor>) -> Self {
+        let slots = parameters
+            .into_iter()
+            .map(|tensor| Slot {
+                first_moment: vec![0.0; tensor.elem_count()],
+                second_moment: vec![0.0; tensor.elem_count()],
+                decays: tensor.rank() > 1,
+                rate_factor: 1.0,
+            })
+            .collect();
+        Self { config, slots, step: 0 }
+    }
+
+    /// Multiplies the learning rate of the parameters from `first` on: a fresh head learns faster.
+    #[must_use]
+    pub fn with_rate_factor(mut self, first: usize, factor: f64) -> Self {
+        self.slots[first..]
+            .iter_mut()
+            .for_each(|slot| slot.rate_factor = factor);
+        self
+    }
+
+    /// Clips the gradients, then moves every parameter. Answers the gradients' norm before clipping.
+    pub fn update(&mut self, parameters: &[&Tensor], gradients: &mut [&mut Vec<f32>], rate: f64) -> Result<f64> {
+        let norm = clip(gradients, self.config.max_grad_norm);
+        self.step += 1;
+        let (beta1, beta2) = (self.config.adam_beta1, self.config.adam_beta2);
+        for ((slot, tensor), gradient) in self.slots.iter_mut().zip(parameters).zip(gradients) {
+            let decay = if slot.decays { self.config.weight_decay } else { 0.0 };
+            let constants = AdamStep {
+                rate: (rate * slot.rate_factor) as f32,
+                beta1: beta1 as f32,
+                beta2: beta2 as f32,
+                epsilon: self.config.adam_epsilon as f32,
+                keep: (1.0 - rate * slot.rate_factor * decay) as f32,
+                correction1: (1.0 - beta1.powi(self.step as i32)) as f32,
+                correction2: (1.0 - beta2.powi(self.step as i32)) as f32,
+            };
+            tensor.inplace_op1(&Update {
+                constants,
+                state: Mutex::new((slot, gradient)),
+            })?;
+        }
+        Ok(norm)
+    }
+
+    /// The moments, parameter by parameter, for a checkpoint.
+    pub fn moments(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
+        self.slots
+            .iter()
+            .map(|slot| (slot.first_moment.as_slice(), slot.second_moment.as_slice()))
+    }
+
+    /// Restores moment vectors saved by [`moments`](Self::moments).
+    pub fn restore(&mut self, step: usize, moments: Vec<(Vec<f32>, Vec<f32>)>) {
+        self.step = step;
+        for (slot, (first, second)) in self.slots.iter_mut().zip(moments) {
+            slot.first_moment = first;
+            slot.second_moment = second;
+        }
+    }
+}
+
+/// The update of one tensor in place.
+struct Update<'a> {
+    constants: AdamStep,
+    state: Mutex<(&'a mut Slot, &'a mut Vec<f32>)>,
+}
+
+impl InplaceOp1 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("adamw wants contiguous f32 parameters")
+        };
+        let Ok(mut state) = self.state.lock() else {
+            bail!("adamw's state is poisoned")
+        };
+        let (slot, gradient) = &mut *state;
+        kernels::adamw(
+            &mut values[start..end],
+            gradient,
+            &mut slot.first_moment,
+            &mut slot.second_moment,
+            self.constants,
+        );
+        Ok(())
+    }
+}
+
+/// Scales the gradients to a global norm of at most `max_norm`; answers their norm before.
+pub fn clip(gradients: &mut [&mut Vec<f32>], max_norm: f64) -> f64 {
+    let squares: f64 = gradients.iter().map(|gradient| kernels::sum_of_squares(gradient)).sum();
+    let norm = squares.sqrt();
+    let factor = max_norm / (norm + 1e-6);
+    if factor < 1.0 {
+        for gradient in gradients {
+            kernels::scale(gradient, factor as f32);
+        }
+    }
+    norm
+}

@@ -1,0 +1,156 @@
+//! What every training loop does besides its method: resume, update, log, save, stop when asked.
+
+use std::path::PathBuf;
+
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+
+use super::checkpoint;
+use super::metrics::MetricsLog;
+use super::optim::{AdamW, OptimConfig};
+use crate::error::Result;
+use crate::interrupt;
+use crate::model::cpu::trunk::Gradients;
+use crate::model::decoder::Decoder;
+use crate::model::heads::ScalarHead;
+use crate::progress::Progress;
+
+/// Where a run writes and what identifies it.
+pub struct Setup<'a> {
+    pub dir: PathBuf,
+    /// Hash of everything the result depends on; a checkpoint of another run is refused.
+    pub fingerprint: String,
+    pub label: String,
+    pub progress: &'a dyn Progress,
+    /// A checkpoint is saved after so many steps; 0 for only when interrupted.
+    pub save_steps: usize,
+}
+
+pub struct Run<'a> {
+    setup: Setup<'a>,
+    pub decoder: Decoder,
+    pub head: Option<ScalarHead>,
+    pub gradients: Gradients,
+    config: OptimConfig,
+    optimizer: AdamW,
+    metrics: MetricsLog,
+    step: usize,
+    total: usize,
+}
+
+impl<'a> Run<'a> {
+    /// Begins a run of `total` steps on its own copy of `decoder`, or goes on from its checkpoint.
+    /// A head learns `head_rate` times as fast as the decoder.
+    pub fn begin(
+        setup: Setup<'a>,
+        config: &OptimConfig,
+        decoder: &Decoder,
+        head: Option<(ScalarHead, f64)>,
+        total: usize,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(&setup.dir).map_err(|error| crate::error::Error::io("create", &setup.dir, error))?;
+        let decoder = decoder.copy()?;
+        let (head, head_rate) = head.unzip();
+        let first_head = decoder.parameters.len();
+        let mut optimizer = AdamW::new(
+            config.clone(),
+            trainable(&decoder, head.as_ref()).iter().map(|(_, tensor)| *tensor),
+        )
+        .with_rate_factor(first_head, head_rate.unwrap_or(1.0));
+        let named = trainable(&decoder, head.as_ref());
+        let step = checkpoint::restore(&setup.dir, &setup.fingerprint, &named, &mut optimizer)?;
+        let metrics = MetricsLog::open(&setup.dir, step)?;
+        setup.progress.start(&setup.label, total as u64, "steps");
+        setup.progress.advance(step as u64);
+        Ok(Self {
+            gradients: Gradients::zeros(&decoder),
+            decoder,
+            head,
+            config: config.clone(),
+            optimizer,
+            metrics,
+            step,
+            total,
+            setup,
+        })
+    }
+
+    /// The step to do now, or nothing at the end. Stops here, with a checkpoint, if the user asked.
+    pub fn next_step(&mut self) -> Result<Option<usize>> {
+        if self.step == self.total {
+            return Ok(None);
+        }
+        if let Err(interrupted) = interrupt::check() {
+            self.save()?;
+            return Err(interrupted);
+        }
+        if self.setup.save_steps > 0 && self.step > 0 && self.step.is_multiple_of(self.setup.save_steps) {
+            self.save()?;
+        }
+        Ok(Some(self.step))
+    }
+
+    /// Moves the parameters along the accumulated gradients, and a head along those in `store`.
+    /// Answers the gradients' norm and the learning rate.
+    pub fn update(&mut self, store: &GradStore) -> Result<(f64, f64)> {
+        let rate = self.config.rate(self.step, self.total);
+        let mut of_head = match &self.head {
+            Some(head) => [&head.weight, &head.bias]
+                .into_iter()
+                .map(|var| match store.get(var.as_tensor()) {
+                    Some(gradient) => Ok(gradient.flatten_all()?.to_vec1::<f32>()?),
+                    None => Ok(vec![0.0; var.elem_count()]),
+                })
+                .collect::<Result<Vec<_>>>()?,
+            None => Vec::new(),
+        };
+        let mut gradients: Vec<&mut Vec<f32>> = self.gradients.0.iter_mut().chain(&mut of_head).collect();
+        let named = trainable(&self.decoder, self.head.as_ref());
+        let tensors: Vec<&Tensor> = named.iter().map(|(_, tensor)| *tensor).collect();
+        let norm = self.optimizer.update(&tensors, &mut gradients, rate)?;
+        self.gradients.clear();
+        Ok((norm, rate))
+    }
+
+    /// Ends a step: logs its figures and shows one of them.
+    pub fn end_step(&mut self, figures: &[(&str, f64)], shown: &str) -> Result<()> {
+        self.metrics.log(self.step, figures)?;
+        self.step += 1;
+        self.setup.progress.advance(1);
+        self.setup.progress.figure(shown);
+        Ok(())
+    }
+
+    /// Ends the run; the checkpoint stays until the caller has saved the result.
+    pub fn finish(mut self) -> Result<(Decoder, Option<ScalarHead>)> {
+        self.metrics.flush()?;
+        self.setup.progress.finish();
+        Ok((self.decoder, self.head))
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.metrics.flush()?;
+        let named = trainable(&self.decoder, self.head.as_ref());
+        checkpoint::save(
+            &self.setup.dir,
+            self.step,
+            &self.setup.fingerprint,
+            &named,
+            &self.optimizer,
+        )
+    }
+}
+
+/// Everything that learns, by name: the decoder's parameters, then the head's.
+fn trainable<'a>(decoder: &'a Decoder, head: Option<&'a ScalarHead>) -> Vec<(String, &'a Tensor)> {
+    let mut named: Vec<(String, &Tensor)> = decoder
+        .parameters
+        .iter()
+        .map(|parameter| (parameter.name.clone(), &parameter.tensor))
+        .collect();
+    if let Some(head) = head {
+        named.push(("score.weight".into(), head.weight.as_tensor()));
+        named.push(("score.bias".into(), head.bias.as_tensor()));
+    }
+    named
+}
