@@ -107,8 +107,10 @@ impl Constitution {
 
     /// Draws a principle to criticise and revise by, in proportion to the weights.
     pub fn draw_critique(&self, rng: &mut Rng) -> Result<&Principle> {
-        self.draw(rng, |principle| principle.critique.is_some() && principle.revise.is_some())
-            .ok_or_else(|| self.nothing_to_draw("critique` and `revise", "revision"))
+        self.draw(rng, |principle| {
+            principle.critique.is_some() && principle.revise.is_some()
+        })
+        .ok_or_else(|| self.nothing_to_draw("critique` and `revise", "revision"))
     }
 
     /// Draws a principle to compare by, in proportion to the weights.
@@ -118,7 +120,11 @@ impl Constitution {
     }
 
     fn draw(&self, rng: &mut Rng, fits: impl Fn(&Principle) -> bool) -> Option<&Principle> {
-        let fitting = || self.principles.iter().filter(|principle| fits(principle) && principle.weight > 0.0);
+        let fitting = || {
+            self.principles
+                .iter()
+                .filter(|principle| fits(principle) && principle.weight > 0.0)
+        };
         let total: f64 = fitting().map(|principle| principle.weight).sum();
         let mut left = rng.random::<f64>() * total;
         for principle in fitting() {
@@ -136,7 +142,9 @@ impl Constitution {
             "the constitution `{}` has no principle with `{texts}` and a positive weight, which {stage} needs",
             self.name
         ));
-        let error = error.help(format!("add `{texts}` to at least one principle, or use another constitution"));
+        let error = error.help(format!(
+            "add `{texts}` to at least one principle, or use another constitution"
+        ));
         match &self.path {
             Some(path) => error.at_file(path),
             None => error,

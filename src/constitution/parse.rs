@@ -101,12 +101,12 @@ impl Document {
                 "add at least one `[[principle]]` with an `id` and a `judge` text, or with `critique` and `revise`",
             ));
         }
-        let uses: [(&str, fn(&Principle) -> bool); 2] = [
-            ("critique", |principle| principle.critique.is_some()),
-            ("judge", |principle| principle.judge.is_some()),
-        ];
-        for (key, uses) in uses {
-            let mut entries = self.entries.iter().filter(|entry| uses(&entry.principle)).peekable();
+        for key in ["critique", "judge"] {
+            let used = |entry: &&Entry| match key {
+                "critique" => entry.principle.critique.is_some(),
+                _ => entry.principle.judge.is_some(),
+            };
+            let mut entries = self.entries.iter().filter(used).peekable();
             let Some(first) = entries.peek().map(|entry| (entry.text.clone(), entry.weight.clone())) else {
                 continue;
             };
@@ -123,7 +123,11 @@ impl Document {
 
     /// Adds a principle, in the place of an inherited one with the same id.
     fn put(&mut self, entry: Entry) {
-        match self.entries.iter_mut().find(|other| other.principle.id == entry.principle.id) {
+        match self
+            .entries
+            .iter_mut()
+            .find(|other| other.principle.id == entry.principle.id)
+        {
             Some(inherited) => *inherited = entry,
             None => self.entries.push(entry),
         }
@@ -196,7 +200,11 @@ fn extended(text: &Rc<Text>, reference: &str, span: Range<usize>, chain: &[PathB
         (Text::read(&path)?, canonical(&path))
     };
     if chain.contains(&address) {
-        let names: Vec<String> = chain.iter().chain([&address]).map(|path| path.display().to_string()).collect();
+        let names: Vec<String> = chain
+            .iter()
+            .chain([&address])
+            .map(|path| path.display().to_string())
+            .collect();
         return Err(text.error(
             span,
             format!("`extends` goes in a circle: {}", names.join(" -> ")),
@@ -225,7 +233,11 @@ fn principle(table: &Table<'_>) -> Result<(Entry, Range<usize>)> {
             format!("write it like `{}`", suggested_id(&id)),
         ));
     }
-    let (critique, revise, judge) = (table.string("critique")?, table.string("revise")?, table.string("judge")?);
+    let (critique, revise, judge) = (
+        table.string("critique")?,
+        table.string("revise")?,
+        table.string("judge")?,
+    );
     for (key, text, other, other_text) in [
         ("critique", &critique, "revise", &revise),
         ("revise", &revise, "critique", &critique),
@@ -293,7 +305,9 @@ impl<'a> Table<'a> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("the keys of {what} are: {}", known.join(", ")),
         };
-        Err(self.text.error(key.span(), format!("{what} has no key `{}`", key.get_ref()), help))
+        Err(self
+            .text
+            .error(key.span(), format!("{what} has no key `{}`", key.get_ref()), help))
     }
 
     fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
@@ -341,7 +355,9 @@ impl<'a> Table<'a> {
 
     /// A list of texts, each with its place; empty without the key.
     fn texts(&self, key: &str) -> Result<Vec<(String, Range<usize>)>> {
-        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let Some(value) = self.get(key) else {
+            return Ok(Vec::new());
+        };
         let example = format!("{key} = [\"...\"]");
         let items = value
             .get_ref()
@@ -349,9 +365,11 @@ impl<'a> Table<'a> {
             .ok_or_else(|| self.wrong_type(value, key, "a list of texts", &example))?;
         let texts = items.iter().map(|item| match item.get_ref().as_str() {
             None => Err(self.wrong_type(item, key, "a list of texts", &example)),
-            Some(text) if text.trim().is_empty() => {
-                Err(self.text.error(item.span(), format!("`{key}` has an empty text"), "write it or remove it"))
-            }
+            Some(text) if text.trim().is_empty() => Err(self.text.error(
+                item.span(),
+                format!("`{key}` has an empty text"),
+                "write it or remove it",
+            )),
             Some(text) => Ok((text.to_owned(), item.span())),
         });
         texts.collect()
@@ -359,7 +377,9 @@ impl<'a> Table<'a> {
 
     /// An array of tables; empty without the key.
     fn tables(&self, key: &str) -> Result<Vec<Table<'a>>> {
-        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let Some(value) = self.get(key) else {
+            return Ok(Vec::new());
+        };
         let example = format!("[[{key}]]");
         let items = value
             .get_ref()
@@ -377,10 +397,14 @@ impl<'a> Table<'a> {
     }
 
     fn weight(&self) -> Result<f64> {
-        let Some(value) = self.get("weight") else { return Ok(1.0) };
+        let Some(value) = self.get("weight") else {
+            return Ok(1.0);
+        };
         let weight = match value.get_ref() {
             DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
-            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n as f64),
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .ok()
+                .map(|n| n as f64),
             _ => return Err(self.wrong_type(value, "weight", "a number", "weight = 1.0")),
         };
         match weight {

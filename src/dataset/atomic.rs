@@ -14,7 +14,9 @@ use crate::error::{Error, Result};
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary(path)?;
     let failed = |error| {
-        Error::io("write", path, error).help("what was finished before is untouched; free some space or fix the rights, and run the same command again")
+        Error::io("write", path, error).help(
+            "what was finished before is untouched; free some space or fix the rights, and run the same command again",
+        )
     };
     let written = File::create(&temporary)
         .and_then(|mut file| {
@@ -45,9 +47,9 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn temporary(path: &Path) -> Result<PathBuf> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| Error::config(format!("{} does not name a file", path.display())).help("give the name of a file"))?;
+    let name = path.file_name().ok_or_else(|| {
+        Error::config(format!("{} does not name a file", path.display())).help("give the name of a file")
+    })?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     hidden.push(".partial");

@@ -80,7 +80,11 @@ fn differ(path: &str, there: Option<&Value>, here: Option<&Value>, lines: &mut V
         (Some(Value::Object(a)), Some(Value::Object(b))) => {
             let further = b.keys().filter(|key| !a.contains_key(*key));
             for key in a.keys().chain(further) {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
                 differ(&path, a.get(key), b.get(key), lines);
             }
         }
@@ -159,7 +163,10 @@ impl Manifest {
         let malformed = |error: serde_json::Error| broken(format!("this is not a manifest of a dataset: {error}"));
         let header: Header = serde_json::from_slice(&bytes).map_err(malformed)?;
         if header.format != FORMAT {
-            return Err(broken(format!("the format is {:?}, expected {FORMAT:?}", header.format)));
+            return Err(broken(format!(
+                "the format is {:?}, expected {FORMAT:?}",
+                header.format
+            )));
         }
         if header.schema_version != SCHEMA_VERSION {
             return Err(Error::input(format!(
@@ -175,14 +182,20 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), String> {
-        let rows = self.shards.iter().try_fold(0u64, |sum, shard| sum.checked_add(shard.rows));
+        let rows = self
+            .shards
+            .iter()
+            .try_fold(0u64, |sum, shard| sum.checked_add(shard.rows));
         if rows != Some(self.rows) {
             return Err(format!("`rows` is {}, but the shards do not add up to it", self.rows));
         }
         for (index, shard) in self.shards.iter().enumerate() {
             // A manifest from elsewhere must not make us read outside of its directory.
             let mut components = Path::new(&shard.file).components();
-            if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
+            if !matches!(
+                (components.next(), components.next()),
+                (Some(Component::Normal(_)), None)
+            ) {
                 return Err(format!("the shard {:?} is not a plain file name", shard.file));
             }
             if self.shards[..index].iter().any(|other| other.file == shard.file) {

@@ -16,9 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use atomic::write as write_atomically;
 pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Source, Status};
-pub use reference::{
-    Loaded, read_candidates, read_demonstrations, read_preferences, read_prompts, read_revisions,
-};
+pub use reference::{Loaded, read_candidates, read_demonstrations, read_preferences, read_prompts, read_revisions};
 pub use row::{Kind, Row, describe, from_batch, to_batch};
 pub use shard::Shard;
 
@@ -115,9 +113,8 @@ fn combined_sha256<'a>(files: impl Iterator<Item = &'a str>) -> String {
 /// The manifest comes last: a directory without one is an unfinished write, which the same call
 /// makes good. A dataset with another provenance is never overwritten.
 pub fn write_all<R: Row>(dir: &Path, rows: &[R], provenance: Provenance) -> Result<Manifest> {
-    fs::create_dir_all(dir).map_err(|error| {
-        Error::io("make the directory", dir, error).help("choose a directory that can be written")
-    })?;
+    fs::create_dir_all(dir)
+        .map_err(|error| Error::io("make the directory", dir, error).help("choose a directory that can be written"))?;
     if Manifest::exists(dir) {
         refuse_other(dir, R::KIND, &provenance)?;
         let path = dir.join(MANIFEST);
@@ -146,11 +143,12 @@ fn refuse_other(dir: &Path, kind: Kind, provenance: &Provenance) -> Result<()> {
     if difference.is_empty() {
         return Ok(());
     }
-    Err(
-        Error::config(format!("the directory holds another dataset: {}", difference.join("; ")))
-            .at_file(dir)
-            .help("choose another `--out`, or delete the directory if it is no longer needed"),
-    )
+    Err(Error::config(format!(
+        "the directory holds another dataset: {}",
+        difference.join("; ")
+    ))
+    .at_file(dir)
+    .help("choose another `--out`, or delete the directory if it is no longer needed"))
 }
 
 /// Removes the shards of an unfinished write, whose count may have been another.

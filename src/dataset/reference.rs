@@ -52,7 +52,8 @@ pub fn read_demonstrations(reference: &str) -> Result<Loaded<Demonstration>> {
     read(reference)
 }
 
-const READABLE: &str = "bylaw reads a `.jsonl` file, a `.arrow` file, a directory of them, a dataset, or a glob such as `data/*.jsonl`";
+const READABLE: &str =
+    "bylaw reads a `.jsonl` file, a `.arrow` file, a directory of them, a dataset, or a glob such as `data/*.jsonl`";
 
 fn read<R: Shape>(reference: &str) -> Result<Loaded<R>> {
     let mut reader = Reader::<R> {
@@ -67,7 +68,11 @@ fn read<R: Shape>(reference: &str) -> Result<Loaded<R>> {
         Location::Files(files) => {
             let several = files.len() > 1;
             let hashes = files.iter().map(|file| {
-                reader.prefix = if several { format!("{}, ", name(file)) } else { String::new() };
+                reader.prefix = if several {
+                    format!("{}, ", name(file))
+                } else {
+                    String::new()
+                };
                 reader.file(file)
             });
             hashes.collect::<Result<Vec<_>>>()?
@@ -112,7 +117,9 @@ fn locate(reference: &str) -> Result<Location> {
     if reference.contains(['*', '?']) {
         return glob(path).map(Location::Files);
     }
-    Err(Error::input("there is no such file or directory").at_file(reference).help(READABLE))
+    Err(Error::input("there is no such file or directory")
+        .at_file(reference)
+        .help(READABLE))
 }
 
 /// The readable files of a directory that is not a dataset.
@@ -123,7 +130,9 @@ fn directory(dir: &Path) -> Result<Vec<PathBuf>> {
         .filter(|path| is_readable(path) && path.is_file())
         .collect();
     if files.is_empty() {
-        return Err(Error::input("the directory has no `.arrow` or `.jsonl` file").at_file(dir).help(READABLE));
+        return Err(Error::input("the directory has no `.arrow` or `.jsonl` file")
+            .at_file(dir)
+            .help(READABLE));
     }
     Ok(files)
 }
@@ -134,9 +143,11 @@ fn glob(pattern: &Path) -> Result<Vec<PathBuf>> {
         _ => Path::new("."),
     };
     if dir.to_string_lossy().contains(['*', '?']) {
-        return Err(Error::config("`*` and `?` are understood in the last part of a path only")
-            .at_file(pattern)
-            .help("name one directory, or pass the files of one directory at a time"));
+        return Err(
+            Error::config("`*` and `?` are understood in the last part of a path only")
+                .at_file(pattern)
+                .help("name one directory, or pass the files of one directory at a time"),
+        );
     }
     let wanted: Vec<char> = name(pattern).chars().collect();
     let files: Vec<PathBuf> = names(dir)?
@@ -146,7 +157,9 @@ fn glob(pattern: &Path) -> Result<Vec<PathBuf>> {
         .filter(|path| path.is_file())
         .collect();
     if files.is_empty() {
-        return Err(Error::input("no file matches the pattern").at_file(pattern).help(READABLE));
+        return Err(Error::input("no file matches the pattern")
+            .at_file(pattern)
+            .help(READABLE));
     }
     files.iter().try_for_each(|file| check_extension(file))?;
     Ok(files)
@@ -196,11 +209,15 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 }
 
 fn name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn is_readable(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "jsonl" || extension == "arrow")
+    path.extension()
+        .is_some_and(|extension| extension == "jsonl" || extension == "arrow")
 }
 
 fn check_extension(path: &Path) -> Result<()> {
@@ -244,9 +261,11 @@ impl<R: Shape> Reader<R> {
     fn dataset(&mut self, dir: &Path) -> Result<Vec<String>> {
         let manifest = Manifest::read(dir)?;
         if manifest.status == Status::Running {
-            return Err(Error::input("the dataset is not complete: the run that writes it was stopped or goes on")
-                .at_file(dir)
-                .help("run the same command again to finish it"));
+            return Err(
+                Error::input("the dataset is not complete: the run that writes it was stopped or goes on")
+                    .at_file(dir)
+                    .help("run the same command again to finish it"),
+            );
         }
         if manifest.rows == 0 {
             return Err(empty(dir));
@@ -274,7 +293,11 @@ impl<R: Shape> Reader<R> {
             let raw = native.clone();
             let row = R::from_native(wrap(native)).ok_or_else(|| wrong_kind::<R>(N::KIND, path))?;
             let row = row.and_then(|row| row.check().map(|()| row));
-            self.take(row, || format!("row {number}"), || serde_json::to_string(&raw).unwrap_or_default());
+            self.take(
+                row,
+                || format!("row {number}"),
+                || serde_json::to_string(&raw).unwrap_or_default(),
+            );
         }
         Ok(())
     }
@@ -333,21 +356,27 @@ impl<R: Shape> Reader<R> {
         for object in objects {
             *number += 1;
             let raw = Value::Object(object.clone());
-            self.take(shape::row(object, &source), || format!("row {number}"), || raw.to_string());
+            self.take(
+                shape::row(object, &source),
+                || format!("row {number}"),
+                || raw.to_string(),
+            );
         }
         Ok(())
     }
 }
 
 fn kind_of(schema: &Schema) -> Option<Kind> {
-    Kind::of_columns(|name| match schema.field_with_name(name).map(|field| field.data_type()) {
-        Err(_) => false,
-        // `completions` of strings is the shape of other programs.
-        Ok(DataType::List(item) | DataType::LargeList(item)) if name == "completions" => {
-            matches!(item.data_type(), DataType::Struct(_))
-        }
-        Ok(_) => true,
-    })
+    Kind::of_columns(
+        |name| match schema.field_with_name(name).map(|field| field.data_type()) {
+            Err(_) => false,
+            // `completions` of strings is the shape of other programs.
+            Ok(DataType::List(item) | DataType::LargeList(item)) if name == "completions" => {
+                matches!(item.data_type(), DataType::Struct(_))
+            }
+            Ok(_) => true,
+        },
+    )
 }
 
 fn wrong_kind<R: Shape>(found: Kind, path: &Path) -> Error {
@@ -357,7 +386,9 @@ fn wrong_kind<R: Shape>(found: Kind, path: &Path) -> Error {
 }
 
 fn empty(path: &Path) -> Error {
-    Error::input("is empty: it has no rows").at_file(path).help("name data with at least one row")
+    Error::input("is empty: it has no rows")
+        .at_file(path)
+        .help("name data with at least one row")
 }
 
 #[cfg(test)]
@@ -369,10 +400,22 @@ mod tests {
         let matches = |pattern: &str, name: &str| {
             matches(&pattern.chars().collect::<Vec<_>>(), &name.chars().collect::<Vec<_>>())
         };
-        for (pattern, name) in [("*.jsonl", "a.jsonl"), ("a?c*", "abc"), ("*", ""), ("*a*b", "xaybab"), ("é?", "éü")] {
+        for (pattern, name) in [
+            ("*.jsonl", "a.jsonl"),
+            ("a?c*", "abc"),
+            ("*", ""),
+            ("*a*b", "xaybab"),
+            ("é?", "éü"),
+        ] {
             assert!(matches(pattern, name), "{pattern} {name}");
         }
-        for (pattern, name) in [("*.jsonl", "a.json"), ("a?c", "ac"), ("?", ""), ("*a*b", "ba"), ("", "x")] {
+        for (pattern, name) in [
+            ("*.jsonl", "a.json"),
+            ("a?c", "ac"),
+            ("?", ""),
+            ("*a*b", "ba"),
+            ("", "x"),
+        ] {
             assert!(!matches(pattern, name), "{pattern} {name}");
         }
     }

@@ -56,7 +56,7 @@ impl Kind {
         let all = |names: &[&str]| names.iter().all(|name| has(name));
         if has("p_chosen") {
             Some(Self::Preferences)
-        } else if has("rounds") {
+        } else if all(&["rounds", "final"]) {
             Some(Self::Revisions)
         } else if all(&["id", "completions"]) {
             Some(Self::Candidates)
@@ -74,7 +74,12 @@ impl Kind {
     /// The columns of the kind. Only `cot` may be null.
     pub fn schema(self) -> SchemaRef {
         let columns = match self {
-            Self::Prompts => vec![string("id"), messages("messages"), string("source"), list("tags", DataType::Utf8)],
+            Self::Prompts => vec![
+                string("id"),
+                messages("messages"),
+                string("source"),
+                list("tags", DataType::Utf8),
+            ],
             Self::Revisions => revision_columns(),
             Self::Candidates => vec![
                 string("id"),
@@ -254,9 +259,7 @@ pub fn from_batch<R: Row>(batch: &RecordBatch, path: &Path) -> Result<Vec<R>> {
     batch
         .project(&columns)
         .map_err(|error| unreadable::<R>(path, error.into()))
-        .and_then(|batch| {
-            serde_arrow::from_record_batch(&batch).map_err(|error| unreadable::<R>(path, error.into()))
-        })
+        .and_then(|batch| serde_arrow::from_record_batch(&batch).map_err(|error| unreadable::<R>(path, error.into())))
 }
 
 fn missing_column(kind: Kind, expected: &Field, found: &Schema, path: &Path) -> Error {
@@ -265,10 +268,16 @@ fn missing_column(kind: Kind, expected: &Field, found: &Schema, path: &Path) -> 
         "the column `{}` ({}) of {kind} is missing; found {}",
         expected.name(),
         describe(expected.data_type()),
-        if names.is_empty() { "no columns".to_owned() } else { names.join(", ") },
+        if names.is_empty() {
+            "no columns".to_owned()
+        } else {
+            names.join(", ")
+        },
     ))
     .at_file(path)
-    .help(format!("check that the file holds {kind}, or write it again with `bylaw`"))
+    .help(format!(
+        "check that the file holds {kind}, or write it again with `bylaw`"
+    ))
 }
 
 fn unreadable<R: Row>(path: &Path, error: Box<dyn std::error::Error + Send + Sync>) -> Error {

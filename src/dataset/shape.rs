@@ -162,7 +162,11 @@ impl Shape for Candidates {
         let (prompt, texts) = if object.contains_key("completions") {
             (prompt(object)?, strings(object, "completions")?)
         } else if object.contains_key("chosen") && object.contains_key("rejected") {
-            let Pair { prompt, chosen, rejected } = pair(object)?;
+            let Pair {
+                prompt,
+                chosen,
+                rejected,
+            } = pair(object)?;
             (prompt, vec![answer(chosen, "chosen")?, answer(rejected, "rejected")?])
         } else {
             return Err(missing(object, Self::SHAPES));
@@ -207,14 +211,24 @@ impl Shape for Preference {
         if !(object.contains_key("chosen") && object.contains_key("rejected")) {
             return Err(missing(object, Self::SHAPES));
         }
-        let Pair { prompt, chosen, rejected } = pair(object)?;
+        let Pair {
+            prompt,
+            chosen,
+            rejected,
+        } = pair(object)?;
         let chars = |messages: &[Message]| {
             let count: usize = messages.iter().map(|message| message.content.chars().count()).sum();
             u32::try_from(count).unwrap_or(u32::MAX)
         };
         let p_chosen = 1.0;
         Ok(Self {
-            id: content_id(parts(&prompt).chain(["chosen"]).chain(parts(&chosen)).chain(["rejected"]).chain(parts(&rejected))),
+            id: content_id(
+                parts(&prompt)
+                    .chain(["chosen"])
+                    .chain(parts(&chosen))
+                    .chain(["rejected"])
+                    .chain(parts(&rejected)),
+            ),
             p_chosen,
             margin: margin(p_chosen),
             weight: 1.0,
@@ -343,7 +357,11 @@ fn pair(object: &Object) -> Result<Pair, Reason> {
         if prompt != other {
             return Err("`chosen` and `rejected` do not share their conversation up to the last turn".into());
         }
-        Ok(Pair { prompt, chosen, rejected })
+        Ok(Pair {
+            prompt,
+            chosen,
+            rejected,
+        })
     } else {
         transcript_pair(string(object, "chosen")?, string(object, "rejected")?)
     }
@@ -397,7 +415,11 @@ fn transcript(text: &str) -> Result<Vec<Message>, Reason> {
     loop {
         let end = [rest.find(HUMAN), rest.find(ASSISTANT)].into_iter().flatten().min();
         let content = rest[..end.unwrap_or(rest.len())].trim();
-        turns.push(if human { Message::user(content) } else { Message::assistant(content) });
+        turns.push(if human {
+            Message::user(content)
+        } else {
+            Message::assistant(content)
+        });
         match end {
             None if human => return Ok(turns),
             None => return Err("has no human turn before its last answer: the turns do not alternate".into()),
@@ -464,7 +486,11 @@ fn messages(object: &Object, key: &str) -> Result<Vec<Message>, Reason> {
         let Value::Object(item) = item else {
             return Err(wrong_type(&place, "a message", item));
         };
-        let field = |name| string(item, name).map(str::to_owned).map_err(|reason| format!("`{place}`: {reason}"));
+        let field = |name| {
+            string(item, name)
+                .map(str::to_owned)
+                .map_err(|reason| format!("`{place}`: {reason}"))
+        };
         Ok(Message {
             role: field("role")?,
             content: field("content")?,
@@ -502,7 +528,11 @@ fn wrong_type(key: &str, expected: &str, found: &Value) -> Reason {
 
 fn missing(object: &Object, expected: &str) -> Reason {
     let keys: Vec<&str> = object.keys().map(String::as_str).collect();
-    let keys = if keys.is_empty() { "no keys".to_owned() } else { keys.join(", ") };
+    let keys = if keys.is_empty() {
+        "no keys".to_owned()
+    } else {
+        keys.join(", ")
+    };
     format!("expected {expected}; found {keys}")
 }
 
@@ -523,9 +553,10 @@ fn check_prompt(messages: &[Message]) -> Result<(), Reason> {
     check_roles(messages, "prompt")?;
     match messages.last() {
         None => Err("the prompt is empty".into()),
-        Some(last) if last.role != "user" => {
-            Err(format!("the prompt ends with a turn of the {}, expected the user", last.role))
-        }
+        Some(last) if last.role != "user" => Err(format!(
+            "the prompt ends with a turn of the {}, expected the user",
+            last.role
+        )),
         Some(last) if last.content.trim().is_empty() => Err("the prompt is empty: its last turn has no text".into()),
         Some(_) => Ok(()),
     }
@@ -541,5 +572,7 @@ fn check_completion(messages: &[Message], key: &str) -> Result<(), Reason> {
 }
 
 fn parts(messages: &[Message]) -> impl Iterator<Item = &str> {
-    messages.iter().flat_map(|message| [message.role.as_str(), message.content.as_str()])
+    messages
+        .iter()
+        .flat_map(|message| [message.role.as_str(), message.content.as_str()])
 }
