@@ -163,3 +163,6 @@ fn builtin_text(name: &str) -> Result<&'static str> {
     };
     Err(Error::config(format!("there is no built-in constitution `{name}`")).help(help))
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,12 +101,12 @@ impl Document {
                 "add at least one `[[principle]]` with an `id` and a `judge` text, or with `critique` and `revise`",
             ));
         }
-        let uses: [(&str, fn(&Principle) -> bool); 2] = [
-            ("critique", |principle| principle.critique.is_some()),
-            ("judge", |principle| principle.judge.is_some()),
-        ];
-        for (key, uses) in uses {
-            let mut entries = self.entries.iter().filter(|entry| uses(&entry.principle)).peekable();
+        for key in ["critique", "judge"] {
+            let used = |entry: &&Entry| match key {
+                "critique" => entry.principle.critique.is_some(),
+                _ => entry.principle.judge.is_some(),
+            };
+            let mut entries = self.entries.iter().filter(used).peekable();
             let Some(first) = entries.peek().map(|entry| (entry.text.clone(), entry.weight.clone())) else {
                 continue;
             };

@@ -56,7 +56,7 @@ impl Kind {
         let all = |names: &[&str]| names.iter().all(|name| has(name));
         if has("p_chosen") {
             Some(Self::Preferences)
-        } else if has("rounds") {
+        } else if all(&["rounds", "final"]) {
             Some(Self::Revisions)
         } else if all(&["id", "completions"]) {
             Some(Self::Candidates)

@@ -1,0 +1,292 @@
+//! Each mistake is found at its place; what is inherited, drawn and hashed is what the file says.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::*;
+use crate::error::Place;
+use crate::seed::Seed;
+
+const GOOD: &str = r#"name = "t"
+version = "1"
+
+[[principle]]
+id = "a"
+critique = "C"
+revise = "R"
+
+[[principle]]
+id = "b"
+judge = "J"
+weight = 3
+tags = ["x"]
+"#;
+
+/// Message, underlined text and help of the error that `text` leads to.
+fn error(text: &str) -> (String, String, String) {
+    let error = Constitution::parse(text, "t.toml").expect_err(text);
+    underlined(&error)
+}
+
+fn underlined(error: &Error) -> (String, String, String) {
+    let Some(Place::Span { text, range, .. }) = error.place() else {
+        panic!("no span: {error}");
+    };
+    let help = error.help_text().expect("every error has help");
+    (error.to_string(), text[range.clone()].to_owned(), help.to_owned())
+}
+
+/// `GOOD` with one replacement, which must change it.
+fn changed(from: &str, to: &str) -> String {
+    let text = GOOD.replacen(from, to, 1);
+    assert_ne!(text, GOOD);
+    text
+}
+
+#[test]
+fn reads_what_the_file_says() {
+    let constitution = Constitution::parse(GOOD, "t.toml").unwrap();
+    let [a, b] = &constitution.principles[..] else {
+        panic!("two principles")
+    };
+    assert_eq!(
+        (a.critique.as_deref(), a.revise.as_deref(), a.judge.as_deref()),
+        (Some("C"), Some("R"), None)
+    );
+    assert_eq!((a.weight, b.weight, &b.tags[..]), (1.0, 3.0, &["x".to_owned()][..]));
+}
+
+#[test]
+fn every_mistake_is_underlined() {
+    let cases: &[(String, &str, &str, &str)] = &[
+        (
+            changed("critique", "critque"),
+            "t.toml:6:1: a principle has no key `critque`",
+            "critque",
+            "did you mean `critique`?",
+        ),
+        (
+            changed("version", "zzzzzzzz"),
+            "a constitution has no key",
+            "zzzzzzzz",
+            "the keys of a constitution",
+        ),
+        (
+            changed("\"b\"", "\"a\""),
+            "t.toml:10:6: the id `a` is used twice",
+            "\"a\"",
+            "its own id",
+        ),
+        (
+            changed("revise = \"R\"\n", ""),
+            "`critique` without `revise`",
+            "critique",
+            "add `revise`",
+        ),
+        (
+            changed("critique = \"C\"\n", ""),
+            "`revise` without `critique`",
+            "revise",
+            "add `critique`",
+        ),
+        (
+            changed("judge = \"J\"\n", ""),
+            "the principle `b` has no text",
+            "\"b\"",
+            "add `judge`",
+        ),
+        (changed("\"J\"", "\" \""), "`judge` is empty", "\" \"", "write the text"),
+        (
+            changed("\"J\"", "true"),
+            "`judge` should be a text, but is a boolean",
+            "true",
+            "judge = ",
+        ),
+        (
+            changed("= 3", "= -1"),
+            "`weight` should be a finite number",
+            "-1",
+            "1.0 is the usual",
+        ),
+        (
+            changed("= 3", "= nan"),
+            "`weight` should be a finite number",
+            "nan",
+            "1.0 is the usual",
+        ),
+        (
+            changed("= 3", "= inf"),
+            "`weight` should be a finite number",
+            "inf",
+            "1.0 is the usual",
+        ),
+        (
+            changed("= 3", "= \"3\""),
+            "`weight` should be a number, but is a text",
+            "\"3\"",
+            "weight = 1.0",
+        ),
+        (
+            changed("= 3", "= 0"),
+            "every principle with `judge` has the weight 0",
+            "0",
+            "positive",
+        ),
+        (
+            changed("\"b\"", "\"No Harm\""),
+            "other characters",
+            "\"No Harm\"",
+            "`no-harm`",
+        ),
+        (
+            changed("[\"x\"]", "[1]"),
+            "`tags` should be a list of texts, but is a number",
+            "1",
+            "tags = ",
+        ),
+        (changed("name = \"t\"\n", ""), "`name` is missing", "", "name = "),
+        (changed("\"1\"", "1"), "`version` should be a text", "1", "version = "),
+        (changed("\"R\"", "\"R"), "not valid TOML", "", "quotes"),
+        (
+            "name = \"t\"\nversion = \"1\"\n".into(),
+            "no principles",
+            "\n",
+            "[[principle]]",
+        ),
+        (
+            "name = \"t\"\nversion = \"1\"\nprinciple = 3".into(),
+            "`principle` should be a list of tables",
+            "3",
+            "[[principle]]",
+        ),
+        (String::new(), "`name` is missing", "", "name"),
+    ];
+    for (text, message, place, help) in cases {
+        let (found, underlined, found_help) = error(text);
+        assert!(found.contains(message), "{message:?} not in {found:?}");
+        assert!(
+            place.is_empty() || underlined == *place,
+            "{message}: underlined {underlined:?}"
+        );
+        assert!(found_help.contains(help), "{message}: {help:?} not in {found_help:?}");
+    }
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    for cut in (0..GOOD.len()).filter(|cut| GOOD.is_char_boundary(*cut)) {
+        if let Err(error) = Constitution::parse(&GOOD[..cut], "t.toml") {
+            assert!(error.help_text().is_some(), "no help: {error}");
+        }
+        let _ = Constitution::parse(&format!("{}é[[{}", &GOOD[..cut], &GOOD[cut..]), "t.toml");
+    }
+}
+
+#[test]
+fn extends_inherits_and_replaces() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("sub")).unwrap();
+    fs::write(dir.path().join("base.toml"), GOOD).unwrap();
+    let top = "name = \"top\"\nversion = \"2\"\nextends = [\"../base.toml\"]\n\n[[principle]]\nid = \"c\"\njudge = \
+               \"K\"\n\n[[principle]]\nid = \"a\"\njudge = \"new\"\n";
+    let path = dir.path().join("sub/top.toml");
+    fs::write(&path, top).unwrap();
+    let constitution = Constitution::load(&path).unwrap();
+    let ids: Vec<&str> = constitution
+        .principles
+        .iter()
+        .map(|principle| principle.id.as_str())
+        .collect();
+    assert_eq!((constitution.name.as_str(), ids), ("top", vec!["a", "b", "c"]));
+    assert_eq!(constitution.principles[0].judge.as_deref(), Some("new"));
+    assert_eq!(constitution.principles[0].critique, None, "replaced as a whole");
+
+    // The same content in one file has the same hash; an edit in the base changes it.
+    let base = fs::read_to_string(dir.path().join("base.toml")).unwrap();
+    fs::write(dir.path().join("base.toml"), format!("# a comment\n{base}")).unwrap();
+    assert_eq!(Constitution::load(&path).unwrap().hash, constitution.hash);
+    fs::write(dir.path().join("base.toml"), base.replace("\"J\"", "\"J2\"")).unwrap();
+    assert_ne!(Constitution::load(&path).unwrap().hash, constitution.hash);
+}
+
+#[test]
+fn extends_reports_circles_and_missing_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, base: &str| {
+        let path = dir.path().join(name);
+        fs::write(
+            &path,
+            format!("name = \"x\"\nversion = \"1\"\nextends = [\"{base}\"]\n"),
+        )
+        .unwrap();
+        path
+    };
+    file("a.toml", "./b.toml");
+    let path = file("b.toml", "a.toml");
+    let (message, place, _) = underlined(&Constitution::load(&path).unwrap_err());
+    assert!(message.contains("a.toml:3:12: `extends` goes in a circle"), "{message}");
+    assert_eq!(place, "\"./b.toml\"");
+
+    let path = file("c.toml", "nowhere.toml");
+    let (message, place, _) = underlined(&Constitution::load(&path).unwrap_err());
+    assert!(message.contains("nowhere.toml does not exist"), "{message}");
+    assert_eq!(place, "\"nowhere.toml\"");
+
+    let path = file("d.toml", "builtin:harmles");
+    let (_, _, help) = underlined(&Constitution::load(&path).unwrap_err());
+    assert_eq!(help, "did you mean `builtin:harmless`?");
+    assert!(
+        !Constitution::load(file("e.toml", "builtin:harmless"))
+            .unwrap()
+            .principles
+            .is_empty()
+    );
+}
+
+#[test]
+fn the_builtin_ones_have_all_texts() {
+    for name in Constitution::builtin_names() {
+        let constitution = Constitution::resolve(&format!("builtin:{name}")).unwrap();
+        assert_eq!((constitution.name.as_str(), constitution.path), (name, None));
+    }
+    let harmless = Constitution::builtin("harmless").unwrap();
+    assert_eq!(harmless.principles.len(), 8);
+    for principle in &harmless.principles {
+        assert!(principle.critique.is_some() && principle.revise.is_some() && principle.judge.is_some());
+    }
+    let error = Constitution::resolve("builtin:harmles").unwrap_err();
+    assert_eq!(error.help_text(), Some("did you mean `builtin:harmless`?"));
+    assert!(
+        Constitution::resolve("no/such.toml")
+            .unwrap_err()
+            .to_string()
+            .contains("no/such.toml")
+    );
+}
+
+#[test]
+fn draws_follow_the_weights() {
+    let text = format!(
+        "{GOOD}\n[[principle]]\nid = \"c\"\njudge = \"K\"\n\n[[principle]]\nid = \"never\"\njudge = \"N\"\nweight = 0\n"
+    );
+    let constitution = Constitution::parse(&text, "t.toml").unwrap();
+    let mut counts = BTreeMap::new();
+    for index in 0..4000 {
+        let mut rng = Seed::new(7).index(index).rng();
+        *counts
+            .entry(constitution.draw_judge(&mut rng).unwrap().id.as_str())
+            .or_insert(0) += 1;
+        assert_eq!(constitution.draw_critique(&mut rng).unwrap().id, "a");
+    }
+    // b : c = 3 : 1, and five standard deviations are 137.
+    assert_eq!(counts.keys().copied().collect::<Vec<_>>(), ["b", "c"]);
+    assert!(i32::abs(counts["b"] - 3000) < 137, "{counts:?}");
+
+    let only_judge = "name = \"t\"\nversion = \"1\"\n[[principle]]\nid = \"b\"\njudge = \"J\"\n";
+    let error = Constitution::parse(only_judge, "t.toml").unwrap();
+    let error = error.draw_critique(&mut Seed::new(1).rng()).unwrap_err();
+    assert!(
+        error.to_string().contains("no principle with `critique` and `revise`"),
+        "{error}"
+    );
+}
