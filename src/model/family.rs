@@ -45,8 +45,10 @@ struct HfConfig {
 
 #[derive(Debug, Clone, Deserialize)]
 struct HfRope {
-    #[serde(alias = "type", default = "default_rope_type")]
-    rope_type: String,
+    rope_type: Option<String>,
+    /// The older name of `rope_type`; some checkpoints have both.
+    #[serde(rename = "type")]
+    old_type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
@@ -64,10 +66,6 @@ fn default_eps() -> f64 {
 
 fn default_activation() -> String {
     "silu".into()
-}
-
-fn default_rope_type() -> String {
-    "default".into()
 }
 
 /// Reads a `config.json`.
@@ -140,10 +138,15 @@ fn rope_scaling(config: &HfConfig) -> Result<RopeScaling> {
     let Some(rope) = config.rope_scaling.as_ref().or(config.rope_parameters.as_ref()) else {
         return Ok(RopeScaling::None);
     };
+    let kind = rope
+        .rope_type
+        .as_deref()
+        .or(rope.old_type.as_deref())
+        .unwrap_or("default");
     let need = |value: Option<f64>, key: &str| {
-        value.ok_or_else(|| Error::input(format!("rope scaling `{}` lacks `{key}`", rope.rope_type)))
+        value.ok_or_else(|| Error::input(format!("rope scaling `{kind}` lacks `{key}`")))
     };
-    match rope.rope_type.as_str() {
+    match kind {
         "default" => Ok(RopeScaling::None),
         "linear" => Ok(RopeScaling::Linear {
             factor: need(rope.factor, "factor")?,
