@@ -670,6 +670,8 @@ fn a_wrong_shape_is_refused() {
         ("num_attention_heads", 0),
         ("num_key_value_heads", 3),
         ("num_hidden_layers", 0),
+        ("hidden_size", 1 << 40),
+        ("max_position_embeddings", 1 << 40),
     ] {
         let dir = copy_of("llama");
         edit_json(&dir.path().join("config.json"), |json| json[key] = value.into());
@@ -735,6 +737,10 @@ fn bad_shards_are_refused() {
     refuse(
         &|dir| std::fs::write(dir.join(INDEX), br#"{"weight_map": {}}"#).unwrap(),
         &[INDEX],
+    );
+    refuse(
+        &|dir| drop_tensor(&dir.join(SHARD), "model.layers.0.post_attention_layernorm.weight"),
+        &[INDEX, "model.layers.0.post_attention_layernorm.weight"],
     );
     let outside = golden("qwen2").join("model.safetensors");
     for name in ["../x", "..", "a/b", "/etc/passwd", "", ".", outside.to_str().unwrap()] {
@@ -802,6 +808,9 @@ fn what_is_not_supported_is_refused_by_name() {
         load_model(dir.path()).map(drop),
         &["model.safetensors", "pytorch_model.bin is a pickle"],
     );
+    let dir = copy_of("llama");
+    std::fs::write(dir.path().join("tokenizer_config.json"), "{").unwrap();
+    assert_input_error(load_model(dir.path()).map(drop), &["tokenizer_config.json"]);
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
         let dir = copy_of("llama");
         std::fs::remove_file(dir.path().join(file)).unwrap();

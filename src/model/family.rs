@@ -178,8 +178,9 @@ fn check_sizes(config: DecoderConfig) -> Result<DecoderConfig> {
         ("head_dim", config.head_dim),
         ("max_position_embeddings", config.context),
     ];
-    if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-        return Err(Error::input(format!("`{key}` is 0")));
+    // No model is larger; beyond, products of sizes would overflow.
+    if let Some((key, size)) = sizes.iter().find(|(_, size)| !(1..=1 << 24).contains(size)) {
+        return Err(Error::input(format!("`{key}` is {size}")));
     }
     if !config.heads.is_multiple_of(config.kv_heads) || !config.head_dim.is_multiple_of(2) {
         return Err(Error::input(format!(

@@ -31,6 +31,9 @@ pub struct Model {
 /// The model inside the program.
 pub const BUILTIN: &str = "builtin:tiny";
 
+/// The file that says which shard holds a tensor.
+const INDEX: &str = "model.safetensors.index.json";
+
 /// The files of a model, wherever they come from.
 struct Source {
     checkpoint: Checkpoint,
@@ -136,7 +139,11 @@ impl Checkpoint {
         for (path, bytes) in &self.weights {
             read_safetensors(path, bytes, &mut tensors)?;
         }
-        let path = self.weights.first().map(|(path, _)| path.clone()).unwrap_or_default();
+        // A tensor that no shard has is the index's mistake, not the first shard's.
+        let path = match self.weights.as_slice() {
+            [(path, _)] => path.clone(),
+            _ => self.config_path.with_file_name(INDEX),
+        };
         Decoder::build(config, |spec| take_tensor(&mut tensors, spec, &path))
     }
 }
@@ -180,14 +187,17 @@ fn read_directory(reference: &str) -> Result<Source> {
         checkpoint: Checkpoint::read(dir)?,
         tokenizer: TokenizerFiles {
             tokenizer: read_text(&dir.join("tokenizer.json"))?,
-            config: std::fs::read_to_string(dir.join("tokenizer_config.json")).ok(),
+            config: match dir.join("tokenizer_config.json") {
+                path if path.exists() => Some(read_text(&path)?),
+                _ => None,
+            },
         },
     })
 }
 
 /// The safetensors files of a directory: one, or those its index names.
 fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let index_path = dir.join("model.safetensors.index.json");
+    let index_path = dir.join(INDEX);
     let single = dir.join("model.safetensors");
     if single.exists() {
         return Ok(vec![single]);
@@ -289,7 +299,10 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))
+    std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => Error::input("not UTF-8 text").at_file(path).because(error),
+        _ => Error::io("read", path, error),
+    })
 }
 
 /// A model of `config` with random weights and the given tokenizer.
