@@ -667,11 +667,11 @@ fn a_wrong_shape_is_refused() {
         );
     }
     for (key, value) in [
-        ("num_attention_heads", 0),
+        ("num_attention_heads", 0u64),
         ("num_key_value_heads", 3),
         ("num_hidden_layers", 0),
-        ("hidden_size", 1 << 40),
-        ("max_position_embeddings", 1 << 40),
+        ("hidden_size", 1u64 << 40),
+        ("max_position_embeddings", 1u64 << 40),
     ] {
         let dir = copy_of("llama");
         edit_json(&dir.path().join("config.json"), |json| json[key] = value.into());

@@ -223,7 +223,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     names
         .into_iter()
         .map(|name| {
-            let plain = Path::new(name).components().count() == 1 && !name.contains("..");
+            let plain = Path::new(name).file_name().is_some_and(|file| file == name);
             let path = dir.join(name);
             match (plain, path.exists()) {
                 (false, _) => Err(
