@@ -90,9 +90,9 @@ fn read_decoder(reader: &mut Reader<'_>) -> Result<Decoder> {
     let kv_heads = reader.size("n_kv_heads")?;
     let vocab = reader.i32()?;
     let context = reader.size("seq_len")?;
-    if !hidden.is_multiple_of(heads) || !heads.is_multiple_of(kv_heads) || vocab == 0 {
+    if !hidden.is_multiple_of(2 * heads) || !heads.is_multiple_of(kv_heads) {
         return Err(Error::input(format!(
-            "{heads} heads and {kv_heads} key/value heads do not divide {hidden}"
+            "{heads} heads of even size over {kv_heads} key/value heads do not divide {hidden}"
         ))
         .at_file(reader.path));
     }
@@ -152,6 +152,15 @@ fn read_tensors(reader: &mut Reader<'_>, config: &DecoderConfig) -> Result<Tenso
     if !config.tied {
         tensors.insert("lm_head.weight".into(), reader.f32s(config.vocab * hidden)?);
     }
+    if !reader.bytes.is_empty() {
+        let message = format!(
+            "the file has {} bytes more than its header asks for",
+            reader.bytes.len()
+        );
+        return Err(Error::input(message)
+            .at_file(reader.path)
+            .help("this is not a llama2.c checkpoint of version 0"));
+    }
     Ok(tensors)
 }
 
@@ -174,6 +183,10 @@ struct Piece {
 }
 
 fn read_vocabulary(reader: &mut Reader<'_>, size: usize) -> Result<Vec<Piece>> {
+    if size < FIRST_PIECE {
+        let message = format!("{size} tokens are too few: the {FIRST_PIECE} special tokens and bytes come first");
+        return Err(Error::input(message).at_file(reader.path));
+    }
     reader.size("the longest token's length")?;
     (0..size)
         .map(|index| {

@@ -45,8 +45,10 @@ struct HfConfig {
 
 #[derive(Debug, Clone, Deserialize)]
 struct HfRope {
-    #[serde(alias = "type", default = "default_rope_type")]
-    rope_type: String,
+    rope_type: Option<String>,
+    /// The older name of `rope_type`; some checkpoints have both.
+    #[serde(rename = "type")]
+    old_type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
@@ -64,10 +66,6 @@ fn default_eps() -> f64 {
 
 fn default_activation() -> String {
     "silu".into()
-}
-
-fn default_rope_type() -> String {
-    "default".into()
 }
 
 /// Reads a `config.json`.
@@ -140,10 +138,15 @@ fn rope_scaling(config: &HfConfig) -> Result<RopeScaling> {
     let Some(rope) = config.rope_scaling.as_ref().or(config.rope_parameters.as_ref()) else {
         return Ok(RopeScaling::None);
     };
+    let kind = rope
+        .rope_type
+        .as_deref()
+        .or(rope.old_type.as_deref())
+        .unwrap_or("default");
     let need = |value: Option<f64>, key: &str| {
-        value.ok_or_else(|| Error::input(format!("rope scaling `{}` lacks `{key}`", rope.rope_type)))
+        value.ok_or_else(|| Error::input(format!("rope scaling `{kind}` lacks `{key}`")))
     };
-    match rope.rope_type.as_str() {
+    match kind {
         "default" => Ok(RopeScaling::None),
         "linear" => Ok(RopeScaling::Linear {
             factor: need(rope.factor, "factor")?,
@@ -175,8 +178,9 @@ fn check_sizes(config: DecoderConfig) -> Result<DecoderConfig> {
         ("head_dim", config.head_dim),
         ("max_position_embeddings", config.context),
     ];
-    if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-        return Err(Error::input(format!("`{key}` is 0")));
+    // No model is larger; beyond, products of sizes would overflow.
+    if let Some((key, size)) = sizes.iter().find(|(_, size)| !(1..=1 << 24).contains(size)) {
+        return Err(Error::input(format!("`{key}` is {size}")));
     }
     if !config.heads.is_multiple_of(config.kv_heads) || !config.head_dim.is_multiple_of(2) {
         return Err(Error::input(format!(

@@ -31,12 +31,20 @@ pub struct Model {
 /// The model inside the program.
 pub const BUILTIN: &str = "builtin:tiny";
 
-/// The files of a checkpoint, wherever they come from.
+/// The file that says which shard holds a tensor.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The files of a model, wherever they come from.
 struct Source {
+    checkpoint: Checkpoint,
+    tokenizer: TokenizerFiles,
+}
+
+/// Configuration and weights.
+struct Checkpoint {
     config: String,
     config_path: PathBuf,
     weights: Vec<(PathBuf, Vec<u8>)>,
-    tokenizer: TokenizerFiles,
 }
 
 /// The texts of the tokenizer's files.
@@ -57,18 +65,13 @@ impl Model {
     }
 
     fn assemble(reference: &str, source: Source) -> Result<Self> {
-        let config = family::parse(&source.config).map_err(|error| error.at_file(&source.config_path))?;
+        let Source { checkpoint, tokenizer } = source;
         let mut hash = Sha256::new();
-        hash.update(&source.config);
-        hash.update(&source.tokenizer.tokenizer);
-        let mut tensors = HashMap::new();
-        for (path, bytes) in &source.weights {
-            hash.update(bytes);
-            read_safetensors(path, bytes, &mut tensors)?;
-        }
-        let weights_path = source.weights.first().map(|(path, _)| path.clone()).unwrap_or_default();
-        let decoder = Decoder::build(config, |spec| take_tensor(&mut tensors, spec, &weights_path))?;
-        let tokenizer = Tokenizer::new(source.tokenizer, &source.config)?;
+        hash.update(&checkpoint.config);
+        hash.update(&tokenizer.tokenizer);
+        checkpoint.weights.iter().for_each(|(_, bytes)| hash.update(bytes));
+        let decoder = checkpoint.decoder()?;
+        let tokenizer = Tokenizer::new(tokenizer, &checkpoint.config)?;
         tokenizer.check_vocabulary(decoder.config.vocab, Path::new(reference))?;
         Ok(Self {
             decoder,
@@ -108,14 +111,53 @@ impl Model {
     }
 }
 
+/// The decoder of a checkpoint directory, whether or not a tokenizer lies beside it.
+pub fn load_decoder(dir: &Path) -> Result<Decoder> {
+    Checkpoint::read(dir)?.decoder()
+}
+
+impl Checkpoint {
+    fn read(dir: &Path) -> Result<Self> {
+        let config_path = dir.join("config.json");
+        let weights = weight_files(dir)?
+            .into_iter()
+            .map(|path| {
+                let bytes = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+                Ok((path, bytes))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            config: read_text(&config_path)?,
+            config_path,
+            weights,
+        })
+    }
+
+    fn decoder(&self) -> Result<Decoder> {
+        let config = family::parse(&self.config).map_err(|error| error.at_file(&self.config_path))?;
+        let mut tensors = HashMap::new();
+        for (path, bytes) in &self.weights {
+            read_safetensors(path, bytes, &mut tensors)?;
+        }
+        // A tensor that no shard has is the index's mistake, not the first shard's.
+        let path = match self.weights.as_slice() {
+            [(path, _)] => path.clone(),
+            _ => self.config_path.with_file_name(INDEX),
+        };
+        Decoder::build(config, |spec| take_tensor(&mut tensors, spec, &path))
+    }
+}
+
 fn builtin() -> Source {
     Source {
-        config: include_str!("../../models/tiny/config.json").to_owned(),
-        config_path: "builtin:tiny/config.json".into(),
-        weights: vec![(
-            "builtin:tiny/model.safetensors".into(),
-            include_bytes!("../../models/tiny/model.safetensors").to_vec(),
-        )],
+        checkpoint: Checkpoint {
+            config: include_str!("../../models/tiny/config.json").to_owned(),
+            config_path: "builtin:tiny/config.json".into(),
+            weights: vec![(
+                "builtin:tiny/model.safetensors".into(),
+                include_bytes!("../../models/tiny/model.safetensors").to_vec(),
+            )],
+        },
         tokenizer: TokenizerFiles {
             tokenizer: include_str!("../../models/tiny/tokenizer.json").to_owned(),
             config: Some(include_str!("../../models/tiny/tokenizer_config.json").to_owned()),
@@ -141,28 +183,21 @@ fn read_directory(reference: &str) -> Result<Source> {
         return Err(Error::input(format!("there is no model directory `{reference}`"))
             .help("a model is a directory in Hugging Face layout (config.json, tokenizer.json, *.safetensors), or builtin:tiny"));
     }
-    let config_path = dir.join("config.json");
-    let weights = weight_files(dir)?
-        .into_iter()
-        .map(|path| {
-            let bytes = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
-            Ok((path, bytes))
-        })
-        .collect::<Result<_>>()?;
     Ok(Source {
-        config: read_text(&config_path)?,
-        config_path,
-        weights,
+        checkpoint: Checkpoint::read(dir)?,
         tokenizer: TokenizerFiles {
             tokenizer: read_text(&dir.join("tokenizer.json"))?,
-            config: std::fs::read_to_string(dir.join("tokenizer_config.json")).ok(),
+            config: match dir.join("tokenizer_config.json") {
+                path if path.exists() => Some(read_text(&path)?),
+                _ => None,
+            },
         },
     })
 }
 
 /// The safetensors files of a directory: one, or those its index names.
 fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let index_path = dir.join("model.safetensors.index.json");
+    let index_path = dir.join(INDEX);
     let single = dir.join("model.safetensors");
     if single.exists() {
         return Ok(vec![single]);
@@ -188,7 +223,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     names
         .into_iter()
         .map(|name| {
-            let plain = Path::new(name).components().count() == 1 && !name.contains("..");
+            let plain = Path::new(name).file_name().is_some_and(|file| file == name);
             let path = dir.join(name);
             match (plain, path.exists()) {
                 (false, _) => Err(
@@ -264,7 +299,10 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))
+    std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => Error::input("not UTF-8 text").at_file(path).because(error),
+        _ => Error::io("read", path, error),
+    })
 }
 
 /// A model of `config` with random weights and the given tokenizer.

@@ -37,9 +37,12 @@ impl Tokenizer {
             .map_err(|error| Error::input("the tokenizer cannot encode").because(error))?;
         // From here on, special tokens are recognised in no text.
         inner.set_encode_special_tokens(true);
-        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-        let tokenizer_config = files.config.as_deref().map(json).unwrap_or_default();
-        let model_config = json(model_config);
+        let json = |text: &str, file: &str| {
+            serde_json::from_str::<Value>(text)
+                .map_err(|error| Error::input(format!("{file} is not JSON")).because(error))
+        };
+        let tokenizer_config = json(files.config.as_deref().unwrap_or("{}"), "tokenizer_config.json")?;
+        let model_config = json(model_config, "config.json")?;
         let named = |key: &str| named_token(&inner, &tokenizer_config[key], key);
         let bos = named("bos_token")?.or_else(|| ids(&model_config["bos_token_id"]).first().copied());
         let mut eos = ids(&model_config["eos_token_id"]);
@@ -157,7 +160,8 @@ impl Tokenizer {
 
     /// An error unless every token has a row in the embedding of `rows`.
     pub fn check_vocabulary(&self, rows: usize, place: &Path) -> Result<()> {
-        let size = self.inner.get_vocab_size(true);
+        let vocab = self.inner.get_vocab(true);
+        let size = vocab.len();
         let mismatch = |what: String| {
             Error::input(format!("the tokenizer does not match the model: {what}"))
                 .at_file(place)
@@ -165,6 +169,11 @@ impl Tokenizer {
         };
         if size > rows {
             return Err(mismatch(format!("it has {size} tokens, the embedding {rows} rows")));
+        }
+        if let Some((token, id)) = vocab.iter().find(|(_, id)| **id as usize >= rows) {
+            return Err(mismatch(format!(
+                "its token `{token}` has the id {id}, the embedding {rows} rows"
+            )));
         }
         let specials = self.eos.iter().chain(&self.special.bos);
         match specials.into_iter().find(|id| self.inner.id_to_token(**id).is_none()) {
