@@ -8,7 +8,11 @@ pub mod checkpoint;
 pub mod loss;
 pub mod metrics;
 pub mod optim;
+pub mod pairs;
 pub mod run;
 pub mod seam;
 
+pub mod dpo;
+pub mod ppo;
+pub mod reward;
 pub mod sft;

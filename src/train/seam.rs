@@ -4,9 +4,10 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::cpu::trunk::{self, Gradients, Outputs, Sequence, Wanted};
 use crate::model::decoder::Decoder;
+use crate::model::heads::ScalarHead;
 
 /// The outputs of the trunk for `B` sequences, as variables.
 pub struct Leaves {
@@ -49,6 +50,25 @@ impl Leaves {
     /// `(B)`: summed log-probability of each completion.
     pub fn logps(&self) -> Result<Tensor> {
         Ok((self.logprobs.as_tensor() * &self.mask)?.sum(1)?)
+    }
+
+    /// `(N)`: what a head reads in the hidden states; its gradient flows into the trunk.
+    pub fn apply_head(&self, head: Option<&ScalarHead>) -> Result<Tensor> {
+        let (head, hidden) = self.head_and_hidden(head)?;
+        head.forward(hidden.as_tensor())
+    }
+
+    /// The same, but its gradient stops at the head.
+    pub fn apply_head_detached(&self, head: Option<&ScalarHead>) -> Result<Tensor> {
+        let (head, hidden) = self.head_and_hidden(head)?;
+        head.forward(&hidden.as_detached_tensor())
+    }
+
+    fn head_and_hidden<'h>(&self, head: Option<&'h ScalarHead>) -> Result<(&'h ScalarHead, &Var)> {
+        match (head, &self.hidden) {
+            (Some(head), Some(hidden)) => Ok((head, hidden)),
+            _ => Err(Error::unexpected("a head needs hidden states")),
+        }
     }
 
     /// `(B, T)` from one row a sequence, 0 beyond its end: targets, weights, advantages.

@@ -3,5 +3,8 @@
 //! Tensors may be `f32` or `f64` and live on the CPU. `logprobs` are per token, `logps` summed per
 //! sequence; in a mask, 1 counts.
 
+pub mod dpo;
 pub mod ops;
+pub mod ppo;
+pub mod reward;
 pub mod sft;

@@ -1,0 +1,38 @@
+//! Direct preference optimisation (Rafailov et al. 2023, equation 7) with soft labels.
+
+use candle_core::{Result, Tensor};
+
+use super::ops::log_sigmoid;
+
+/// Summed log-probabilities `(B)` of both answers of a pair.
+#[derive(Clone, Copy)]
+pub struct PairLogps<'a> {
+    pub chosen: &'a Tensor,
+    pub rejected: &'a Tensor,
+}
+
+/// What [`loss`] computes. Shapes: scalar, then `(B)`.
+pub struct DpoLoss {
+    pub loss: Tensor,
+    pub per_row: Tensor,
+    /// `beta · (log π - log π_ref)` of the chosen answer.
+    pub chosen_rewards: Tensor,
+    pub rejected_rewards: Tensor,
+}
+
+/// `-(p log σ(Δ) + (1-p) log σ(-Δ))`, where `Δ` is the difference of the rewards. `p_chosen (B)` is 1
+/// for a hard label; `1 - ε` is the conservative DPO of Mitchell (2023).
+pub fn loss(policy: PairLogps<'_>, reference: PairLogps<'_>, p_chosen: &Tensor, beta: f64) -> Result<DpoLoss> {
+    let chosen_rewards = ((policy.chosen - reference.chosen)? * beta)?;
+    let rejected_rewards = ((policy.rejected - reference.rejected)? * beta)?;
+    let margin = (&chosen_rewards - &rejected_rewards)?;
+    let won = (p_chosen * log_sigmoid(&margin)?)?;
+    let lost = (p_chosen.affine(-1.0, 1.0)? * log_sigmoid(&margin.neg()?)?)?;
+    let per_row = (won + lost)?.neg()?;
+    Ok(DpoLoss {
+        loss: per_row.mean_all()?,
+        per_row,
+        chosen_rewards,
+        rejected_rewards,
+    })
+}

@@ -1,0 +1,296 @@
+//! Proximal policy optimisation of a policy against a reward model.
+//!
+//! Where this differs from InstructGPT: the value head reads the policy's own hidden states and its
+//! gradient stops there; rewards are standardised by the reward model and clipped; the sampled token
+//! ids are kept from rollout to update (decoding and encoding again changes them).
+
+use candle_core::Tensor;
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+
+use super::loss::ppo::{Clipping, KlEstimator, PpoBatch, PpoLoss, gae, loss as ppo_loss, whiten};
+use super::optim::OptimConfig;
+use super::reward::{RewardModel, scalar};
+use super::run::{Run, Setup};
+use super::seam::{self, Leaves};
+use crate::engine::Sampling;
+use crate::engine::local::{Job, draw_all};
+use crate::error::Result;
+use crate::model::cpu::trunk::{self, Sequence, Wanted};
+use crate::model::decoder::Decoder;
+use crate::model::heads::ScalarHead;
+use crate::model::tokenizer::Tokenizer;
+use crate::seed::Seed;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PpoConfig {
+    pub iterations: usize,
+    /// Completions drawn in an iteration.
+    pub rollouts: usize,
+    /// Passes over the rollouts of an iteration.
+    pub ppo_epochs: usize,
+    pub minibatch_rows: usize,
+    pub max_new_tokens: usize,
+    pub temperature: f32,
+    pub kl_coef: f32,
+    pub gamma: f64,
+    pub gae_lambda: f64,
+    pub clip_range: f64,
+    /// 0 leaves the values unclipped.
+    pub clip_range_value: f64,
+    pub vf_coef: f64,
+    /// Rewards are clipped to plus and minus this.
+    pub reward_clip: f32,
+    /// The reward of a completion that does not end.
+    pub missing_eos_reward: f32,
+    /// How many times faster the value head learns than the policy.
+    pub head_rate: f64,
+    #[serde(flatten)]
+    pub optim: OptimConfig,
+}
+
+impl Default for PpoConfig {
+    fn default() -> Self {
+        Self {
+            iterations: 100,
+            rollouts: 64,
+            ppo_epochs: 4,
+            minibatch_rows: 32,
+            max_new_tokens: 256,
+            temperature: 1.0,
+            kl_coef: 0.05,
+            gamma: 1.0,
+            gae_lambda: 0.95,
+            clip_range: 0.2,
+            clip_range_value: 0.2,
+            vf_coef: 0.1,
+            reward_clip: 4.0,
+            missing_eos_reward: -1.0,
+            head_rate: 5.0,
+            optim: OptimConfig {
+                learning_rate: 3e-6,
+                ..OptimConfig::default()
+            },
+        }
+    }
+}
+
+/// The fixed parts of a run.
+pub struct Actors<'a> {
+    pub policy: &'a Decoder,
+    pub reward_model: &'a RewardModel,
+    pub tokenizer: &'a Tokenizer,
+    /// Prompts in tokens, ready for an answer.
+    pub prompts: &'a [Vec<u32>],
+    pub stop: &'a [String],
+}
+
+/// Completions of one iteration, with what the update needs of them; all inner vectors are one value
+/// a token.
+struct Rollout {
+    sequences: Vec<Sequence>,
+    old_logprobs: Vec<Vec<f32>>,
+    old_values: Vec<Vec<f32>>,
+    advantages: Vec<Vec<f32>>,
+    returns: Vec<Vec<f32>>,
+    stats: RolloutStats,
+}
+
+/// Means over the completions of an iteration.
+#[derive(Debug, Clone, Copy, Default)]
+struct RolloutStats {
+    reward: f64,
+    kl: f64,
+    tokens: f64,
+    unended: f64,
+}
+
+/// Trains a copy of the policy; the policy itself is the reference.
+pub fn train(setup: Setup<'_>, config: &PpoConfig, actors: &Actors<'_>, seed: Seed) -> Result<Decoder> {
+    let head = ScalarHead::zeros(actors.policy.config.hidden)?;
+    let mut run = Run::begin(
+        setup,
+        &config.optim,
+        actors.policy,
+        Some((head, config.head_rate)),
+        config.iterations,
+    )?;
+    while let Some(iteration) = run.next_step()? {
+        let seed = seed.index(iteration as u64);
+        let rollout = collect(config, actors, &run, seed)?;
+        let mut last = Vec::new();
+        for epoch in 0..config.ppo_epochs {
+            let lengths: Vec<usize> = rollout.sequences.iter().map(|sequence| sequence.tokens.len()).collect();
+            let size = super::batch::BatchSize::Rows(config.minibatch_rows);
+            for rows in super::batch::plan(&lengths, size, seed.child("update").index(epoch as u64)) {
+                last = update(config, &mut run, &rollout, &rows)?;
+            }
+        }
+        let stats = rollout.stats;
+        let mut figures = vec![
+            ("objective/scores", stats.reward),
+            ("objective/kl", stats.kl),
+            ("val/mean_tokens", stats.tokens),
+            ("val/unended", stats.unended),
+        ];
+        figures.extend(last);
+        run.end_step(&figures, &format!("reward {:.2} kl {:.2}", stats.reward, stats.kl))?;
+    }
+    Ok(run.finish()?.0)
+}
+
+/// Draws completions from the current policy and estimates their advantages.
+fn collect(config: &PpoConfig, actors: &Actors<'_>, run: &Run<'_>, seed: Seed) -> Result<Rollout> {
+    let mut rng = seed.child("prompts").rng();
+    let jobs: Vec<Job> = (0..config.rollouts)
+        .map(|row| Job {
+            prompt: actors.prompts[rng.random_range(0..actors.prompts.len())].clone(),
+            sampling: Sampling {
+                temperature: config.temperature,
+                max_new_tokens: config.max_new_tokens,
+                ..Sampling::default()
+            },
+            stop: actors.stop.to_vec(),
+            seed: seed.child("rollout").index(row as u64),
+        })
+        .collect();
+    let drawings = draw_all(&run.decoder, actors.tokenizer, &jobs)?;
+    let mut sequences = Vec::new();
+    let mut ended = Vec::new();
+    for (job, drawing) in jobs.into_iter().zip(drawings) {
+        let Some(last) = drawing.tokens.last() else { continue };
+        ended.push(actors.tokenizer.is_eos(*last));
+        let completion = job.prompt.len();
+        let mut tokens = job.prompt;
+        tokens.extend(drawing.tokens);
+        sequences.push(Sequence { tokens, completion });
+    }
+    let rewards = score(config, actors, &sequences, &ended)?;
+    estimate(config, actors, run, sequences, &rewards, &ended)
+}
+
+/// One clipped reward a completion.
+fn score(config: &PpoConfig, actors: &Actors<'_>, sequences: &[Sequence], ended: &[bool]) -> Result<Vec<f32>> {
+    let rewards = actors.reward_model.score(sequences)?;
+    Ok(rewards
+        .into_iter()
+        .zip(ended)
+        .map(|(reward, ended)| match ended {
+            true => reward.clamp(-config.reward_clip, config.reward_clip),
+            false => config.missing_eos_reward,
+        })
+        .collect())
+}
+
+fn estimate(
+    config: &PpoConfig,
+    actors: &Actors<'_>,
+    run: &Run<'_>,
+    sequences: Vec<Sequence>,
+    scores: &[f32],
+    ended: &[bool],
+) -> Result<Rollout> {
+    let temperature = config.temperature;
+    let old = trunk::forward(&run.decoder, &sequences, Wanted::LogprobsAndHidden { temperature })?.0;
+    let reference = trunk::forward(actors.policy, &sequences, Wanted::Logprobs { temperature })?.0;
+    let head = run.head.as_ref().expect("the run was begun with a value head");
+    let (mut old_values, mut advantages, mut returns) = (Vec::new(), Vec::new(), Vec::new());
+    let mut stats = RolloutStats::default();
+    for (row, score) in scores.iter().enumerate() {
+        let values = head.apply(std::slice::from_ref(&old.hidden[row]))?;
+        let logprobs = old.logprobs[row].iter().zip(&reference.logprobs[row]);
+        let kl: Vec<f32> = logprobs.map(|(p, r)| KlEstimator::K1.estimate(*p, *r)).collect();
+        let mut rewards: Vec<f32> = kl.iter().map(|kl| -config.kl_coef * kl).collect();
+        if let Some(last) = rewards.last_mut() {
+            *last += score;
+        }
+        let estimates = gae(&rewards, &values, config.gamma, config.gae_lambda);
+        stats.kl += f64::from(kl.iter().sum::<f32>());
+        stats.reward += f64::from(*score);
+        stats.tokens += rewards.len() as f64;
+        stats.unended += f64::from(u8::from(!ended[row]));
+        old_values.push(values);
+        advantages.push(estimates.advantages);
+        returns.push(estimates.returns);
+    }
+    whiten(&mut advantages);
+    let count = scores.len().max(1) as f64;
+    Ok(Rollout {
+        sequences,
+        old_logprobs: old.logprobs,
+        old_values,
+        advantages,
+        returns,
+        stats: RolloutStats {
+            reward: stats.reward / count,
+            kl: stats.kl / count,
+            tokens: stats.tokens / count,
+            unended: stats.unended / count,
+        },
+    })
+}
+
+/// One step on a minibatch of the rollout's rows.
+fn update(
+    config: &PpoConfig,
+    run: &mut Run<'_>,
+    rollout: &Rollout,
+    rows: &[usize],
+) -> Result<Vec<(&'static str, f64)>> {
+    let pick = |values: &[Vec<f32>]| -> Vec<Vec<f32>> { rows.iter().map(|row| values[*row].clone()).collect() };
+    let sequences: Vec<Sequence> = rows.iter().map(|row| rollout.sequences[*row].clone()).collect();
+    let head = run.head.clone();
+    let wanted = Wanted::LogprobsAndHidden {
+        temperature: config.temperature,
+    };
+    let (figures, store) = seam::accumulate(&run.decoder, &sequences, wanted, &mut run.gradients, |leaves| {
+        let values = leaves.scatter(&leaves.apply_head_detached(head.as_ref())?)?;
+        let result = minibatch_loss(
+            config,
+            leaves,
+            &values,
+            [
+                leaves.pad(pick(&rollout.old_logprobs))?,
+                leaves.pad(pick(&rollout.advantages))?,
+                leaves.pad(pick(&rollout.old_values))?,
+                leaves.pad(pick(&rollout.returns))?,
+            ],
+        )?;
+        let figures = vec![
+            ("loss/policy_avg", scalar(&result.policy_loss)?),
+            ("loss/value_avg", scalar(&result.value_loss)?),
+            ("policy/approxkl_avg", scalar(&result.approx_kl)?),
+            ("policy/clipfrac_avg", scalar(&result.clipfrac)?),
+            ("val/clipfrac_avg", scalar(&result.value_clipfrac)?),
+        ];
+        Ok((result.loss, figures))
+    })?;
+    let (norm, rate) = run.update(&store)?;
+    let mut figures = figures;
+    figures.extend([("learning_rate", rate), ("grad_norm", norm)]);
+    Ok(figures)
+}
+
+fn minibatch_loss(
+    config: &PpoConfig,
+    leaves: &Leaves,
+    values: &Tensor,
+    [old_logprobs, advantages, old_values, returns]: [Tensor; 4],
+) -> Result<PpoLoss> {
+    let batch = PpoBatch {
+        logprobs: leaves.logprobs.as_tensor(),
+        old_logprobs: &old_logprobs,
+        advantages: &advantages,
+        values,
+        old_values: &old_values,
+        returns: &returns,
+        mask: &leaves.mask,
+    };
+    let clipping = Clipping {
+        clip_range: config.clip_range,
+        clip_range_value: (config.clip_range_value > 0.0).then_some(config.clip_range_value),
+        vf_coef: config.vf_coef,
+    };
+    Ok(ppo_loss(&batch, clipping)?)
+}
