@@ -17,7 +17,10 @@ use crate::record::hex;
 use crate::seed::Rng;
 
 /// The constitutions inside the program, by name.
-const BUILTIN: [(&str, &str); 1] = [("harmless", include_str!("../constitutions/harmless.toml"))];
+const BUILTIN: [(&str, &str); 2] = [
+    ("harmless", include_str!("../constitutions/harmless.toml")),
+    ("proving-ground", include_str!("../constitutions/proving-ground.toml")),
+];
 
 const BUILTIN_PREFIX: &str = "builtin:";
 

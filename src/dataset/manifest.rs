@@ -10,9 +10,9 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::atomic;
 use super::row::Kind;
 use super::shard::Shard;
+use crate::atomic;
 use crate::error::{Error, Result};
 
 pub const FILE: &str = "manifest.json";

@@ -2,7 +2,6 @@
 //!
 //! The one place that knows Arrow. Stages, losses and trainers see rows only.
 
-mod atomic;
 mod jsonl;
 mod manifest;
 mod reference;
@@ -14,12 +13,12 @@ use std::fs;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
-pub use atomic::write as write_atomically;
 pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Source, Status};
 pub use reference::{Loaded, read_candidates, read_demonstrations, read_preferences, read_prompts, read_revisions};
 pub use row::{Kind, Row, describe, from_batch, to_batch};
 pub use shard::Shard;
 
+use crate::atomic;
 use crate::error::{Error, Result};
 use crate::record::{Reject, content_id};
 

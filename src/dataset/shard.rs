@@ -16,8 +16,8 @@ use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::atomic;
 use super::row::{self, Row};
+use crate::atomic;
 use crate::error::{Error, Result};
 use crate::record::hex;
 
@@ -86,6 +86,20 @@ pub fn read<R: Row>(dir: &Path, shard: &Shard) -> Result<Vec<R>> {
         )));
     }
     Ok(rows)
+}
+
+/// What a manifest records of the shard `dir/file`, read from disk.
+pub fn describe<R: Row>(dir: &Path, file: &str) -> Result<Shard> {
+    let path = dir.join(file);
+    let contents = read_bytes(&path)?;
+    let (bytes, sha256) = (contents.len() as u64, hex(&Sha256::digest(&contents)));
+    let rows: Vec<R> = rows_of(&decode(contents, &path)?, &path)?;
+    Ok(Shard {
+        file: file.to_owned(),
+        rows: rows.len() as u64,
+        bytes,
+        sha256,
+    })
 }
 
 /// Reads an Arrow file that no manifest vouches for.

@@ -16,15 +16,19 @@ use crate::record::FinishReason;
 use crate::seed::Seed;
 
 /// How a completion is drawn.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct Sampling {
-    /// 0 is greedy.
+    /// Temperature of sampling; 0 is greedy.
+    #[arg(long, default_value_t = 1.0)]
     pub temperature: f32,
-    /// Only the `top_k` most likely tokens; 0 is all.
+    /// Draw from the `top_k` most likely tokens only; 0 is all.
+    #[arg(long, default_value_t = 0)]
     pub top_k: usize,
-    /// Only the most likely tokens that together reach this probability; 1 is all.
+    /// Draw from the most likely tokens that together reach this probability; 1 is all.
+    #[arg(long, default_value_t = 1.0)]
     pub top_p: f32,
+    /// Tokens of a completion at most.
+    #[arg(long, default_value_t = 512)]
     pub max_new_tokens: usize,
 }
 

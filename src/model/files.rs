@@ -14,6 +14,7 @@ use super::config::DecoderConfig;
 use super::decoder::{Decoder, ParameterSpec};
 use super::family;
 use super::tokenizer::Tokenizer;
+use crate::atomic;
 use crate::error::{Error, Result};
 use crate::record::hex;
 
@@ -105,9 +106,9 @@ impl Model {
             &serde_json::json!({ "bos_token_id": special.bos, "eos_token_id": special.eos }),
         )?;
         let files = self.tokenizer.files();
-        write_file(&dir.join("tokenizer.json"), files.tokenizer.as_bytes())?;
+        atomic::write(&dir.join("tokenizer.json"), files.tokenizer.as_bytes())?;
         let tokenizer_config = files.config.clone().unwrap_or_else(|| self.tokenizer.default_config());
-        write_file(&dir.join("tokenizer_config.json"), tokenizer_config.as_bytes())
+        atomic::write(&dir.join("tokenizer_config.json"), tokenizer_config.as_bytes())
     }
 }
 
@@ -278,24 +279,11 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     let sorted: BTreeMap<&str, &Tensor> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let bytes = safetensors::serialize(sorted, Some(metadata))
         .map_err(|error| Error::unexpected("the tensors cannot be serialised").because(error))?;
-    write_file(path, &bytes)
+    atomic::write(path, &bytes)
 }
 
 fn write_json(path: &Path, json: &serde_json::Value) -> Result<()> {
-    write_file(path, format!("{json:#}\n").as_bytes())
-}
-
-/// Writes a file so that it is whole or absent: to a temporary name, synced, renamed.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let failed = |error| Error::io("write", path, error);
-    let mut file = std::fs::File::create(&temporary).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    std::fs::rename(&temporary, path).map_err(failed)
+    atomic::write(path, format!("{json:#}\n").as_bytes())
 }
 
 fn read_text(path: &Path) -> Result<String> {

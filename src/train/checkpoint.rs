@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use super::optim::AdamW;
+use crate::atomic;
 use crate::error::{Error, Result};
 use crate::model::files;
 
@@ -50,7 +51,7 @@ pub fn save(dir: &Path, step: usize, fingerprint: &str, named: &[(String, &Tenso
         tensors: file.clone(),
     };
     let json = serde_json::to_vec_pretty(&state).map_err(|error| Error::unexpected("state").because(error))?;
-    files::write_file(&state_path(dir), &json)?;
+    atomic::write(&state_path(dir), &json)?;
     remove_others(&folder, &file)
 }
 

@@ -16,49 +16,48 @@ use crate::model::cpu::trunk::{Sequence, Wanted};
 use crate::model::decoder::Decoder;
 use crate::seed::Seed;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct DpoConfig {
+    /// Peak learning rate.
+    #[arg(long, default_value_t = 1e-6)]
+    pub learning_rate: f64,
+    /// Passes over the data.
+    #[arg(long, default_value_t = 1)]
     pub epochs: usize,
-    pub batch: BatchSize,
+    /// Rows to a batch.
+    #[arg(long, default_value_t = 16)]
+    pub batch_size: usize,
+    /// Strength of the pull towards the reference.
+    #[arg(long, default_value_t = 0.1)]
     pub beta: f64,
-    /// Hard labels, moved this far towards one half (conservative DPO); soft labels are used as they
-    /// are.
+    /// Moves labels this far towards the opposite (conservative DPO).
+    #[arg(long, default_value_t = 0.0)]
     pub label_smoothing: f32,
-    /// Weight of the chosen answers' mean token NLL: keeps DPO from lowering the likelihood of both
-    /// answers (RPO's alpha, Pang et al. 2024).
+    /// Weight of the chosen answers' mean token NLL, which keeps DPO from lowering the likelihood of both answers (RPO, Pang et al. 2024).
+    #[arg(long, default_value_t = 0.0)]
     pub sft_coef: f64,
     #[serde(flatten)]
+    #[command(flatten)]
     pub optim: OptimConfig,
-}
-
-impl Default for DpoConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 1,
-            batch: BatchSize::Rows(16),
-            beta: 0.1,
-            label_smoothing: 0.0,
-            sft_coef: 0.0,
-            optim: OptimConfig {
-                learning_rate: 1e-6,
-                ..OptimConfig::default()
-            },
-        }
-    }
 }
 
 /// Trains a copy of `policy`, which is also the reference.
 pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pair], seed: Seed) -> Result<Decoder> {
     let lengths: Vec<usize> = pairs.iter().map(Pair::tokens).collect();
     let batches: Vec<Vec<usize>> = (0..config.epochs)
-        .flat_map(|epoch| plan(&lengths, config.batch, seed.index(epoch as u64)))
+        .flat_map(|epoch| plan(&lengths, BatchSize::Rows(config.batch_size), seed.index(epoch as u64)))
         .collect();
     setup.progress.note("log-probabilities of the reference, once");
     let chosen: Vec<Sequence> = pairs.iter().map(|pair| pair.chosen.clone()).collect();
     let rejected: Vec<Sequence> = pairs.iter().map(|pair| pair.rejected.clone()).collect();
     let reference = (score_all(policy, &chosen)?, score_all(policy, &rejected)?);
-    let mut run = Run::begin(setup, &config.optim, policy, None, batches.len())?;
+    let mut run = Run::begin(
+        setup,
+        (&config.optim, config.learning_rate),
+        policy,
+        None,
+        batches.len(),
+    )?;
     while let Some(step) = run.next_step()? {
         let rows = &batches[step];
         let batch: Vec<&Pair> = rows.iter().map(|row| &pairs[*row]).collect();

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::model::cpu::kernels::{self, AdamStep};
 
 /// The shape of the learning rate after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
     Constant,
@@ -17,26 +17,38 @@ pub enum Schedule {
     Cosine,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// The optimiser and its schedule; the learning rate belongs to the method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct OptimConfig {
-    pub learning_rate: f64,
+    /// Adam's decay of the first moment.
+    #[arg(long, default_value_t = Self::default().adam_beta1)]
     pub adam_beta1: f64,
+    /// Adam's decay of the second moment.
+    #[arg(long, default_value_t = Self::default().adam_beta2)]
     pub adam_beta2: f64,
+    /// Added to Adam's denominator.
+    #[arg(long, default_value_t = Self::default().adam_epsilon)]
     pub adam_epsilon: f64,
+    /// Decoupled weight decay of matrices.
+    #[arg(long, default_value_t = Self::default().weight_decay)]
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm.
+    #[arg(long, default_value_t = Self::default().max_grad_norm)]
     pub max_grad_norm: f64,
+    /// Shape of the learning rate after warm-up.
+    #[arg(long, value_enum, default_value_t = Self::default().lr_scheduler)]
     pub lr_scheduler: Schedule,
+    /// Steps over which the learning rate rises to its full value.
+    #[arg(long, default_value_t = Self::default().warmup_steps)]
     pub warmup_steps: usize,
     /// Where the schedule ends, as a share of the learning rate.
+    #[arg(long, default_value_t = Self::default().min_lr_ratio)]
     pub min_lr_ratio: f64,
 }
 
 impl Default for OptimConfig {
     fn default() -> Self {
         Self {
-            learning_rate: 2e-5,
             adam_beta1: 0.9,
             adam_beta2: 0.999,
             adam_epsilon: 1e-8,
@@ -50,8 +62,8 @@ impl Default for OptimConfig {
 }
 
 impl OptimConfig {
-    /// The learning rate of step `step` (from 0) of `total`.
-    pub fn rate(&self, step: usize, total: usize) -> f64 {
+    /// The learning rate of step `step` (from 0) of `total`, from its full value `peak`.
+    pub fn rate(&self, peak: f64, step: usize, total: usize) -> f64 {
         let warmup = ((step + 1) as f64 / (self.warmup_steps.max(1)) as f64).min(1.0);
         let progress = step as f64 / total.max(1) as f64;
         let shape = match self.lr_scheduler {
@@ -59,7 +71,7 @@ impl OptimConfig {
             Schedule::Linear => 1.0 - progress,
             Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
         };
-        self.learning_rate * warmup * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * shape)
+        peak * warmup * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * shape)
     }
 }
 

@@ -22,58 +22,59 @@ use crate::model::heads::ScalarHead;
 use crate::model::tokenizer::Tokenizer;
 use crate::seed::Seed;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct PpoConfig {
+    /// Peak learning rate.
+    #[arg(long, default_value_t = 3e-6)]
+    pub learning_rate: f64,
+    /// Rounds of rollout and update.
+    #[arg(long, default_value_t = 100)]
     pub iterations: usize,
     /// Completions drawn in an iteration.
+    #[arg(long, default_value_t = 64)]
     pub rollouts: usize,
-    /// Passes over the rollouts of an iteration.
+    /// Passes over the completions of an iteration.
+    #[arg(long, default_value_t = 4)]
     pub ppo_epochs: usize,
+    /// Completions to an update.
+    #[arg(long, default_value_t = 32)]
     pub minibatch_rows: usize,
+    /// Tokens of a completion at most.
+    #[arg(long, default_value_t = 256)]
     pub max_new_tokens: usize,
+    /// Temperature of sampling.
+    #[arg(long, default_value_t = 1.0)]
     pub temperature: f32,
+    /// Weight of the per-token KL penalty to the reference.
+    #[arg(long, default_value_t = 0.05)]
     pub kl_coef: f32,
+    /// Discount.
+    #[arg(long, default_value_t = 1.0)]
     pub gamma: f64,
+    /// Lambda of generalised advantage estimation.
+    #[arg(long, default_value_t = 0.95)]
     pub gae_lambda: f64,
+    /// Clipping of the probability ratio.
+    #[arg(long, default_value_t = 0.2)]
     pub clip_range: f64,
-    /// 0 leaves the values unclipped.
+    /// Clipping of the values; 0 for none.
+    #[arg(long, default_value_t = 0.2)]
     pub clip_range_value: f64,
+    /// Weight of the value loss.
+    #[arg(long, default_value_t = 0.1)]
     pub vf_coef: f64,
-    /// Rewards are clipped to plus and minus this.
+    /// Standardised rewards are clipped to plus and minus this.
+    #[arg(long, default_value_t = 4.0)]
     pub reward_clip: f32,
-    /// The reward of a completion that does not end.
+    /// The reward of a completion that does not end by itself.
+    #[arg(long, default_value_t = -1.0)]
     pub missing_eos_reward: f32,
     /// How many times faster the value head learns than the policy.
+    #[arg(long, default_value_t = 5.0)]
     pub head_rate: f64,
     #[serde(flatten)]
+    #[command(flatten)]
     pub optim: OptimConfig,
-}
-
-impl Default for PpoConfig {
-    fn default() -> Self {
-        Self {
-            iterations: 100,
-            rollouts: 64,
-            ppo_epochs: 4,
-            minibatch_rows: 32,
-            max_new_tokens: 256,
-            temperature: 1.0,
-            kl_coef: 0.05,
-            gamma: 1.0,
-            gae_lambda: 0.95,
-            clip_range: 0.2,
-            clip_range_value: 0.2,
-            vf_coef: 0.1,
-            reward_clip: 4.0,
-            missing_eos_reward: -1.0,
-            head_rate: 5.0,
-            optim: OptimConfig {
-                learning_rate: 3e-6,
-                ..OptimConfig::default()
-            },
-        }
-    }
 }
 
 /// The fixed parts of a run.
@@ -111,7 +112,7 @@ pub fn train(setup: Setup<'_>, config: &PpoConfig, actors: &Actors<'_>, seed: Se
     let head = ScalarHead::zeros(actors.policy.config.hidden)?;
     let mut run = Run::begin(
         setup,
-        &config.optim,
+        (&config.optim, config.learning_rate),
         actors.policy,
         Some((head, config.head_rate)),
         config.iterations,

@@ -15,32 +15,26 @@ use crate::model::decoder::Decoder;
 use crate::model::heads::ScalarHead;
 use crate::seed::Seed;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct RewardConfig {
+    /// Peak learning rate.
+    #[arg(long, default_value_t = 1e-5)]
+    pub learning_rate: f64,
+    /// Passes over the data.
+    #[arg(long, default_value_t = 1)]
     pub epochs: usize,
-    pub batch: BatchSize,
+    /// Rows to a batch.
+    #[arg(long, default_value_t = 16)]
+    pub batch_size: usize,
     /// Weight of the mean squared sum of a pair's rewards, which keeps them near 0.
+    #[arg(long, default_value_t = 0.01)]
     pub centre_coef: f64,
     /// How many times faster the fresh head learns than the decoder.
+    #[arg(long, default_value_t = 1.0)]
     pub head_rate: f64,
     #[serde(flatten)]
+    #[command(flatten)]
     pub optim: OptimConfig,
-}
-
-impl Default for RewardConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 1,
-            batch: BatchSize::Rows(16),
-            centre_coef: 0.01,
-            head_rate: 1.0,
-            optim: OptimConfig {
-                learning_rate: 1e-5,
-                ..OptimConfig::default()
-            },
-        }
-    }
 }
 
 /// A decoder with the head that reads its last hidden state.
@@ -85,12 +79,12 @@ pub fn train(
 ) -> Result<RewardModel> {
     let lengths: Vec<usize> = pairs.iter().map(Pair::tokens).collect();
     let batches: Vec<Vec<usize>> = (0..config.epochs)
-        .flat_map(|epoch| plan(&lengths, config.batch, seed.index(epoch as u64)))
+        .flat_map(|epoch| plan(&lengths, BatchSize::Rows(config.batch_size), seed.index(epoch as u64)))
         .collect();
     let head = ScalarHead::zeros(decoder.config.hidden)?;
     let mut run = Run::begin(
         setup,
-        &config.optim,
+        (&config.optim, config.learning_rate),
         decoder,
         Some((head, config.head_rate)),
         batches.len(),

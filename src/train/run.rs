@@ -32,6 +32,7 @@ pub struct Run<'a> {
     pub head: Option<ScalarHead>,
     pub gradients: Gradients,
     config: OptimConfig,
+    peak_rate: f64,
     optimizer: AdamW,
     metrics: MetricsLog,
     step: usize,
@@ -43,7 +44,7 @@ impl<'a> Run<'a> {
     /// A head learns `head_rate` times as fast as the decoder.
     pub fn begin(
         setup: Setup<'a>,
-        config: &OptimConfig,
+        (config, peak_rate): (&OptimConfig, f64),
         decoder: &Decoder,
         head: Option<(ScalarHead, f64)>,
         total: usize,
@@ -67,6 +68,7 @@ impl<'a> Run<'a> {
             decoder,
             head,
             config: config.clone(),
+            peak_rate,
             optimizer,
             metrics,
             step,
@@ -93,7 +95,7 @@ impl<'a> Run<'a> {
     /// Moves the parameters along the accumulated gradients, and a head along those in `store`.
     /// Answers the gradients' norm and the learning rate.
     pub fn update(&mut self, store: &GradStore) -> Result<(f64, f64)> {
-        let rate = self.config.rate(self.step, self.total);
+        let rate = self.config.rate(self.peak_rate, self.step, self.total);
         let mut of_head = match &self.head {
             Some(head) => [&head.weight, &head.bias]
                 .into_iter()

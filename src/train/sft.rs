@@ -12,26 +12,26 @@ use crate::model::cpu::trunk::Wanted;
 use crate::model::decoder::Decoder;
 use crate::seed::Seed;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct SftConfig {
+    /// Peak learning rate.
+    #[arg(long, default_value_t = 2e-5)]
+    pub learning_rate: f64,
+    /// Passes over the data.
+    #[arg(long, default_value_t = 1)]
     pub epochs: usize,
-    pub batch: BatchSize,
+    /// Rows to a batch.
+    #[arg(long, default_value_t = 16)]
+    pub batch_size: usize,
+    /// Tokens to a batch, instead of a number of rows.
+    #[arg(long)]
+    pub batch_tokens: Option<usize>,
     /// Loss weight of the prompt's tokens; 0 learns completions only.
+    #[arg(long, default_value_t = 0.0)]
     pub prompt_loss_weight: f32,
     #[serde(flatten)]
+    #[command(flatten)]
     pub optim: OptimConfig,
-}
-
-impl Default for SftConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 1,
-            batch: BatchSize::Rows(16),
-            prompt_loss_weight: 0.0,
-            optim: OptimConfig::default(),
-        }
-    }
 }
 
 /// Trains a copy of `decoder` on `examples`.
@@ -43,10 +43,19 @@ pub fn train(
     seed: Seed,
 ) -> Result<Decoder> {
     let lengths: Vec<usize> = examples.iter().map(|example| example.sequence.tokens.len()).collect();
+    let size = config
+        .batch_tokens
+        .map_or(BatchSize::Rows(config.batch_size), BatchSize::Tokens);
     let batches: Vec<Vec<usize>> = (0..config.epochs)
-        .flat_map(|epoch| plan(&lengths, config.batch, seed.index(epoch as u64)))
+        .flat_map(|epoch| plan(&lengths, size, seed.index(epoch as u64)))
         .collect();
-    let mut run = Run::begin(setup, &config.optim, decoder, None, batches.len())?;
+    let mut run = Run::begin(
+        setup,
+        (&config.optim, config.learning_rate),
+        decoder,
+        None,
+        batches.len(),
+    )?;
     while let Some(step) = run.next_step()? {
         let batch: Vec<&Example> = batches[step].iter().map(|row| &examples[*row]).collect();
         let sequences: Vec<_> = batch.iter().map(|example| example.sequence.clone()).collect();

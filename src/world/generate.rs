@@ -236,7 +236,7 @@ impl World {
     }
 
     /// `count` pairs: the split's pairs in shuffled order, again and again.
-    fn deck(&self, split: Split, kind: Kind, count: usize, seed: Seed) -> Result<Vec<Pair>> {
+    pub(super) fn deck(&self, split: Split, kind: Kind, count: usize, seed: Seed) -> Result<Vec<Pair>> {
         let pairs = self.pairs(split, kind);
         if count > 0 && pairs.is_empty() {
             return Err(

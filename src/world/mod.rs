@@ -8,6 +8,7 @@
 //! It knows nothing of models, engines and stages: it reads and writes text, in the forms of
 //! [`crate::prompt`].
 
+mod contests;
 mod data;
 mod documents;
 mod generate;

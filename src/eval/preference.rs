@@ -1,0 +1,121 @@
+//! How well preferences agree with the ground truth, and how much they lean towards the longer of two
+//! equally good answers: for a judge's labels and for a reward model.
+
+use std::cmp::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::asked;
+use crate::bias::control;
+use crate::bias::measure::{Comparison, prefer_longer};
+use crate::error::Result;
+use crate::model::cpu::trunk::Sequence;
+use crate::record::{Candidates, Preference};
+use crate::train::batch::Encoder;
+use crate::train::pairs::answer_text;
+use crate::train::reward::RewardModel;
+use crate::world::Oracle;
+
+/// The content of `eval.json` for a judge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgeFigures {
+    /// Share of clear pairs on which the better answer wins in both orders.
+    pub accuracy: f64,
+    /// Share of clear pairs on which both orders name the same winner.
+    pub order_consistency: f64,
+    /// Share of equally good pairs on which the longer answer wins.
+    pub prefer_longer_on_ties_before: Option<f64>,
+    /// The same after length control, with the slope fitted on other pairs.
+    pub prefer_longer_on_ties_after: Option<f64>,
+}
+
+/// The content of `eval.json` for a reward model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RewardFigures {
+    /// Share of clear pairs on which the better answer gets the higher reward.
+    pub accuracy: f64,
+    pub prefer_longer_on_ties: Option<f64>,
+    /// Clear pairs, and equally good ones.
+    pub clear: u64,
+    pub ties: u64,
+}
+
+/// Scores labels that a judge gave to pairs of known quality. `slope` is that of length control.
+pub fn judge(oracle: &Oracle, labels: &[Preference], slope: f32) -> Result<JudgeFigures> {
+    let (mut clear, mut right, mut consistent) = (0u32, 0u32, 0u32);
+    let mut ties = Vec::new();
+    for row in labels {
+        let pair = asked(oracle, &row.prompt)?;
+        let (chosen, rejected) = (answer_text(&row.chosen), answer_text(&row.rejected));
+        let truth = oracle.compare(pair, &chosen, &rejected);
+        if truth == Ordering::Equal {
+            ties.push(row.clone());
+            continue;
+        }
+        let prefers_chosen: Vec<bool> = row
+            .votes
+            .iter()
+            .map(|vote| (vote.p_a > 0.5) == (vote.order == "chosen_first"))
+            .collect();
+        clear += 1;
+        consistent += u32::from(prefers_chosen.iter().all(|prefers| *prefers == prefers_chosen[0]));
+        right += u32::from(
+            prefers_chosen
+                .iter()
+                .all(|prefers| *prefers == (truth == Ordering::Greater)),
+        );
+    }
+    let share = |count: u32| f64::from(count) / f64::from(clear.max(1));
+    Ok(JudgeFigures {
+        accuracy: share(right),
+        order_consistency: share(consistent),
+        prefer_longer_on_ties_before: prefer_longer(ties.iter().map(comparison)),
+        prefer_longer_on_ties_after: prefer_longer(control::residual(&ties, slope).iter().map(comparison)),
+    })
+}
+
+fn comparison(row: &Preference) -> Comparison {
+    Comparison {
+        preference: row.margin,
+        length_difference: row.chosen_tokens as f32 - row.rejected_tokens as f32,
+    }
+}
+
+/// Scores a reward model on pairs of known quality.
+pub fn reward(
+    oracle: &Oracle,
+    model: &RewardModel,
+    encoder: &Encoder<'_>,
+    contests: &[Candidates],
+) -> Result<RewardFigures> {
+    let (mut clear, mut right) = (0u32, 0u32);
+    let mut ties = Vec::new();
+    for row in contests {
+        let [first, second] = row.completions.as_slice() else {
+            continue;
+        };
+        let pair = asked(oracle, &row.prompt)?;
+        let sequences: Vec<Sequence> = [first, second]
+            .iter()
+            .map(|completion| encoder.answer(&row.prompt, &completion.text))
+            .collect::<Result<_>>()?;
+        let rewards = model.score(&sequences)?;
+        let difference = rewards[0] - rewards[1];
+        match oracle.compare(pair, &first.text, &second.text) {
+            Ordering::Equal => ties.push(Comparison {
+                preference: difference,
+                length_difference: sequences[0].completion_len() as f32 - sequences[1].completion_len() as f32,
+            }),
+            truth => {
+                clear += 1;
+                right += u32::from(difference.total_cmp(&0.0) == truth);
+            }
+        }
+    }
+    Ok(RewardFigures {
+        accuracy: f64::from(right) / f64::from(clear.max(1)),
+        prefer_longer_on_ties: prefer_longer(ties.iter().copied()),
+        clear: u64::from(clear),
+        ties: ties.len() as u64,
+    })
+}

@@ -1,0 +1,46 @@
+//! Sample: several answers to each prompt, the candidates of a comparison.
+
+use super::respond::respond;
+use super::{Context, Outcome, reject};
+use crate::engine::Sampling;
+use crate::error::Result;
+use crate::record::{Candidates, Completion, Prompt};
+
+const STAGE: &str = "sample";
+
+pub fn sample(
+    context: Context<'_>,
+    prompts: &[Prompt],
+    per_prompt: usize,
+    sampling: &Sampling,
+) -> Result<Vec<Outcome<Candidates>>> {
+    // All samples in one call: an engine fills its batch across prompts and samples.
+    let mut columns = Vec::with_capacity(per_prompt);
+    for sample in 0..per_prompt {
+        columns.push(respond(context, prompts, sampling, sample as u64)?.into_iter());
+    }
+    Ok(prompts
+        .iter()
+        .map(|prompt| {
+            let mut completions = Vec::with_capacity(per_prompt);
+            for (sample, column) in columns.iter_mut().enumerate() {
+                let answer = column.next().expect("one answer for each prompt");
+                let answer = context
+                    .accept("an answer", answer)
+                    .map_err(|why| reject(&prompt.id, STAGE, why))?;
+                completions.push(Completion {
+                    text: answer.text,
+                    tokens: answer.tokens,
+                    finish_reason: answer.finish_reason.as_str().into(),
+                    logprob: answer.logprob,
+                    sample: sample as u32,
+                });
+            }
+            Ok(Candidates {
+                id: prompt.id.clone(),
+                prompt: prompt.messages.clone(),
+                completions,
+            })
+        })
+        .collect())
+}
