@@ -8,8 +8,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::figures::{duration, percent, significant};
-use super::{Curve, Report, Series};
+use super::figures::{count, duration, percent, significant};
+use super::{Curve, Report, Series, Step};
 
 const WIDTH: f64 = 360.0;
 const HEIGHT: f64 = 190.0;
@@ -341,13 +341,8 @@ pub fn time_shares(report: &Report) -> Vec<f64> {
 }
 
 /// What a step took, for a picture: its rows, and its time.
-pub fn step_lines(step: &super::Step) -> Vec<String> {
-    use super::figures::count;
-    let rejected = step.rejects.filter(|rejects| *rejects > 0);
-    let rows = step.rows.map(|rows| match rejected {
-        Some(rejects) => format!("{} rows, {} rejected", count(Some(rows)), count(Some(rejects))),
-        None => format!("{} rows", count(Some(rows))),
-    });
+pub fn step_lines(step: &Step) -> Vec<String> {
+    let rows = step.rows.map(|rows| format!("{} rows", count(Some(rows))));
     rows.into_iter().chain([duration(Some(step.seconds))]).collect()
 }
 

@@ -72,7 +72,12 @@ pub fn revise_only() -> Report {
             judge: None,
             reward_model: None,
         },
-        steps: whole.steps.into_iter().filter(|step| step.kind == "revise").collect(),
+        steps: whole
+            .steps
+            .into_iter()
+            .filter(|step| step.kind == "revise")
+            .map(|step| Step { seconds: 41.2, ..step })
+            .collect(),
         samples: Vec::new(),
         traces: whole.traces,
         curves: Vec::new(),

@@ -50,6 +50,8 @@ struct Page {
     facts: Vec<Headline>,
     picture: Option<Picture>,
     shares: Vec<f64>,
+    /// In order: the template engine would sort a map.
+    policies: Vec<(String, PolicyFigures)>,
     harmful_bars: Vec<Bar>,
     benign_bars: Vec<Bar>,
     has_revised: bool,
@@ -73,6 +75,7 @@ impl Page {
                 .collect(),
             picture: pipeline::picture(report),
             shares: chart::time_shares(report),
+            policies: policies.iter().map(|(name, p)| (name.to_owned(), p.clone())).collect(),
             harmful_bars: bars(report, |p| {
                 vec![("harmful", p.harmful), ("engaged", p.engaged), ("evasive", p.evasive)]
             }),
@@ -109,14 +112,14 @@ fn judge_fact(report: &Report) -> Option<Headline> {
     let summary = &report.summary;
     let reward = summary.reward_model.as_ref().map(|r| {
         (
-            "The reward model prefers the longer of two equals",
+            "The reward model prefers the longer of two equals, before and after length control",
             r.prefer_longer_on_ties_before,
             r.prefer_longer_on_ties_after,
         )
     });
     let judge = summary.judge.as_ref().map(|j| {
         (
-            "The judge prefers the longer of two equals",
+            "The judge prefers the longer of two equals, before and after length control",
             j.prefer_longer_on_ties_before,
             j.prefer_longer_on_ties_after,
         )
@@ -124,7 +127,7 @@ fn judge_fact(report: &Report) -> Option<Headline> {
     let (name, before, after) = [reward, judge].into_iter().flatten().find(|fact| fact.1.is_some())?;
     Some(Headline {
         name,
-        first: ("before length control".into(), before?),
+        first: ("before".into(), before?),
         last: after.map(|after| ("after".into(), after)),
     })
 }
@@ -270,6 +273,16 @@ mod tests {
         assert!(text.contains("Harmful answers on held-out prompts"), "{text}");
         assert!(text.contains("75\u{202f}%"), "{text}");
         assert!(text.contains("2\u{202f}%"), "{text}");
+    }
+
+    #[test]
+    fn policies_stand_in_the_order_of_the_run() {
+        let page = html(&fixture::report()).unwrap();
+        let table = page.split("<table>").nth(1).unwrap();
+        let places: Vec<_> = ["base", "revised", "sft", "dpo", "ppo"]
+            .map(|policy| table.find(&format!("<th scope=\"row\">{policy}</th>")).unwrap())
+            .to_vec();
+        assert!(places.is_sorted());
     }
 
     #[test]

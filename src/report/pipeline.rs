@@ -11,10 +11,10 @@ use super::figures::{count, duration};
 use super::{Report, Step};
 
 const NODE: f64 = 130.0;
-const GAP: f64 = 26.0;
+const GAP: f64 = 28.0;
 const HEIGHT: f64 = 66.0;
 const MARGIN: f64 = 6.0;
-/// From a lane's upper edge to its content: room for the lane's name.
+/// Room for a lane's name at its outer edge; the inner edge is crossed by arrows.
 const HEADER: f64 = 32.0;
 const PADDING: f64 = 14.0;
 /// The strip between the lanes, where the constitution stands.
@@ -42,6 +42,8 @@ pub struct Lane {
     pub width: f64,
     pub height: f64,
     pub name: &'static str,
+    /// Baseline of the name.
+    pub name_y: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -149,12 +151,14 @@ pub fn picture(report: &Report) -> Option<Picture> {
     Some(Drawing::new(&parts, columns).finish(&parts, constitution_name(report)))
 }
 
+/// The constitution's name and version: its provenance up to a comma or a bracket.
 fn constitution_name(report: &Report) -> &str {
     report
         .provenance
         .iter()
         .find(|(key, _)| key.eq_ignore_ascii_case("constitution"))
-        .map_or("", |(_, value)| value)
+        .and_then(|(_, value)| value.split([',', '(']).next())
+        .map_or("", str::trim)
 }
 
 /// The picture while it is drawn, with the nodes that later edges start from or end at.
@@ -186,27 +190,29 @@ impl Drawing {
         } else {
             0.0
         };
-        let lane = |y, height, name| Lane {
+        let lane = |y, height, name, name_y| Lane {
             x: column(1) - PADDING,
             y,
             width: column(parts.columns()) + NODE + 2.0 * PADDING - column(1),
             height,
             name,
+            name_y,
         };
         let lower_top = MARGIN + upper + MIDDLE;
         let mut picture = Picture {
-            width: column(columns - 1) + NODE + MARGIN,
+            width: column(columns - 1) + NODE + PADDING + MARGIN,
             height: lower_top + lower + MARGIN,
             ..Picture::default()
         };
         if upper > 0.0 {
-            picture
-                .lanes
-                .push(lane(MARGIN, upper, "Supervised: learn from one’s own revisions"));
+            let name = "Supervised: learn from one’s own revisions";
+            picture.lanes.push(lane(MARGIN, upper, name, MARGIN + 21.0));
         }
         if lower > 0.0 {
             let name = "Preferences: learn from one’s own judgements";
-            picture.lanes.push(lane(lower_top, lower, name));
+            picture
+                .lanes
+                .push(lane(lower_top, lower, name, lower_top + lower - 12.0));
         }
         let mut drawing = Self {
             picture,
@@ -277,7 +283,7 @@ impl Drawing {
 
     /// The stages of the lower lane: a trunk, then the branches one under the other.
     fn lower(&mut self, parts: &Parts<'_>, height: f64) {
-        let middle = self.lower_top + HEADER + (height - HEADER - PADDING) / 2.0;
+        let middle = self.lower_top + PADDING + (height - HEADER - PADDING) / 2.0;
         let mut last: Option<Node> = None;
         for (index, step) in parts.trunk.iter().enumerate() {
             last = Some(self.lower_stage(step, 1 + index, middle, last));
@@ -319,7 +325,7 @@ impl Drawing {
         self.policy_edge(parts);
         self.prompts(parts.world);
         self.constitution(constitution);
-        self.evaluation(&parts.evals);
+        self.evaluation(parts);
         self.picture
     }
 
@@ -328,7 +334,7 @@ impl Drawing {
         let (Some(from), Some(to)) = (&self.last_upper, &self.first_lower) else {
             return;
         };
-        if !parts.upper.last().is_some_and(|step| step.kind == "sft") {
+        if parts.upper.last().is_none_or(|step| step.kind != "sft") {
             return;
         }
         let ((x, y), (to_x, to_y), turn) = (from.bottom(), to.top(), self.lower_top - 13.0);
@@ -371,7 +377,7 @@ impl Drawing {
         let Some(first) = self.advised.first() else {
             return;
         };
-        let lines = (!name.is_empty()).then(|| shortened(name, 22)).into_iter().collect();
+        let lines = (!name.is_empty()).then(|| shortened(name, 20)).into_iter().collect();
         let node = Node {
             x: first.x + (first.width - NODE) / 2.0,
             tip: name.to_owned(),
@@ -389,7 +395,8 @@ impl Drawing {
         self.picture.nodes.push(node);
     }
 
-    fn evaluation(&mut self, evals: &[&Step]) {
+    fn evaluation(&mut self, parts: &Parts<'_>) {
+        let evals = &parts.evals;
         let Some(first) = evals.first() else { return };
         let total = Step {
             rows: evals.iter().map(|step| step.rows).sum(),
@@ -397,10 +404,9 @@ impl Drawing {
             seconds: evals.iter().map(|step| step.seconds).sum(),
             ..(*first).clone()
         };
-        let last_column = ((self.picture.width - NODE - MARGIN - MARGIN) / (NODE + GAP)).round() as usize;
         let node = Node {
             style: "source",
-            ..stage(&total, last_column, self.centre)
+            ..stage(&total, 1 + parts.columns(), self.centre)
         };
         let ends = self.last_upper.iter().chain(&self.ends_lower);
         for from in ends.map(Node::right) {
@@ -422,7 +428,6 @@ impl Drawing {
 }
 
 fn column(index: usize) -> f64 {
-    // The lanes' strips begin a padding before their first column.
     MARGIN + index as f64 * (NODE + GAP)
 }
 
@@ -461,19 +466,12 @@ fn tip(step: &Step) -> String {
     }
 }
 
-/// From side to side.
-fn curve(from: (f64, f64), to: (f64, f64)) -> Edge {
-    let middle = (from.0 + to.0) / 2.0;
+/// From side to side; the last bit is straight, so that the arrow's head is level.
+fn curve((from_x, from_y): (f64, f64), (to_x, to_y): (f64, f64)) -> Edge {
+    let (end, tip) = (to_x - 7.0, to_x - 1.0);
+    let middle = (from_x + end) / 2.0;
     Edge {
-        path: format!(
-            "M{} {}C{middle} {} {middle} {} {} {}",
-            from.0,
-            from.1,
-            from.1,
-            to.1,
-            to.0 - 1.0,
-            to.1
-        ),
+        path: format!("M{from_x} {from_y}C{middle} {from_y} {middle} {to_y} {end} {to_y}H{tip}"),
         dashed: false,
     }
 }
@@ -527,6 +525,10 @@ mod tests {
     }
 
     fn check(picture: &Picture) {
+        for lane in &picture.lanes {
+            assert!(lane.x + lane.width <= picture.width, "{lane:?}");
+            assert!(lane.y + lane.height <= picture.height, "{lane:?}");
+        }
         for (index, node) in picture.nodes.iter().enumerate() {
             assert!(node.x >= 0.0 && node.x + node.width <= picture.width, "{node:?}");
             assert!(node.y >= 0.0 && node.y + node.height <= picture.height, "{node:?}");
