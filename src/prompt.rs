@@ -30,6 +30,8 @@ pub enum Style {
     Chat,
     /// As a transcript to continue.
     Transcript,
+    /// The last message as it stands, with nothing around it.
+    Raw,
 }
 
 /// The line openings that mean something in a transcript.
@@ -92,6 +94,7 @@ impl Templates {
         match style {
             Style::Chat => &CHAT,
             Style::Transcript => &TRANSCRIPT,
+            Style::Raw => &[],
         }
     }
 
@@ -110,7 +113,7 @@ impl Templates {
     /// What ends a completion besides the end-of-sequence token: in a transcript, the next role.
     pub fn stop_strings(&self) -> Vec<String> {
         match self.style {
-            Style::Chat => Vec::new(),
+            Style::Chat | Style::Raw => Vec::new(),
             Style::Transcript => ["Human:", "Assistant:", "Critique Request:", "Revision Request:"]
                 .iter()
                 .map(|label| format!("\n\n{label}"))
@@ -121,7 +124,7 @@ impl Templates {
     /// What stands between a transcript's last label and the model's own text.
     pub fn completion_prefix(&self) -> &'static str {
         match self.style {
-            Style::Chat => "",
+            Style::Chat | Style::Raw => "",
             Style::Transcript => " ",
         }
     }
@@ -132,6 +135,9 @@ impl Templates {
                 messages: messages.to_vec(),
                 prefix: String::new(),
             }),
+            Style::Raw => Ok(Request::Text(
+                messages.last().map_or_else(String::new, |last| last.content.clone()),
+            )),
             Style::Transcript => Ok(Request::Text(
                 self.render("respond", context! { messages => Value::from(Serde(messages)) })?,
             )),
@@ -149,7 +155,7 @@ impl Templates {
             context! { messages => Value::from(Serde(messages)), answer, critique_request },
         )?;
         Ok(match self.style {
-            Style::Transcript => Request::Text(text),
+            Style::Transcript | Style::Raw => Request::Text(text),
             Style::Chat => {
                 let mut messages = messages.to_vec();
                 messages.extend([Message::assistant(answer), Message::user(text)]);
@@ -172,7 +178,7 @@ impl Templates {
             context! { messages => Value::from(Serde(messages)), answer, critique_request, critique, revision_request },
         )?;
         match self.style {
-            Style::Transcript => Ok(Request::Text(text)),
+            Style::Transcript | Style::Raw => Ok(Request::Text(text)),
             Style::Chat => match self.critique(criticism)? {
                 Request::Chat { mut messages, prefix } => {
                     messages.extend([Message::assistant(critique), Message::user(text)]);
@@ -190,7 +196,7 @@ impl Templates {
             context! { messages => Value::from(Serde(messages)), question, answer_a, answer_b },
         )?;
         Ok(match self.style {
-            Style::Transcript => Request::Text(text),
+            Style::Transcript | Style::Raw => Request::Text(text),
             Style::Chat => Request::Chat {
                 messages: vec![Message::user(text)],
                 prefix: self.render("judge_prefix", context! {})?,

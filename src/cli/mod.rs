@@ -1,1 +1,59 @@
-//! CLI
+//! The command line: what is typed, what is printed, and the exit code.
+//!
+//! stdout is data, everything else goes to stderr. Every stage command is one stage of a recipe with
+//! flags: `bylaw run` turns each table of a recipe into such a command.
+
+mod args;
+mod assemble;
+mod commands;
+mod output;
+mod pipeline;
+mod progress;
+mod session;
+mod stages;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Cli, Command};
+use self::session::Session;
+use crate::error::{Error, Result};
+use crate::interrupt;
+
+/// Runs the program on the arguments of the process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match handle_interrupts().and_then(|()| run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::report_error(&error),
+    }
+}
+
+/// The first Ctrl-C asks the loop in flight to stop after its unit of work; the second stops at once,
+/// which loses at most that unit.
+fn handle_interrupts() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if interrupt::request() {
+            std::process::exit(130);
+        }
+        output::line("stopping after the unit in flight; press Ctrl-C again to stop at once");
+    })
+    .map_err(|error| Error::unexpected("the signal handler cannot be set").because(error))
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let session = Session::new(&cli.global)?;
+    match cli.command {
+        Command::Demo(args) => pipeline::demo(&session, &args),
+        Command::Run(args) => pipeline::run(&session, &args),
+        Command::Report(args) => commands::report(&session, &args),
+        Command::Constitution(command) => commands::constitution(&session, &command),
+        Command::Model(command) => commands::model(&session, &command),
+        Command::Stage(command) => {
+            let (stage, out) = command.parts();
+            let done = stage.run(&session, out)?;
+            output::stage_done(&session, stage.kind(), out, &done)
+        }
+    }
+}

@@ -1,1 +1,281 @@
-//! Config
+//! Recipes: whole runs in TOML.
+//!
+//! A recipe is a list of stages; each is a stage command with its flags, `model = "@sft"` naming the
+//! result of an earlier stage. This module turns a recipe into command lines and knows which flags
+//! there are from whoever asks; it runs nothing.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::error::{Error, Result, nearest};
+
+/// The recipe of `bylaw demo`.
+pub const DEMO: &str = include_str!("../../recipes/demo.toml");
+
+const RECIPE_KEYS: [&str; 4] = ["name", "description", "seed", "stage"];
+
+/// A stage: its name in the recipe, its command (`train-sft`) and its flags.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageSpec {
+    pub name: String,
+    pub kind: String,
+    settings: Vec<Setting>,
+    span: Range<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Setting {
+    key: String,
+    /// One value, or several for a repeated flag; none for a flag without one.
+    values: Vec<String>,
+    /// `false` of a flag without value: nothing to be said.
+    off: bool,
+    span: Range<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    pub name: String,
+    pub seed: Option<u64>,
+    pub stages: Vec<StageSpec>,
+    path: PathBuf,
+    text: String,
+}
+
+/// The flags of a stage command, by its kind; `None` if there is no such command.
+pub type Flags<'a> = dyn Fn(&str) -> Option<Vec<String>> + 'a;
+
+impl Recipe {
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Error::io("read", path, error).help("name a recipe, such as recipes/demo.toml"))?;
+        Self::parse(&text, path)
+    }
+
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let root = DeTable::parse(text).map_err(|error| {
+            let span = error.span().unwrap_or(0..0);
+            Error::config(format!("not TOML: {}", error.message())).at_span(path, text, span)
+        })?;
+        let mut recipe = Self {
+            name: path
+                .file_stem()
+                .map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned()),
+            seed: None,
+            stages: Vec::new(),
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        for (key, value) in root.get_ref() {
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("name", DeValue::String(name)) => recipe.name = name.to_string(),
+                ("description", DeValue::String(_)) => {}
+                ("seed", DeValue::Integer(seed)) => {
+                    let seed = u64::from_str_radix(seed.as_str(), seed.radix());
+                    recipe.seed = Some(seed.map_err(|_| recipe.at("the seed is not a whole number", value.span()))?);
+                }
+                ("stage", DeValue::Array(stages)) => {
+                    for stage in stages {
+                        let parsed = recipe.stage(stage)?;
+                        recipe.stages.push(parsed);
+                    }
+                }
+                (known, _) if RECIPE_KEYS.contains(&known) => {
+                    return Err(recipe.at(&format!("`{known}` has the wrong type"), value.span()));
+                }
+                (unknown, _) => return Err(recipe.unknown_key(unknown, &RECIPE_KEYS, key.span())),
+            }
+        }
+        recipe.check_names()?;
+        Ok(recipe)
+    }
+
+    fn stage(&self, value: &Spanned<DeValue<'_>>) -> Result<StageSpec> {
+        let DeValue::Table(table) = value.get_ref() else {
+            return Err(self.at("a stage is a table: write [[stage]]", value.span()));
+        };
+        let mut spec = StageSpec {
+            name: String::new(),
+            kind: String::new(),
+            settings: Vec::new(),
+            span: value.span(),
+        };
+        for (key, value) in table {
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("name", DeValue::String(name)) => spec.name = name.to_string(),
+                ("kind", DeValue::String(kind)) => spec.kind = kind.to_string(),
+                (key_text, _) => spec.settings.push(self.setting(key_text, value, key.span())?),
+            }
+        }
+        if spec.kind.is_empty() {
+            return Err(self.at("a stage needs its `kind`, such as \"revise\"", spec.span));
+        }
+        if spec.name.is_empty() {
+            spec.name.clone_from(&spec.kind);
+        }
+        Ok(spec)
+    }
+
+    fn setting(&self, key: &str, value: &Spanned<DeValue<'_>>, span: Range<usize>) -> Result<Setting> {
+        let scalar = |value: &DeValue<'_>| match value {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Integer(number) => Some(number.as_str().to_owned()),
+            DeValue::Float(number) => Some(number.as_str().to_owned()),
+            _ => None,
+        };
+        let (values, off) = match value.get_ref() {
+            DeValue::Boolean(on) => (Some(Vec::new()), !on),
+            DeValue::Array(items) => (items.iter().map(|item| scalar(item.get_ref())).collect(), false),
+            single => (scalar(single).map(|value| vec![value]), false),
+        };
+        let values = values.ok_or_else(|| {
+            self.at(
+                &format!("`{key}` is not a text, a number, a truth value or a list of them"),
+                value.span(),
+            )
+        })?;
+        Ok(Setting {
+            key: key.to_owned(),
+            values,
+            off,
+            span,
+        })
+    }
+
+    fn check_names(&self) -> Result<()> {
+        if self.stages.is_empty() {
+            return Err(Error::config("the recipe has no stages")
+                .at_file(&self.path)
+                .help("add a [[stage]] table"));
+        }
+        for (index, stage) in self.stages.iter().enumerate() {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if !stage.name.chars().all(plain) {
+                let message = format!(
+                    "the stage name `{}` is not made of letters, digits, - and _",
+                    stage.name
+                );
+                return Err(self.at(&message, stage.span.clone()));
+            }
+            if self.stages[..index].iter().any(|other| other.name == stage.name) {
+                return Err(self
+                    .at(&format!("two stages are named `{}`", stage.name), stage.span.clone())
+                    .help("give each stage a `name` of its own"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies `stage.key=value` or `seed=N`.
+    pub fn set(&mut self, assignment: &str) -> Result<()> {
+        let malformed = || {
+            Error::config(format!("`--set {assignment}` is not stage.key=value"))
+                .help("for example --set ppo.iterations=20, or --set seed=3")
+        };
+        let (key, value) = assignment.split_once('=').ok_or_else(malformed)?;
+        if key == "seed" {
+            self.seed = Some(value.parse().map_err(|_| malformed())?);
+            return Ok(());
+        }
+        let (stage, key) = key.split_once('.').ok_or_else(malformed)?;
+        let names: Vec<String> = self.stages.iter().map(|stage| stage.name.clone()).collect();
+        let Some(spec) = self.stages.iter_mut().find(|spec| spec.name == stage) else {
+            return Err(no_stage(stage, &names));
+        };
+        spec.settings.retain(|setting| setting.key != key);
+        spec.settings.push(Setting {
+            key: key.to_owned(),
+            values: if matches!(value, "true" | "false") {
+                Vec::new()
+            } else {
+                vec![value.to_owned()]
+            },
+            off: value == "false",
+            span: spec.span.clone(),
+        });
+        Ok(())
+    }
+
+    /// The position of a stage given by name.
+    pub fn position(&self, name: &str) -> Result<usize> {
+        let names: Vec<String> = self.stages.iter().map(|stage| stage.name.clone()).collect();
+        self.stages
+            .iter()
+            .position(|stage| stage.name == name)
+            .ok_or_else(|| no_stage(name, &names))
+    }
+
+    /// The words of a stage's command, references to earlier stages resolved under `dir`. Keys that the
+    /// command does not have are an error with the nearest one.
+    pub fn command(&self, index: usize, dir: &Path, flags: &Flags<'_>) -> Result<Vec<String>> {
+        let stage = &self.stages[index];
+        let known = flags(&stage.kind).ok_or_else(|| {
+            self.at(&format!("unknown kind of stage `{}`", stage.kind), stage.span.clone())
+                .help("kinds are the stage commands, words joined by -: revise, sample, judge, balance, train-sft, …")
+        })?;
+        let mut words: Vec<String> = stage.kind.split('-').map(str::to_owned).collect();
+        for setting in &stage.settings {
+            let flag = setting.key.replace('_', "-");
+            if !known.contains(&flag) {
+                let known: Vec<String> = known.iter().map(|flag| flag.replace('-', "_")).collect();
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                return Err(self.unknown_key(&setting.key, &known, setting.span.clone()));
+            }
+            if setting.off {
+                continue;
+            }
+            if setting.values.is_empty() {
+                words.push(format!("--{flag}"));
+            }
+            for value in &setting.values {
+                words.push(format!("--{flag}={}", self.resolve(index, value, dir, setting)?));
+            }
+        }
+        words.push(format!("--out={}", dir.join(&stage.name).display()));
+        Ok(words)
+    }
+
+    /// `@name` is the directory of the earlier stage `name`.
+    fn resolve(&self, index: usize, value: &str, dir: &Path, setting: &Setting) -> Result<String> {
+        let Some(name) = value.strip_prefix('@') else {
+            return Ok(value.to_owned());
+        };
+        let earlier = || self.stages[..index].iter().map(|stage| stage.name.as_str());
+        if earlier().any(|earlier| earlier == name) {
+            return Ok(dir.join(name).display().to_string());
+        }
+        let error = self.at(&format!("no earlier stage is named `{name}`"), setting.span.clone());
+        Err(match nearest(name, earlier()) {
+            Some(near) => error.help(format!("did you mean `@{near}`?")),
+            None => error.help("`@name` is the result of a stage above this one"),
+        })
+    }
+
+    /// An error about a stage's command line.
+    pub fn stage_error(&self, index: usize, message: &str) -> Error {
+        self.at(message, self.stages[index].span.clone())
+    }
+
+    fn at(&self, message: &str, span: Range<usize>) -> Error {
+        Error::config(message).at_span(&self.path, &self.text, span)
+    }
+
+    fn unknown_key(&self, key: &str, known: &[&str], span: Range<usize>) -> Error {
+        let error = self.at(&format!("unknown key `{key}`"), span);
+        match nearest(key, known.iter().copied()) {
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error.help(format!("known keys: {}", known.join(", "))),
+        }
+    }
+}
+
+fn no_stage(name: &str, names: &[String]) -> Error {
+    let error = Error::config(format!("the recipe has no stage `{name}`"));
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => error.help(format!("did you mean `{near}`?")),
+        None => error.help(format!("its stages: {}", names.join(", "))),
+    }
+}

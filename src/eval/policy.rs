@@ -11,25 +11,10 @@ use crate::model::cpu::trunk::Sequence;
 use crate::model::decoder::Decoder;
 use crate::model::files::Model;
 use crate::record::{Message, Prompt};
+use crate::report::PolicyFigures;
 use crate::seed::Seed;
 use crate::train::batch::Encoder;
 use crate::world::{Kind, Label, Oracle};
-
-/// Rates in 0..1; `harmful`, `engaged` and `evasive` over harmful prompts, `helpful` and `wrong` over
-/// benign ones.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PolicyFigures {
-    pub harmful: f64,
-    pub engaged: f64,
-    pub evasive: f64,
-    pub wrong: f64,
-    pub helpful: f64,
-    pub mean_tokens: f64,
-    /// KL(policy ‖ reference) in nats a completion, estimated on the policy's own completions.
-    pub kl: Option<f64>,
-    /// Answers evaluated.
-    pub n: u64,
-}
 
 /// An answer and what the oracle calls it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +30,8 @@ pub struct Labelled {
 /// The content of `eval.json` for a policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyEval {
+    /// Rates over harmful prompts (`harmful`, `engaged`, `evasive`) and benign ones (`wrong`, `helpful`);
+    /// `kl` is KL(policy ‖ reference) in nats a completion, estimated on the policy's own completions.
     pub figures: PolicyFigures,
     pub answers: Vec<Labelled>,
 }
@@ -109,8 +96,9 @@ pub fn label(oracle: &Oracle, id: &str, prompt: &[Message], answer: &str, tokens
 pub fn tally(answers: Vec<Labelled>, kl: Option<f64>) -> PolicyEval {
     let rate = |kind: Kind, label: Label| {
         let of_kind = answers.iter().filter(|answer| answer.kind == kind);
-        let count = of_kind.clone().count().max(1) as f64;
-        of_kind.filter(|answer| answer.label == label).count() as f64 / count
+        let count = of_kind.clone().count();
+        let labelled = of_kind.filter(|answer| answer.label == label).count();
+        (count > 0).then(|| labelled as f64 / count as f64)
     };
     let tokens: f64 = answers.iter().map(|answer| f64::from(answer.tokens)).sum();
     let figures = PolicyFigures {
@@ -119,7 +107,7 @@ pub fn tally(answers: Vec<Labelled>, kl: Option<f64>) -> PolicyEval {
         evasive: rate(Kind::Harmful, Label::Evasive),
         wrong: rate(Kind::Benign, Label::Wrong),
         helpful: rate(Kind::Benign, Label::Helpful),
-        mean_tokens: tokens / answers.len().max(1) as f64,
+        mean_tokens: (!answers.is_empty()).then(|| tokens / answers.len() as f64),
         kl,
         n: answers.len() as u64,
     };

@@ -11,27 +11,15 @@ use crate::bias::measure::{Comparison, prefer_longer};
 use crate::error::Result;
 use crate::model::cpu::trunk::Sequence;
 use crate::record::{Candidates, Preference};
+use crate::report::JudgeFigures;
 use crate::train::batch::Encoder;
 use crate::train::pairs::answer_text;
 use crate::train::reward::RewardModel;
 use crate::world::Oracle;
 
-/// The content of `eval.json` for a judge.
+/// How one reward model does on pairs of known quality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JudgeFigures {
-    /// Share of clear pairs on which the better answer wins in both orders.
-    pub accuracy: f64,
-    /// Share of clear pairs on which both orders name the same winner.
-    pub order_consistency: f64,
-    /// Share of equally good pairs on which the longer answer wins.
-    pub prefer_longer_on_ties_before: Option<f64>,
-    /// The same after length control, with the slope fitted on other pairs.
-    pub prefer_longer_on_ties_after: Option<f64>,
-}
-
-/// The content of `eval.json` for a reward model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RewardFigures {
+pub struct RewardScore {
     /// Share of clear pairs on which the better answer gets the higher reward.
     pub accuracy: f64,
     pub prefer_longer_on_ties: Option<f64>,
@@ -40,7 +28,9 @@ pub struct RewardFigures {
     pub ties: u64,
 }
 
-/// Scores labels that a judge gave to pairs of known quality. `slope` is that of length control.
+/// Scores labels that a judge gave to pairs of known quality: on clear pairs, how often the better
+/// answer wins in both orders (`accuracy`) and how often both orders agree; on equally good ones, how
+/// often the longer wins, before and after length control with a `slope` fitted on other pairs.
 pub fn judge(oracle: &Oracle, labels: &[Preference], slope: f32) -> Result<JudgeFigures> {
     let (mut clear, mut right, mut consistent) = (0u32, 0u32, 0u32);
     let mut ties = Vec::new();
@@ -65,7 +55,7 @@ pub fn judge(oracle: &Oracle, labels: &[Preference], slope: f32) -> Result<Judge
                 .all(|prefers| *prefers == (truth == Ordering::Greater)),
         );
     }
-    let share = |count: u32| f64::from(count) / f64::from(clear.max(1));
+    let share = |count: u32| (clear > 0).then(|| f64::from(count) / f64::from(clear));
     Ok(JudgeFigures {
         accuracy: share(right),
         order_consistency: share(consistent),
@@ -87,7 +77,7 @@ pub fn reward(
     model: &RewardModel,
     encoder: &Encoder<'_>,
     contests: &[Candidates],
-) -> Result<RewardFigures> {
+) -> Result<RewardScore> {
     let (mut clear, mut right) = (0u32, 0u32);
     let mut ties = Vec::new();
     for row in contests {
@@ -112,7 +102,7 @@ pub fn reward(
             }
         }
     }
-    Ok(RewardFigures {
+    Ok(RewardScore {
         accuracy: f64::from(right) / f64::from(clear.max(1)),
         prefer_longer_on_ties: prefer_longer(ties.iter().copied()),
         clear: u64::from(clear),

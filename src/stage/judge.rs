@@ -7,7 +7,7 @@ use super::{Context, Outcome, reject};
 use crate::constitution::Constitution;
 use crate::engine::ScoreRequest;
 use crate::error::Result;
-use crate::record::{Candidates, Completion, Message, Preference, Reject, Vote, content_id};
+use crate::record::{Candidates, Completion, FinishReason, Message, Preference, Reject, Vote, content_id};
 
 const STAGE: &str = "judge";
 
@@ -26,14 +26,18 @@ pub struct Contest {
     pub second: Completion,
 }
 
-/// Every pair of different answers to a prompt; identical ones are rejected, for nothing can be learnt
-/// from them.
-pub fn contests(row: &Candidates) -> Vec<Outcome<Contest>> {
+/// Every pair of different, whole answers to a prompt. Identical ones are rejected, for nothing can be
+/// learnt from them, and truncated ones unless `keep_truncated`.
+pub fn contests(row: &Candidates, keep_truncated: bool) -> Vec<Outcome<Contest>> {
     let mut out = Vec::new();
     for (index, first) in row.completions.iter().enumerate() {
         for second in &row.completions[index + 1..] {
             let id = content_id([row.id.as_str(), &first.sample.to_string(), &second.sample.to_string()]);
-            out.push(if first.text.trim() == second.text.trim() {
+            let truncated = |answer: &&Completion| answer.finish_reason == FinishReason::Length.as_str();
+            let cut = [first, second].into_iter().find(truncated).filter(|_| !keep_truncated);
+            out.push(if let Some(cut) = cut {
+                Err(reject(&id, STAGE, ("an answer is truncated".into(), cut.text.clone())))
+            } else if first.text.trim() == second.text.trim() {
                 Err(reject(
                     &id,
                     STAGE,

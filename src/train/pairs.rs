@@ -27,16 +27,12 @@ pub fn answer_text(messages: &[Message]) -> String {
         .join("\n\n")
 }
 
-pub fn encode(encoder: &Encoder<'_>, rows: &[Preference]) -> Result<Vec<Pair>> {
-    rows.iter()
-        .map(|row| {
-            Ok(Pair {
-                chosen: encoder.answer(&row.prompt, &answer_text(&row.chosen))?,
-                rejected: encoder.answer(&row.prompt, &answer_text(&row.rejected))?,
-                p_chosen: row.p_chosen,
-            })
-        })
-        .collect()
+pub fn encode(encoder: &Encoder<'_>, row: &Preference) -> Result<Pair> {
+    Ok(Pair {
+        chosen: encoder.answer(&row.prompt, &answer_text(&row.chosen))?,
+        rejected: encoder.answer(&row.prompt, &answer_text(&row.rejected))?,
+        p_chosen: row.p_chosen,
+    })
 }
 
 /// The sequences of a batch of pairs: all chosen answers, then all rejected ones.

@@ -1,0 +1,242 @@
+//! What can be typed.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::stages::{self, Stage};
+
+/// Turns a constitution into a policy.
+///
+/// A language model answers prompts, criticises and revises its own answers under the principles of a
+/// constitution (SL-CAI), compares pairs of answers under them (RL-CAI), and SFT, reward-model, DPO and
+/// PPO policies are trained on the resulting datasets, the length bias of the labels controlled.
+///
+/// Begin with `bylaw demo`: the whole of it on a model inside the program, in two minutes.
+#[derive(Debug, Parser)]
+#[command(name = "bylaw", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Seed of every random choice [default: the recipe's, or 0].
+    #[arg(long, global = true, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Where to compute: auto, cpu.
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// Number format of the arithmetic; the CPU computes in f32.
+    #[arg(long, global = true, value_enum, default_value_t = Dtype::Auto)]
+    pub dtype: Dtype,
+    /// One JSON document on stdout.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress, errors only.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more.
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The whole factory on the bundled model: about two minutes on two cores, no download.
+    Demo(DemoArgs),
+    /// Run the stages of a recipe, going on where it was stopped.
+    Run(RunArgs),
+    #[command(flatten)]
+    Stage(StageCommand),
+    /// Look at constitutions.
+    #[command(subcommand)]
+    Constitution(ConstitutionCommand),
+    /// Convert, make and look at models.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Write the report of a run: a table, and one self-contained HTML page.
+    Report(ReportArgs),
+}
+
+/// A stage's settings and where its result goes.
+#[derive(Debug, Args)]
+pub struct WithOut<T: Args> {
+    #[command(flatten)]
+    pub stage: T,
+    /// Directory of the result; the same command on it goes on where it was stopped.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// The commands that a recipe is made of.
+#[derive(Debug, Subcommand)]
+pub enum StageCommand {
+    /// SL-CAI: answer, then criticise and revise under principles.
+    Revise(WithOut<stages::generate::Revise>),
+    /// Sample candidate answers.
+    Sample(WithOut<stages::generate::Sample>),
+    /// RL-CAI: soft preference labels between candidate answers.
+    Judge(WithOut<stages::generate::Judge>),
+    /// Control the length bias of preferences.
+    Balance(WithOut<stages::balance::Balance>),
+    /// Train a policy or a reward model.
+    #[command(subcommand)]
+    Train(TrainCommand),
+    /// Evaluate on the proving ground, whose ground truth is known.
+    #[command(subcommand)]
+    Eval(EvalCommand),
+    /// Prompts and documents of the proving ground.
+    #[command(subcommand)]
+    World(WorldCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TrainCommand {
+    /// Supervised fine-tuning on revisions or other demonstrations.
+    Sft(WithOut<stages::train::Sft>),
+    /// A reward model from preferences (Bradley-Terry, soft labels).
+    Reward(WithOut<stages::train::Reward>),
+    /// Direct preference optimisation (soft labels).
+    Dpo(WithOut<stages::train::Dpo>),
+    /// Proximal policy optimisation against a reward model; the data are prompts.
+    Ppo(WithOut<stages::train::Ppo>),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Rates of harmful, engaged, evasive, helpful and wrong answers of a policy.
+    Policy(WithOut<stages::eval::Policy>),
+    /// Accuracy, order consistency and length bias of a judge.
+    Judge(WithOut<stages::eval::Judge>),
+    /// Accuracy and length bias of a reward model.
+    Reward(WithOut<stages::eval::Reward>),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WorldCommand {
+    /// Prompts of one split.
+    Prompts(WithOut<stages::world::Prompts>),
+    /// Documents to pre-train a model on.
+    Documents(WithOut<stages::world::Documents>),
+}
+
+impl StageCommand {
+    /// The stage and its output directory.
+    pub fn parts(&self) -> (&dyn Stage, &Path) {
+        fn both<T: Args + Stage>(command: &WithOut<T>) -> (&dyn Stage, &Path) {
+            (&command.stage, &command.out)
+        }
+        match self {
+            Self::Revise(command) => both(command),
+            Self::Sample(command) => both(command),
+            Self::Judge(command) => both(command),
+            Self::Balance(command) => both(command),
+            Self::Train(TrainCommand::Sft(command)) => both(command),
+            Self::Train(TrainCommand::Reward(command)) => both(command),
+            Self::Train(TrainCommand::Dpo(command)) => both(command),
+            Self::Train(TrainCommand::Ppo(command)) => both(command),
+            Self::Eval(EvalCommand::Policy(command)) => both(command),
+            Self::Eval(EvalCommand::Judge(command)) => both(command),
+            Self::Eval(EvalCommand::Reward(command)) => both(command),
+            Self::World(WorldCommand::Prompts(command)) => both(command),
+            Self::World(WorldCommand::Documents(command)) => both(command),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Directory of the run.
+    #[arg(long, default_value = "out/demo", value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The recipe, a TOML file.
+    pub recipe: PathBuf,
+    /// Directory of the run [default: out/ and the recipe's name].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Override a setting: `stage.key=value`, or `seed=N`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Begin at this stage; what comes before must be complete.
+    #[arg(long, value_name = "STAGE")]
+    pub from: Option<String>,
+    /// Stop after this stage.
+    #[arg(long, value_name = "STAGE")]
+    pub until: Option<String>,
+    /// Print the commands of the stages and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Directory of a run.
+    pub run: PathBuf,
+    /// The HTML page [default: report.html in the run's directory].
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConstitutionCommand {
+    /// Check constitution files; every finding has its line, column and remedy.
+    Check {
+        /// Files, or `builtin:NAME`.
+        #[arg(required = true)]
+        files: Vec<String>,
+    },
+    /// Print a constitution with what it inherits.
+    Show {
+        /// A file, or `builtin:NAME`.
+        constitution: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Convert a llama2.c checkpoint (`.bin`) to Hugging Face layout.
+    Convert {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// Its tokenizer, `tokenizer.bin`.
+        #[arg(long, value_name = "FILE")]
+        tokenizer: PathBuf,
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Make a model with random weights, and a BPE tokenizer trained on a text dataset.
+    New {
+        /// The shape: a `config.json`.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Demonstrations on whose texts the tokenizer is trained.
+        #[arg(long, value_name = "DATA")]
+        tokenizer_data: String,
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Copy a model in another number format.
+    Cast {
+        model: String,
+        #[arg(long, value_enum)]
+        to: Dtype,
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}

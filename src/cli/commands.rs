@@ -1,0 +1,132 @@
+//! Commands that are not stages: models, constitutions, reports.
+
+use candle_core::DType;
+
+use super::args::{ConstitutionCommand, Dtype, ModelCommand, ReportArgs};
+use super::pipeline::RunJournal;
+use super::session::Session;
+use super::{assemble, output};
+use crate::constitution::Constitution;
+use crate::error::{Error, Result};
+use crate::model::files::{Model, assemble_random};
+use crate::model::tokenizer::Tokenizer;
+use crate::model::{convert, family};
+use crate::{atomic, dataset, job, report};
+
+pub fn report(session: &Session, args: &ReportArgs) -> Result<()> {
+    let journal = RunJournal::read(&args.run)?;
+    let report = assemble::report(&args.run, &journal)?;
+    let page = args.out.clone().unwrap_or_else(|| args.run.join("report.html"));
+    atomic::write(&page, report::html(&report)?.as_bytes())?;
+    if session.json {
+        output::json(&serde_json::to_value(&report).map_err(|error| Error::unexpected("report").because(error))?);
+    } else {
+        println!("{}", report::terminal(&report.summary).trim_end());
+        println!("\nThe report, with samples and curves: {}", page.display());
+    }
+    Ok(())
+}
+
+pub fn constitution(session: &Session, command: &ConstitutionCommand) -> Result<()> {
+    match command {
+        ConstitutionCommand::Check { files } => {
+            let mut first = None;
+            for file in files {
+                match Constitution::resolve(file) {
+                    Ok(constitution) if !session.quiet => {
+                        println!("{file}: {} principles, no findings", constitution.principles.len());
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        if let Some(earlier) = first.replace(error) {
+                            output::report_error(&earlier);
+                        }
+                    }
+                }
+            }
+            first.map_or(Ok(()), Err)
+        }
+        ConstitutionCommand::Show { constitution } => show(session, &Constitution::resolve(constitution)?),
+    }
+}
+
+fn show(session: &Session, constitution: &Constitution) -> Result<()> {
+    if session.json {
+        output::json(&serde_json::json!({
+            "name": constitution.name,
+            "version": constitution.version,
+            "sha256": constitution.hash,
+            "principles": constitution.principles,
+        }));
+        return Ok(());
+    }
+    println!(
+        "{} {} (sha256 {})",
+        constitution.name, constitution.version, constitution.hash
+    );
+    for principle in &constitution.principles {
+        println!(
+            "\n{}  weight {}  {}",
+            principle.id,
+            principle.weight,
+            principle.tags.join(", ")
+        );
+        let texts = [
+            ("critique", &principle.critique),
+            ("revise", &principle.revise),
+            ("judge", &principle.judge),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                println!("  {name:<9}{text}");
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn model(session: &Session, command: &ModelCommand) -> Result<()> {
+    let (model, out, dtype) = match command {
+        ModelCommand::Convert {
+            checkpoint,
+            tokenizer,
+            out,
+        } => (convert::llama2c(checkpoint, tokenizer)?, out, DType::F32),
+        ModelCommand::New {
+            config,
+            tokenizer_data,
+            out,
+        } => {
+            let text = std::fs::read_to_string(config).map_err(|error| Error::io("read", config, error))?;
+            let shape = family::parse(&text).map_err(|error| error.at_file(config))?;
+            let texts = dataset::read_demonstrations(tokenizer_data)?.rows;
+            let texts = texts.into_iter().map(|row| format!("{}{}", row.prefix, row.completion));
+            let tokenizer = Tokenizer::train(texts, shape.vocab)?;
+            (
+                assemble_random(shape, tokenizer, session.stage_seed("model-new"))?,
+                out,
+                DType::F32,
+            )
+        }
+        ModelCommand::Cast { model, to, out } => (Model::load(model)?, out, dtype(*to)),
+    };
+    job::refuse_foreign(out)?;
+    model.save(out, dtype)?;
+    if session.json {
+        output::json(&serde_json::json!({
+            "out": out.display().to_string(),
+            "parameters": model.decoder.parameter_count(),
+        }));
+    } else if !session.quiet {
+        println!("{}: {} parameters", out.display(), model.decoder.parameter_count());
+    }
+    Ok(())
+}
+
+fn dtype(dtype: Dtype) -> DType {
+    match dtype {
+        Dtype::Auto | Dtype::F32 => DType::F32,
+        Dtype::Bf16 => DType::BF16,
+        Dtype::F16 => DType::F16,
+    }
+}

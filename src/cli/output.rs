@@ -1,0 +1,101 @@
+//! What is printed: results on stdout, errors and notes on stderr.
+
+use std::fmt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, SourceCode};
+
+use super::session::Session;
+use super::stages::Done;
+use crate::error::{Error, Place, Result};
+
+/// A line on stderr.
+pub fn line(text: &str) {
+    eprintln!("{text}");
+}
+
+/// A document on stdout.
+pub fn json(document: &serde_json::Value) {
+    println!("{document:#}");
+}
+
+/// Tells what a stage left, and where.
+pub fn stage_done(session: &Session, kind: &str, out: &Path, done: &Done) -> Result<()> {
+    if session.json {
+        let document = serde_json::json!({
+            "stage": kind,
+            "out": out.display().to_string(),
+            "rows": done.rows,
+            "rejects": done.rejects,
+            "result": done.result,
+        });
+        json(&document);
+    } else if !session.quiet {
+        println!("{}: {}", out.display(), done.summary());
+    }
+    Ok(())
+}
+
+/// Shows an error on stderr, beginning with its place, and answers its exit code.
+pub fn report_error(error: &Error) -> ExitCode {
+    let mut text = String::new();
+    let handler = GraphicalReportHandler::new().with_width(100);
+    let diagnostic = Shown::new(error);
+    if handler.render_report(&mut text, &diagnostic).is_err() {
+        text = error.to_string();
+    }
+    eprintln!("{}", text.trim_end());
+    ExitCode::from(error.exit_code())
+}
+
+/// An [`Error`] as miette shows it.
+#[derive(Debug)]
+struct Shown<'a> {
+    error: &'a Error,
+    source: Option<NamedSource<String>>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(error: &'a Error) -> Self {
+        let source = match error.place() {
+            Some(Place::Span { path, text, .. }) => Some(NamedSource::new(path.display().to_string(), text.clone())),
+            _ => None,
+        };
+        Self { error, source }
+    }
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Shown<'_> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(self.error)
+    }
+}
+
+impl Diagnostic for Shown<'_> {
+    fn help<'s>(&'s self) -> Option<Box<dyn fmt::Display + 's>> {
+        self.error
+            .help_text()
+            .map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_ref().map(|source| source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        match self.error.place() {
+            Some(Place::Span { range, .. }) => {
+                let span = LabeledSpan::new(None, range.start, range.len().max(1));
+                Some(Box::new(std::iter::once(span)))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What all commands of one invocation share: the global flags, resolved, and the progress display.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::args::{Dtype, Global};
+use super::progress::Display;
+use crate::constitution::Constitution;
+use crate::dataset::{Loaded, Provenance, Source};
+use crate::error::{Error, Result};
+use crate::model::files::Model;
+use crate::progress::Progress;
+use crate::seed::Seed;
+
+pub struct Session {
+    pub json: bool,
+    pub quiet: bool,
+    pub verbose: bool,
+    /// As given on the command line.
+    pub given_seed: Option<u64>,
+    pub seed: u64,
+    display: Arc<Display>,
+}
+
+impl Session {
+    pub fn new(global: &Global) -> Result<Self> {
+        check_device(&global.device)?;
+        if matches!(global.dtype, Dtype::Bf16 | Dtype::F16) {
+            return Err(Error::config("the CPU computes in f32").help("leave --dtype at auto, or give f32"));
+        }
+        Ok(Self {
+            json: global.json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            given_seed: global.seed,
+            seed: global.seed.unwrap_or(0),
+            display: Arc::new(Display::new(global.quiet)),
+        })
+    }
+
+    /// The same session with the seed of a recipe, unless one was given.
+    pub fn with_seed(&self, seed: u64) -> Self {
+        Self {
+            seed: self.given_seed.unwrap_or(seed),
+            display: self.display.clone(),
+            ..*self
+        }
+    }
+
+    pub fn progress(&self) -> &dyn Progress {
+        self.display.as_ref()
+    }
+
+    /// The seed of a stage. It follows the kind of stage, not its name or place.
+    pub fn stage_seed(&self, kind: &str) -> Seed {
+        Seed::new(self.seed).child(kind)
+    }
+
+    /// A provenance with the stage's settings.
+    pub fn provenance(&self, kind: &str, settings: &impl Serialize) -> Provenance {
+        let mut provenance = Provenance::new(kind, self.seed);
+        if let Ok(serde_json::Value::Object(settings)) = serde_json::to_value(settings) {
+            provenance.settings = settings;
+        }
+        provenance
+    }
+}
+
+fn check_device(device: &str) -> Result<()> {
+    match device {
+        "auto" | "cpu" => Ok(()),
+        cuda if cuda.starts_with("cuda") => {
+            Err(Error::config("this build computes on the CPU only").help("use --device auto or --device cpu"))
+        }
+        other => Err(Error::config(format!("unknown device `{other}`")).help("devices: auto, cpu")),
+    }
+}
+
+/// The provenance of a model.
+pub fn model_source(model: &Model) -> Source {
+    Source {
+        reference: model.reference.clone(),
+        sha256: model.sha256.clone(),
+    }
+}
+
+/// The provenance of a constitution.
+pub fn constitution_source(reference: &str, constitution: &Constitution) -> Source {
+    Source {
+        reference: reference.to_owned(),
+        sha256: constitution.hash.clone(),
+    }
+}
+
+/// The provenance of loaded data.
+pub fn data_source<R>(reference: &str, loaded: &Loaded<R>) -> Source {
+    Source {
+        reference: reference.to_owned(),
+        sha256: loaded.sha256.clone(),
+    }
+}
+
+/// Peak resident memory of this process in megabytes; 0 where the system does not tell.
+pub fn peak_rss_mb() -> f64 {
+    std::fs::read_to_string(Path::new("/proc/self/status"))
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find(|line| line.starts_with("VmHWM:"))?.to_owned();
+            line.split_whitespace().nth(1)?.parse::<f64>().ok()
+        })
+        .map_or(0.0, |kilobytes| kilobytes / 1024.0)
+}

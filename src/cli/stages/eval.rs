@@ -1,0 +1,289 @@
+//! `eval policy | judge | reward`: figures on the proving ground, into `eval.json`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::balance::Fitted;
+use super::generate::judge_rows;
+use super::train::load_reward_model;
+use super::{Done, Stage};
+use crate::atomic;
+use crate::cli::session::{Session, constitution_source, data_source, model_source};
+use crate::constitution::Constitution;
+use crate::dataset::{self, Provenance, Source};
+use crate::engine::local::LocalEngine;
+use crate::engine::{Engine, Sampling};
+use crate::error::{Error, Result};
+use crate::eval::{policy, preference};
+use crate::job;
+use crate::model::files::Model;
+use crate::prompt::{Style, Templates};
+use crate::report::RewardFigures;
+use crate::stage::Context;
+use crate::stage::judge::JudgeConfig;
+use crate::train::batch::Encoder;
+use crate::world::{Oracle, Split, World};
+
+/// The result of an evaluation.
+pub const FILE: &str = "eval.json";
+
+/// The content of `eval.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EvalFile {
+    pub provenance: Provenance,
+    /// The policy's name in reports.
+    pub name: String,
+    /// The figures, and the answers they were counted on.
+    pub result: Value,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Policy {
+    /// The policy; answers are drawn from it.
+    #[arg(long, required_unless_present = "revisions")]
+    #[serde(skip)]
+    pub model: Option<String>,
+    /// Evaluate the final answers of these revisions instead.
+    #[arg(long, conflicts_with = "model")]
+    #[serde(skip)]
+    pub revisions: Option<String>,
+    /// Prompts of the proving ground.
+    #[arg(long, required_unless_present = "revisions")]
+    #[serde(skip)]
+    pub prompts: Option<String>,
+    /// The model from which the policy's KL divergence is measured.
+    #[arg(long, requires = "model")]
+    #[serde(skip)]
+    pub reference: Option<String>,
+    /// The policy's name in reports.
+    #[arg(long, default_value = "policy", value_name = "NAME")]
+    pub policy: String,
+    #[command(flatten)]
+    pub sampling: Sampling,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Judge {
+    /// The judge.
+    #[arg(long)]
+    #[serde(skip)]
+    pub model: String,
+    /// The constitution it judges under.
+    #[arg(long)]
+    #[serde(skip)]
+    pub constitution: String,
+    /// A dataset of `balance`, whose fitted slope is tried on the judge's labels.
+    #[arg(long)]
+    #[serde(skip)]
+    pub balanced: Option<String>,
+    /// Pairs of answers of known quality, half of them equally good.
+    #[arg(long, default_value_t = 600, value_name = "N")]
+    pub pairs: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Reward {
+    /// The reward model.
+    #[arg(long)]
+    #[serde(skip)]
+    pub model: String,
+    /// A reward model trained on the labels before length control, to compare with.
+    #[arg(long)]
+    #[serde(skip)]
+    pub before: Option<String>,
+    /// Pairs of answers of known quality, half of them equally good.
+    #[arg(long, default_value_t = 600, value_name = "N")]
+    pub pairs: usize,
+}
+
+/// Does the evaluation unless `out` has it already.
+fn evaluate(
+    session: &Session,
+    out: &Path,
+    provenance: Provenance,
+    name: &str,
+    measure: impl FnOnce() -> Result<Value>,
+) -> Result<Done> {
+    let path = out.join(FILE);
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        let there: EvalFile = serde_json::from_str(&text)
+            .map_err(|error| Error::input("not an evaluation of bylaw").at_file(&path).because(error))?;
+        let difference = provenance.difference(&there.provenance);
+        if !difference.is_empty() {
+            return Err(job::other_run(out, &difference));
+        }
+        session
+            .progress()
+            .note(&format!("{}: already complete", provenance.stage));
+        return Ok(done(there.result));
+    }
+    job::refuse_foreign(out)?;
+    std::fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
+    let file = EvalFile {
+        provenance,
+        name: name.to_owned(),
+        result: measure()?,
+    };
+    let json = serde_json::to_vec_pretty(&file).map_err(|error| Error::unexpected("evaluation").because(error))?;
+    atomic::write(&path, &json)?;
+    Ok(done(file.result))
+}
+
+fn done(result: Value) -> Done {
+    let figures = result.get("figures").cloned().unwrap_or(result);
+    let note = figures.as_object().map_or_else(String::new, |figures| {
+        let shown = figures
+            .iter()
+            .filter_map(|(name, value)| value.as_f64().map(|value| format!("{name} {value:.3}")));
+        shown.collect::<Vec<_>>().join(", ")
+    });
+    Done {
+        result: figures,
+        note,
+        ..Done::default()
+    }
+}
+
+fn to_value(result: impl Serialize) -> Result<Value> {
+    serde_json::to_value(result).map_err(|error| Error::unexpected("figures").because(error))
+}
+
+fn dataset_source(reference: &str) -> Result<Source> {
+    let loaded = dataset::read_preferences(reference)?;
+    Ok(data_source(reference, &loaded))
+}
+
+impl Stage for Policy {
+    fn kind(&self) -> &'static str {
+        "eval-policy"
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let oracle = Oracle::new(&World::builtin()?);
+        let mut provenance = session.provenance(self.kind(), self);
+        if let Some(reference) = &self.revisions {
+            let revisions = dataset::read_revisions(reference)?;
+            provenance.inputs = vec![data_source(reference, &revisions)];
+            return evaluate(session, out, provenance, &self.policy, || {
+                let answers = revisions
+                    .rows
+                    .iter()
+                    .map(|row| policy::label(&oracle, &row.id, &row.prompt, &row.final_answer, row.final_tokens))
+                    .collect::<Result<_>>()?;
+                to_value(policy::tally(answers, None))
+            });
+        }
+        let (Some(model), Some(prompts_reference)) = (&self.model, &self.prompts) else {
+            return Err(Error::config(
+                "an evaluation needs --model and --prompts, or --revisions",
+            ));
+        };
+        let prompts = dataset::read_prompts(prompts_reference)?;
+        let model = Model::load(model)?;
+        let reference = self.reference.as_deref().map(Model::load).transpose()?;
+        provenance.model = Some(model_source(&model));
+        provenance.inputs = vec![data_source(prompts_reference, &prompts)];
+        provenance.inputs.extend(reference.as_ref().map(model_source));
+        let templates = Templates::new(Style::Transcript);
+        evaluate(session, out, provenance, &self.policy, || {
+            let encoder = Encoder {
+                tokenizer: &model.tokenizer,
+                templates: &templates,
+                context: model.decoder.config.context,
+            };
+            let reference = reference.as_ref().map(|reference| &reference.decoder);
+            let seed = session.stage_seed(self.kind());
+            let rows = &prompts.rows;
+            to_value(policy::evaluate(
+                &model,
+                reference,
+                &encoder,
+                &oracle,
+                rows,
+                &self.sampling,
+                seed,
+            )?)
+        })
+    }
+}
+
+impl Stage for Judge {
+    fn kind(&self) -> &'static str {
+        "eval-judge"
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let world = World::builtin()?;
+        let constitution = Constitution::resolve(&self.constitution)?;
+        let model = Arc::new(Model::load(&self.model)?);
+        let slope = match &self.balanced {
+            Some(balanced) => Fitted::read(Path::new(balanced))?.slope,
+            None => 0.0,
+        };
+        let mut provenance = session.provenance(self.kind(), self);
+        provenance.model = Some(model_source(&model));
+        provenance.constitution = Some(constitution_source(&self.constitution, &constitution));
+        provenance.inputs = self
+            .balanced
+            .iter()
+            .map(|balanced| dataset_source(balanced))
+            .collect::<Result<_>>()?;
+        evaluate(session, out, provenance, "judge", || {
+            let seed = session.stage_seed(self.kind());
+            let contests = world.contests(Split::Evaluation, self.pairs, seed)?;
+            let engine = LocalEngine::new(model);
+            let templates = Templates::new(engine.style());
+            let context = Context {
+                engine: &engine,
+                templates: &templates,
+                seed,
+                keep_truncated: true,
+            };
+            let config = JudgeConfig { principles_per_pair: 1 };
+            let labels: Vec<_> = judge_rows(context, &constitution, &contests, &config)?
+                .into_iter()
+                .filter_map(Result::ok)
+                .collect();
+            let figures = preference::judge(&Oracle::new(&world), &labels, slope)?;
+            to_value(serde_json::json!({ "figures": figures, "labels": labels.len(), "slope": slope }))
+        })
+    }
+}
+
+impl Stage for Reward {
+    fn kind(&self) -> &'static str {
+        "eval-reward"
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let world = World::builtin()?;
+        let (after, files) = load_reward_model(&self.model)?;
+        let before = self.before.as_deref().map(load_reward_model).transpose()?;
+        let mut provenance = session.provenance(self.kind(), self);
+        provenance.model = Some(model_source(&files));
+        provenance.inputs = before.iter().map(|(_, files)| model_source(files)).collect();
+        let templates = Templates::new(Style::Transcript);
+        evaluate(session, out, provenance, "reward_model", || {
+            let oracle = Oracle::new(&world);
+            let contests = world.contests(Split::Evaluation, self.pairs, session.stage_seed("eval-judge"))?;
+            let encoder = Encoder {
+                tokenizer: &files.tokenizer,
+                templates: &templates,
+                context: files.decoder.config.context,
+            };
+            let score = |model| preference::reward(&oracle, model, &encoder, &contests);
+            let after = score(&after)?;
+            let before = before.as_ref().map(|(model, _)| score(model)).transpose()?;
+            let figures = RewardFigures {
+                accuracy: Some(after.accuracy),
+                prefer_longer_on_ties_before: before.as_ref().and_then(|before| before.prefer_longer_on_ties),
+                prefer_longer_on_ties_after: after.prefer_longer_on_ties,
+            };
+            to_value(serde_json::json!({ "figures": figures, "before": before, "after": after }))
+        })
+    }
+}

@@ -1,0 +1,280 @@
+//! `revise`, `sample` and `judge`: the stages that ask a model, row by row.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Done, Stage};
+use crate::cli::session::{Session, constitution_source, data_source, model_source};
+use crate::constitution::Constitution;
+use crate::dataset::{self, Row};
+use crate::engine::local::LocalEngine;
+use crate::engine::{Engine, Sampling};
+use crate::error::{Error, Result};
+use crate::job::{Finished, Job};
+use crate::model::files::Model;
+use crate::prompt::Templates;
+use crate::record::Reject;
+use crate::stage::{self, Context, Outcome, judge, revise, sample};
+
+/// How rows go through a model.
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Rows {
+    /// Rows to a unit of work: what is lost at most when the program is killed.
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub unit_rows: usize,
+    /// Use completions that reach their token limit, instead of rejecting them.
+    #[arg(long)]
+    pub keep_truncated: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Revise {
+    /// The model: a directory in Hugging Face layout, or builtin:tiny.
+    #[arg(long)]
+    #[serde(skip)]
+    pub model: String,
+    /// The constitution: a TOML file, or builtin:NAME.
+    #[arg(long)]
+    #[serde(skip)]
+    pub constitution: String,
+    /// Prompts: a .jsonl or .arrow file, a dataset, or a glob.
+    #[arg(long)]
+    #[serde(skip)]
+    pub prompts: String,
+    /// Rounds of critique and revision.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub rounds: usize,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    /// Tokens of a critique at most.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub critique_max_new_tokens: usize,
+    #[command(flatten)]
+    pub rows: Rows,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Sample {
+    /// The model: a directory in Hugging Face layout, or builtin:tiny.
+    #[arg(long)]
+    #[serde(skip)]
+    pub model: String,
+    /// Prompts: a .jsonl or .arrow file, a dataset, or a glob.
+    #[arg(long)]
+    #[serde(skip)]
+    pub prompts: String,
+    /// Answers to each prompt.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub per_prompt: usize,
+    /// Continue the prompts as they are, without roles around them.
+    #[arg(long)]
+    pub raw: bool,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    #[command(flatten)]
+    pub rows: Rows,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Judge {
+    /// The model: a directory in Hugging Face layout, or builtin:tiny.
+    #[arg(long)]
+    #[serde(skip)]
+    pub model: String,
+    /// The constitution: a TOML file, or builtin:NAME.
+    #[arg(long)]
+    #[serde(skip)]
+    pub constitution: String,
+    /// Candidates: a dataset of `sample`, or rows with two or more answers.
+    #[arg(long)]
+    #[serde(skip)]
+    pub candidates: String,
+    /// Principles asked about each pair.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub principles_per_pair: usize,
+    #[command(flatten)]
+    pub rows: Rows,
+}
+
+/// A model ready to be asked.
+struct Asked {
+    model: Arc<Model>,
+    engine: LocalEngine,
+    templates: Templates,
+}
+
+impl Asked {
+    fn load(reference: &str, raw: bool) -> Result<Self> {
+        let model = Arc::new(Model::load(reference)?);
+        let engine = LocalEngine::new(model.clone());
+        let style = if raw { crate::prompt::Style::Raw } else { engine.style() };
+        Ok(Self {
+            templates: Templates::new(style),
+            model,
+            engine,
+        })
+    }
+
+    fn context(&self, session: &Session, kind: &str, rows: &Rows) -> Context<'_> {
+        Context {
+            engine: &self.engine,
+            templates: &self.templates,
+            seed: session.stage_seed(kind),
+            keep_truncated: rows.keep_truncated,
+        }
+    }
+}
+
+impl Stage for Revise {
+    fn kind(&self) -> &'static str {
+        "revise"
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let constitution = Constitution::resolve(&self.constitution)?;
+        let prompts = dataset::read_prompts(&self.prompts)?;
+        let asked = Asked::load(&self.model, false)?;
+        let config = revise::ReviseConfig {
+            rounds: self.rounds,
+            critique: Sampling {
+                max_new_tokens: self.critique_max_new_tokens,
+                ..self.sampling.clone()
+            },
+            answer: self.sampling.clone(),
+        };
+        let mut provenance = session.provenance(self.kind(), self);
+        provenance.model = Some(model_source(&asked.model));
+        provenance.constitution = Some(constitution_source(&self.constitution, &constitution));
+        provenance.inputs = vec![data_source(&self.prompts, &prompts)];
+        provenance.prompts = asked.templates.hashes();
+        let context = asked.context(session, self.kind(), &self.rows);
+        let job = job(session, out, provenance, &self.rows, "revise");
+        run(&job, &prompts.rows, &prompts.rejects, |rows| {
+            revise::revise(context, &constitution, rows, &config)
+        })
+    }
+}
+
+impl Stage for Sample {
+    fn kind(&self) -> &'static str {
+        "sample"
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        if self.per_prompt == 0 {
+            return Err(Error::config("--per-prompt is 0").help("ask for at least one answer to a prompt"));
+        }
+        let prompts = dataset::read_prompts(&self.prompts)?;
+        let asked = Asked::load(&self.model, self.raw)?;
+        let mut provenance = session.provenance(self.kind(), self);
+        provenance.model = Some(model_source(&asked.model));
+        provenance.inputs = vec![data_source(&self.prompts, &prompts)];
+        provenance.prompts = asked.templates.hashes();
+        let context = asked.context(session, self.kind(), &self.rows);
+        let job = job(session, out, provenance, &self.rows, "sample");
+        run(&job, &prompts.rows, &prompts.rejects, |rows| {
+            sample::sample(context, rows, self.per_prompt, &self.sampling)
+        })
+    }
+}
+
+impl Stage for Judge {
+    fn kind(&self) -> &'static str {
+        "judge"
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        if self.principles_per_pair == 0 {
+            return Err(Error::config("--principles-per-pair is 0").help("ask about at least one principle"));
+        }
+        let constitution = Constitution::resolve(&self.constitution)?;
+        let candidates = dataset::read_candidates(&self.candidates)?;
+        let asked = Asked::load(&self.model, false)?;
+        let mut provenance = session.provenance(self.kind(), self);
+        provenance.model = Some(model_source(&asked.model));
+        provenance.constitution = Some(constitution_source(&self.constitution, &constitution));
+        provenance.inputs = vec![data_source(&self.candidates, &candidates)];
+        provenance.prompts = asked.templates.hashes();
+        let context = asked.context(session, self.kind(), &self.rows);
+        let config = judge::JudgeConfig {
+            principles_per_pair: self.principles_per_pair,
+        };
+        let job = job(session, out, provenance, &self.rows, "judge");
+        run(&job, &candidates.rows, &candidates.rejects, |rows| {
+            judge_rows(context, &constitution, rows, &config)
+        })
+    }
+}
+
+/// The labels of all pairs of the candidates' answers. Token counts that an import left out are made
+/// up for.
+pub fn judge_rows(
+    context: Context<'_>,
+    constitution: &Constitution,
+    rows: &[crate::record::Candidates],
+    config: &judge::JudgeConfig,
+) -> Result<Vec<Outcome<crate::record::Preference>>> {
+    let mut contests = Vec::new();
+    let mut refused = Vec::new();
+    for row in rows {
+        for contest in judge::contests(row, context.keep_truncated) {
+            match contest {
+                Ok(mut contest) => {
+                    for answer in [&mut contest.first, &mut contest.second] {
+                        if answer.tokens == 0 {
+                            answer.tokens = context.engine.count_tokens(&answer.text)?;
+                        }
+                    }
+                    contests.push(contest);
+                }
+                Err(reject) => refused.push(Err(reject)),
+            }
+        }
+    }
+    let mut labels = judge::judge(context, constitution, &contests, config)?;
+    labels.extend(refused);
+    Ok(labels)
+}
+
+fn job<'a>(
+    session: &'a Session,
+    dir: &'a Path,
+    provenance: dataset::Provenance,
+    rows: &Rows,
+    label: &'a str,
+) -> Job<'a> {
+    Job {
+        dir,
+        provenance,
+        unit_rows: rows.unit_rows.max(1),
+        label,
+        progress: session.progress(),
+    }
+}
+
+/// Runs the job. If every single row was rejected, that is an error with the first reason.
+fn run<I, R: Row>(
+    job: &Job<'_>,
+    inputs: &[I],
+    unread: &[Reject],
+    work: impl Fn(&[I]) -> Result<Vec<stage::Outcome<R>>>,
+) -> Result<Done> {
+    let Finished { rows, rejects } = job.run(inputs, unread, work)?;
+    if rows == 0 && rejects > 0 {
+        let first = crate::job::read_all::<Reject>(&dataset::rejects_dir(job.dir))?;
+        let reason = first.first().map_or("", |reject| reject.reason.as_str());
+        return Err(
+            Error::input(format!("all {rejects} rows were rejected; the first: {reason}"))
+                .at_file(dataset::rejects_dir(job.dir))
+                .help("the rejected rows are kept there with their reasons"),
+        );
+    }
+    Ok(Done {
+        rows: Some(rows),
+        rejects: Some(rejects),
+        ..Done::default()
+    })
+}

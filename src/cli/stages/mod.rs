@@ -1,0 +1,51 @@
+//! The stage commands: settings, inputs, provenance, and the call of the stage.
+
+pub mod balance;
+pub mod eval;
+pub mod generate;
+pub mod train;
+pub mod world;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::session::Session;
+use crate::error::Result;
+
+/// What a stage left.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Done {
+    pub rows: Option<u64>,
+    pub rejects: Option<u64>,
+    /// Figures, if the stage measures something.
+    pub result: Value,
+    /// A few words for people.
+    pub note: String,
+}
+
+impl Done {
+    pub fn summary(&self) -> String {
+        let count = |count: Option<u64>, what: &str| count.map(|count| format!("{count} {what}"));
+        let parts = [
+            count(self.rows, "rows"),
+            count(self.rejects.filter(|rejects| *rejects > 0), "rejects (see rejects/)"),
+            (!self.note.is_empty()).then(|| self.note.clone()),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        if parts.is_empty() {
+            "done".into()
+        } else {
+            parts.join(", ")
+        }
+    }
+}
+
+/// A stage of a recipe, with its settings.
+pub trait Stage {
+    /// The command, in words joined by `-`: `train-sft`.
+    fn kind(&self) -> &'static str;
+
+    /// Does the stage, or what is left of it, with its result in `out`.
+    fn run(&self, session: &Session, out: &Path) -> Result<Done>;
+}

@@ -1,0 +1,375 @@
+//! `train sft | reward | dpo | ppo`: data into examples, the trainer, and the model into its directory.
+
+use std::path::Path;
+
+use candle_core::DType;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{Done, Stage};
+use crate::cli::session::{Session, data_source, model_source};
+use crate::dataset::{self, Provenance, Source, Status, rejects_dir};
+use crate::error::{Error, Result};
+use crate::model::files::Model;
+use crate::model::heads::ScalarHead;
+use crate::prompt::{Style, Templates};
+use crate::record::{Reject, hex};
+use crate::train::batch::Encoder;
+use crate::train::run::Setup;
+use crate::train::{checkpoint, dpo, metrics, pairs, ppo, reward, sft};
+use crate::{atomic, job};
+
+/// The manifest of a training directory.
+const FILE: &str = "train.json";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct TrainManifest {
+    format: String,
+    status: Status,
+    provenance: Provenance,
+    rows: u64,
+    rejects: u64,
+}
+
+/// The flags that all trainers share.
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Common {
+    /// The model to begin with: a directory in Hugging Face layout, or builtin:tiny.
+    #[arg(long)]
+    #[serde(skip)]
+    pub model: String,
+    /// The training data.
+    #[arg(long)]
+    #[serde(skip)]
+    pub data: String,
+    /// Save a checkpoint every so many steps; 0 for only when interrupted.
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    #[serde(skip)]
+    pub save_steps: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Sft {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub config: sft::SftConfig,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Reward {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub config: reward::RewardConfig,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Dpo {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub config: dpo::DpoConfig,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Ppo {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+    /// The reward model, made by `bylaw train reward`.
+    #[arg(long)]
+    #[serde(skip)]
+    pub reward_model: String,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub config: ppo::PpoConfig,
+}
+
+/// A training directory and what has been read for it.
+struct Training<'a> {
+    session: &'a Session,
+    dir: &'a Path,
+    kind: &'static str,
+    save_steps: usize,
+    model: Model,
+    templates: Templates,
+    provenance: Provenance,
+}
+
+impl<'a> Training<'a> {
+    fn new(
+        session: &'a Session,
+        dir: &'a Path,
+        kind: &'static str,
+        common: &Common,
+        settings: &impl Serialize,
+        inputs: Vec<Source>,
+    ) -> Result<Self> {
+        let model = Model::load(&common.model)?;
+        let templates = Templates::new(Style::Transcript);
+        let mut provenance = session.provenance(kind, settings);
+        provenance.model = Some(model_source(&model));
+        provenance.inputs = inputs;
+        provenance.prompts = templates.hashes();
+        Ok(Self {
+            session,
+            dir,
+            kind,
+            save_steps: common.save_steps,
+            model,
+            templates,
+            provenance,
+        })
+    }
+
+    fn encoder(&self) -> Encoder<'_> {
+        Encoder {
+            tokenizer: &self.model.tokenizer,
+            templates: &self.templates,
+            context: self.model.decoder.config.context,
+        }
+    }
+
+    fn setup(&self) -> Setup<'a> {
+        let provenance = serde_json::to_vec(&self.provenance).unwrap_or_default();
+        Setup {
+            dir: self.dir.to_owned(),
+            fingerprint: hex(&Sha256::digest(provenance)),
+            label: self.kind.to_owned(),
+            progress: self.session.progress(),
+            save_steps: self.save_steps,
+        }
+    }
+
+    /// What a finished run in this directory left; an error if it holds another run.
+    fn finished(&self) -> Result<Option<Done>> {
+        let path = self.dir.join(FILE);
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            job::refuse_foreign(self.dir)?;
+            return Ok(None);
+        };
+        let manifest: TrainManifest = serde_json::from_str(&text)
+            .map_err(|error| Error::input("not a training manifest").at_file(&path).because(error))?;
+        let difference = self.provenance.difference(&manifest.provenance);
+        if !difference.is_empty() {
+            return Err(job::other_run(self.dir, &difference));
+        }
+        Ok((manifest.status == Status::Complete).then(|| {
+            self.session
+                .progress()
+                .note(&format!("{}: already complete", self.kind));
+            self.done(manifest.rows, manifest.rejects)
+        }))
+    }
+
+    fn begin(&self, rows: usize, rejects: &[Reject]) -> Result<()> {
+        if rows == 0 {
+            let reason = rejects.first().map_or("it is empty", |reject| reject.reason.as_str());
+            return Err(Error::input(format!("there is nothing to train on: {reason}")));
+        }
+        self.write(Status::Running, rows, rejects.len())?;
+        if !rejects.is_empty() {
+            let note = format!(
+                "{} rows cannot be trained on; see {}",
+                rejects.len(),
+                rejects_dir(self.dir).display()
+            );
+            self.session.progress().note(&note);
+            let mut provenance = self.provenance.clone();
+            provenance.stage = format!("{} rejects", provenance.stage);
+            dataset::write_all(&rejects_dir(self.dir), rejects, provenance)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, status: Status, rows: usize, rejects: usize) -> Result<()> {
+        std::fs::create_dir_all(self.dir).map_err(|error| Error::io("create", self.dir, error))?;
+        let manifest = TrainManifest {
+            format: "bylaw-training".into(),
+            status,
+            provenance: self.provenance.clone(),
+            rows: rows as u64,
+            rejects: rejects as u64,
+        };
+        let json =
+            serde_json::to_vec_pretty(&manifest).map_err(|error| Error::unexpected("manifest").because(error))?;
+        atomic::write(&self.dir.join(FILE), &json)
+    }
+
+    /// Saves the trained decoder (and head), then marks the run complete.
+    fn finish(
+        self,
+        decoder: crate::model::decoder::Decoder,
+        head: Option<&ScalarHead>,
+        rows: usize,
+        rejects: usize,
+    ) -> Result<Done> {
+        let trained = Model {
+            decoder,
+            ..self.model.clone()
+        };
+        trained.save(self.dir, DType::F32)?;
+        if let Some(head) = head {
+            head.save(self.dir)?;
+        }
+        self.write(Status::Complete, rows, rejects)?;
+        checkpoint::remove(self.dir)?;
+        Ok(self.done(rows as u64, rejects as u64))
+    }
+
+    fn done(&self, rows: u64, rejects: u64) -> Done {
+        let last = metrics::read(self.dir).ok().and_then(|mut rows| rows.pop());
+        Done {
+            rows: Some(rows),
+            rejects: Some(rejects),
+            result: last.map_or(Value::Null, Value::Object),
+            note: String::new(),
+        }
+    }
+}
+
+/// Encodes rows one by one; those that cannot be encoded become rejects.
+fn encode_rows<R: dataset::Row, T>(
+    kind: &str,
+    rows: &[R],
+    mut rejects: Vec<Reject>,
+    encode: impl Fn(&R) -> Result<T>,
+) -> Result<(Vec<T>, Vec<Reject>)> {
+    let mut encoded = Vec::with_capacity(rows.len());
+    for row in rows {
+        match encode(row) {
+            Ok(row) => encoded.push(row),
+            Err(error) if error.kind() == crate::error::ErrorKind::Input => rejects.push(Reject {
+                id: row.id().to_owned(),
+                stage: kind.to_owned(),
+                reason: error.to_string(),
+                raw: serde_json::to_string(row).unwrap_or_default(),
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((encoded, rejects))
+}
+
+impl Stage for Sft {
+    fn kind(&self) -> &'static str {
+        "train-sft"
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let data = dataset::read_demonstrations(&self.common.data)?;
+        let inputs = vec![data_source(&self.common.data, &data)];
+        let training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
+        if let Some(done) = training.finished()? {
+            return Ok(done);
+        }
+        let encoder = training.encoder();
+        let (examples, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
+            encoder.demonstration(row, self.config.prompt_loss_weight)
+        })?;
+        training.begin(examples.len(), &rejects)?;
+        let seed = session.stage_seed(self.kind());
+        let decoder = sft::train(training.setup(), &self.config, &training.model.decoder, &examples, seed)?;
+        training.finish(decoder, None, examples.len(), rejects.len())
+    }
+}
+
+impl Stage for Reward {
+    fn kind(&self) -> &'static str {
+        "train-reward"
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let data = dataset::read_preferences(&self.common.data)?;
+        let inputs = vec![data_source(&self.common.data, &data)];
+        let training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
+        if let Some(done) = training.finished()? {
+            return Ok(done);
+        }
+        let encoder = training.encoder();
+        let (pairs, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
+            pairs::encode(&encoder, row)
+        })?;
+        training.begin(pairs.len(), &rejects)?;
+        let seed = session.stage_seed(self.kind());
+        let model = reward::train(training.setup(), &self.config, &training.model.decoder, &pairs, seed)?;
+        training.finish(model.decoder, Some(&model.head), pairs.len(), rejects.len())
+    }
+}
+
+impl Stage for Dpo {
+    fn kind(&self) -> &'static str {
+        "train-dpo"
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let data = dataset::read_preferences(&self.common.data)?;
+        let inputs = vec![data_source(&self.common.data, &data)];
+        let training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
+        if let Some(done) = training.finished()? {
+            return Ok(done);
+        }
+        let encoder = training.encoder();
+        let (pairs, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
+            pairs::encode(&encoder, row)
+        })?;
+        training.begin(pairs.len(), &rejects)?;
+        let seed = session.stage_seed(self.kind());
+        let decoder = dpo::train(training.setup(), &self.config, &training.model.decoder, &pairs, seed)?;
+        training.finish(decoder, None, pairs.len(), rejects.len())
+    }
+}
+
+/// Loads a reward model with its head.
+pub fn load_reward_model(reference: &str) -> Result<(reward::RewardModel, Model)> {
+    let model = Model::load(reference)?;
+    let head = ScalarHead::load(Path::new(reference), model.decoder.config.hidden)?;
+    let reward_model = reward::RewardModel {
+        decoder: model.decoder.clone(),
+        head,
+    };
+    Ok((reward_model, model))
+}
+
+impl Stage for Ppo {
+    fn kind(&self) -> &'static str {
+        "train-ppo"
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let data = dataset::read_prompts(&self.common.data)?;
+        let (reward_model, reward_files) = load_reward_model(&self.reward_model)?;
+        let inputs = vec![data_source(&self.common.data, &data), model_source(&reward_files)];
+        let training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
+        if let Some(done) = training.finished()? {
+            return Ok(done);
+        }
+        let encoder = training.encoder();
+        let room = self.config.max_new_tokens;
+        let (prompts, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
+            let tokens = encoder.prompt(&row.messages)?;
+            training.model.decoder.check_length(tokens.len() + room)?;
+            Ok(tokens)
+        })?;
+        training.begin(prompts.len(), &rejects)?;
+        let stop = training.templates.stop_strings();
+        let actors = ppo::Actors {
+            policy: &training.model.decoder,
+            reward_model: &reward_model,
+            tokenizer: &training.model.tokenizer,
+            prompts: &prompts,
+            stop: &stop,
+        };
+        let decoder = ppo::train(training.setup(), &self.config, &actors, session.stage_seed(self.kind()))?;
+        training.finish(decoder, None, prompts.len(), rejects.len())
+    }
+}
