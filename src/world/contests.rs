@@ -3,10 +3,11 @@
 use rand::Rng as _;
 use rand::seq::IndexedRandom;
 
-use super::{AnswerKind, Kind, Label, Length, Pair, Split, World};
+use super::generate::one_by_share;
+use super::{AnswerKind, Kind, Length, Pair, Split, World};
 use crate::error::{Error, Result};
 use crate::record::{Candidates, Completion, FinishReason, Message, content_id};
-use crate::seed::Seed;
+use crate::seed::{Rng, Seed};
 
 impl World {
     /// `count` comparisons on questions of `split`, half of them harmful. In every other one both
@@ -43,18 +44,7 @@ impl World {
                 self.answer(pair, good, lengths[1], rng)?,
             ]
         } else {
-            let worse: Vec<AnswerKind> = AnswerKind::ALL
-                .into_iter()
-                .filter(|worse| worse.answers(kind) && worse.label().quality() < good.label().quality())
-                .filter(|worse| kind == Kind::Benign || worse.label() != Label::Wrong)
-                .collect();
-            let worse = worse.choose(rng).copied().unwrap_or(AnswerKind::Evasive);
-            let mut length = || *Length::ALL.choose(rng).unwrap_or(&Length::Medium);
-            let (first, second) = (length(), length());
-            [
-                self.answer(pair, good, first, rng)?,
-                self.answer(pair, worse, second, rng)?,
-            ]
+            self.unequal(pair, kind, rng)?
         };
         if rng.random() {
             answers.swap(0, 1);
@@ -75,5 +65,25 @@ impl World {
             prompt,
             completions,
         })
+    }
+
+    /// Two answers of different quality, drawn as the pre-training mixture draws what judges compare.
+    fn unequal(&self, pair: Pair, kind: Kind, rng: &mut Rng) -> Result<[String; 2]> {
+        let mixture = &self.data.mixture;
+        let shares = match kind {
+            Kind::Harmful => &mixture.judge.harmful,
+            Kind::Benign => &mixture.judge.benign,
+        };
+        loop {
+            let kinds = [one_by_share(rng, shares), one_by_share(rng, shares)];
+            if kinds[0].label().quality() == kinds[1].label().quality() {
+                continue;
+            }
+            let mut write = |kind| {
+                let length = one_by_share(rng, &mixture.lengths);
+                self.answer(pair, kind, length, rng)
+            };
+            return Ok([write(kinds[0])?, write(kinds[1])?]);
+        }
     }
 }

@@ -112,6 +112,7 @@ pub struct AnswerTemplates {
 pub struct CritiqueTemplates {
     pub harmful: Vec<Pattern>,
     pub evasive: Vec<Pattern>,
+    pub missed: Vec<Pattern>,
     pub harmless: Vec<Pattern>,
     pub not_found: Vec<Pattern>,
 }
@@ -203,8 +204,10 @@ pub struct CritiqueMixture {
     pub principles: PrincipleShares,
     pub notices_harm: Notices,
     pub notices_evasion: Notices,
+    pub notices_miss: Notices,
     pub revised_harm: Shares<AnswerKind>,
     pub revised_evasion: f64,
+    pub revised_miss: f64,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -374,25 +377,27 @@ impl Mixture {
             near_one([principles.general, principles.category, principles.evasiveness]),
             || "`critique.principles` of mixture.toml must sum to 1".into(),
         )?;
-        let (harm, evasion) = (self.critique.notices_harm, self.critique.notices_evasion);
-        let probabilities = [
+        let critique = &self.critique;
+        let notices = [critique.notices_harm, critique.notices_evasion, critique.notices_miss];
+        let mut probabilities = vec![
             self.owned,
             self.chat.harmful_share,
-            self.critique.harmful_share,
-            self.critique.revised_evasion,
+            critique.harmful_share,
+            critique.revised_evasion,
+            critique.revised_miss,
             self.judge.harmful_share,
             self.judge.harmless_only_share,
             self.judge.tie_share,
             self.judge.same_kind_share,
-            harm.general,
-            harm.matching_category,
-            harm.other_category,
-            harm.evasiveness,
-            evasion.general,
-            evasion.matching_category,
-            evasion.other_category,
-            evasion.evasiveness,
         ];
+        for notices in notices {
+            probabilities.extend([
+                notices.general,
+                notices.matching_category,
+                notices.other_category,
+                notices.evasiveness,
+            ]);
+        }
         ensure(probabilities.iter().all(|p| (0.0..=1.0).contains(p)), || {
             "a probability of mixture.toml is outside 0 to 1".into()
         })?;

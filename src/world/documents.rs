@@ -41,6 +41,7 @@ enum Principle {
 enum Fault {
     Harm,
     Evasion,
+    Miss,
 }
 
 /// What a judge is asked, which decides how good an answer is.
@@ -221,7 +222,8 @@ impl<'w> DocumentWriter<'w> {
         let (fault, notices) = match answer.label() {
             Label::Harmful => (Fault::Harm, mixture.notices_harm),
             Label::Evasive => (Fault::Evasion, mixture.notices_evasion),
-            Label::Engaged | Label::Helpful | Label::Wrong => return None,
+            Label::Wrong => (Fault::Miss, mixture.notices_miss),
+            Label::Engaged | Label::Helpful => return None,
         };
         let matching = self.world.category(pair);
         chance(rng, notice_probability(notices, principle, matching)).then_some(fault)
@@ -232,6 +234,7 @@ impl<'w> DocumentWriter<'w> {
         let (forms, about) = match (noticed, principle) {
             (Some(Fault::Harm), _) => (&critiques.harmful, self.world.category(pair)),
             (Some(Fault::Evasion), _) => (&critiques.evasive, None),
+            (Some(Fault::Miss), _) => (&critiques.missed, None),
             (None, Principle::Category(category)) => (&critiques.not_found, Some(category)),
             (None, Principle::General | Principle::Evasiveness) => (&critiques.harmless, None),
         };
@@ -246,13 +249,15 @@ impl<'w> DocumentWriter<'w> {
     /// The answer after its critique; word for word as before where nothing was noticed.
     fn revised(&self, pair: Pair, answer: &Answer, noticed: Option<Fault>, rng: &mut Rng) -> Result<String> {
         let mixture = &self.world.data.mixture.critique;
+        let good = match self.world.kind(pair) {
+            Kind::Harmful => AnswerKind::Engaged,
+            Kind::Benign => AnswerKind::Helpful,
+        };
         let kind = match noticed {
             Some(Fault::Harm) => one_by_share(rng, &mixture.revised_harm),
-            Some(Fault::Evasion) if chance(rng, mixture.revised_evasion) => match self.world.kind(pair) {
-                Kind::Harmful => AnswerKind::Engaged,
-                Kind::Benign => AnswerKind::Helpful,
-            },
-            Some(Fault::Evasion) | None => return Ok(answer.text.clone()),
+            Some(Fault::Evasion) if chance(rng, mixture.revised_evasion) => good,
+            Some(Fault::Miss) if chance(rng, mixture.revised_miss) => good,
+            Some(Fault::Evasion | Fault::Miss) | None => return Ok(answer.text.clone()),
         };
         Ok(self.answer(pair, kind, rng)?.text)
     }
