@@ -16,3 +16,12 @@ mkdir -p "$work"
   --batch-tokens 2560 --prompt-loss-weight 0.1 --learning-rate 2.5e-3 --lr-scheduler cosine --warmup-steps 80 \
   --min-lr-ratio 0.03 --adam-beta2 0.98 --weight-decay 0.1
 "$bylaw" model cast "$work/f32" --to f16 --out "$work/tiny"
+
+# Its log, thinned, and what it can do on held-out prompts, beside the weights.
+awk 'NR % 50 == 1' "$work/f32/metrics.jsonl" > "$work/tiny/train-log.jsonl"
+"$bylaw" world prompts --split evaluation --harmful 200 --benign 150 --out "$work/held-out"
+{
+  "$bylaw" --json eval policy --model "$work/tiny" --prompts "$work/held-out" --policy base --max-new-tokens 96 \
+    --out "$work/eval-policy"
+  "$bylaw" --json eval judge --model "$work/tiny" --constitution builtin:proving-ground --out "$work/eval-judge"
+} > "$work/tiny/figures.json"

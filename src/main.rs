@@ -11,6 +11,7 @@ fn main() -> ExitCode {
 /// 17 seconds of a training step where it was measured.
 fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(unsafe_code, reason = "a call into glibc")]
     // SAFETY: `mallopt` is called before any other thread exists, with documented parameters.
     unsafe {
         libc::mallopt(libc::M_MMAP_MAX, 0);

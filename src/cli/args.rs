@@ -39,7 +39,7 @@ pub struct Global {
     /// No progress, errors only.
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Say more.
+    /// Say more: the command of each stage.
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
 }

@@ -191,6 +191,9 @@ impl Plan {
                 return Err(self.recipe.stage_error(index, "this command is not a stage"));
             };
             let (stage, out) = stage.parts();
+            if session.verbose {
+                output::line(&format!("bylaw {}", command.join(" ")));
+            }
             let begun = Instant::now();
             let done = stage.run(&session, out)?;
             if !session.quiet {

@@ -21,8 +21,10 @@ use crate::prompt::{Request, Style};
 use crate::record::FinishReason;
 use crate::seed::{Rng, Seed};
 
-/// Rows that one worker keeps in flight.
+/// Rows that one worker keeps in flight at most.
 const SLOTS: usize = 64;
+/// Bytes of one worker's key/value cache at most, if that leaves room for a row.
+const CACHE_BYTES: usize = 1 << 30;
 /// Prompt tokens that one pass takes in at most, besides a first prompt.
 const PREFILL_TOKENS: usize = 2048;
 /// Tokens scored in one pass.
@@ -206,7 +208,7 @@ pub fn score_all(decoder: &Decoder, sequences: &[Sequence]) -> Result<Vec<f32>> 
             })
             .count();
         let (batch, tail) = rest.split_at(fits.max(1));
-        let outputs = trunk::forward(decoder, batch, Wanted::Logprobs { temperature: 1.0 })?.0;
+        let outputs = trunk::infer(decoder, batch, Wanted::Logprobs { temperature: 1.0 })?;
         logps.extend(outputs.logprobs.iter().map(|logprobs| logprobs.iter().sum::<f32>()));
         rest = tail;
     }
@@ -268,7 +270,8 @@ impl<'a> Worker<'a> {
             .map(|index| (jobs[*index].prompt.len() + jobs[*index].sampling.max_new_tokens).min(context))
             .max()
             .unwrap_or(0);
-        let slots = SLOTS.min(share.len());
+        let affordable = CACHE_BYTES / KvCache::slot_bytes(weights.decoder, capacity).max(1);
+        let slots = SLOTS.min(share.len()).min(affordable.max(1));
         Self {
             weights,
             tokenizer,

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::asked;
 use crate::bias::control;
 use crate::bias::measure::{Comparison, prefer_longer};
-use crate::error::Result;
-use crate::model::cpu::trunk::Sequence;
+use crate::error::{Error, Result};
 use crate::record::{Candidates, Preference};
 use crate::report::JudgeFigures;
 use crate::train::batch::Encoder;
@@ -78,23 +77,29 @@ pub fn reward(
     encoder: &Encoder<'_>,
     contests: &[Candidates],
 ) -> Result<RewardScore> {
-    let (mut clear, mut right) = (0u32, 0u32);
-    let mut ties = Vec::new();
+    let mut sequences = Vec::with_capacity(2 * contests.len());
     for row in contests {
         let [first, second] = row.completions.as_slice() else {
-            continue;
+            return Err(Error::input(format!(
+                "the contest {} does not have two answers",
+                row.id
+            )));
         };
+        for completion in [first, second] {
+            sequences.push(encoder.answer(&row.prompt, &completion.text)?);
+        }
+    }
+    let rewards = model.score(&sequences)?;
+    let (mut clear, mut right) = (0u32, 0u32);
+    let mut ties = Vec::new();
+    for (index, row) in contests.iter().enumerate() {
         let pair = asked(oracle, &row.prompt)?;
-        let sequences: Vec<Sequence> = [first, second]
-            .iter()
-            .map(|completion| encoder.answer(&row.prompt, &completion.text))
-            .collect::<Result<_>>()?;
-        let rewards = model.score(&sequences)?;
-        let difference = rewards[0] - rewards[1];
-        match oracle.compare(pair, &first.text, &second.text) {
+        let (first, second) = (2 * index, 2 * index + 1);
+        let difference = rewards[first] - rewards[second];
+        match oracle.compare(pair, &row.completions[0].text, &row.completions[1].text) {
             Ordering::Equal => ties.push(Comparison {
                 preference: difference,
-                length_difference: sequences[0].completion_len() as f32 - sequences[1].completion_len() as f32,
+                length_difference: sequences[first].completion_len() as f32 - sequences[second].completion_len() as f32,
             }),
             truth => {
                 clear += 1;

@@ -70,6 +70,7 @@ impl Model {
         let mut hash = Sha256::new();
         hash.update(&checkpoint.config);
         hash.update(&tokenizer.tokenizer);
+        hash.update(tokenizer.config.as_deref().unwrap_or_default());
         checkpoint.weights.iter().for_each(|(_, bytes)| hash.update(bytes));
         let decoder = checkpoint.decoder()?;
         let tokenizer = Tokenizer::new(tokenizer, &checkpoint.config)?;

@@ -93,7 +93,7 @@ struct Parts<'a> {
     upper: Vec<&'a Step>,
     /// Of the lower lane: what comes before it forks.
     trunk: Vec<&'a Step>,
-    /// One row each: reward model and PPO in one, every DPO in its own.
+    /// One row each: every reward model with the PPO that follows it, every DPO.
     branches: Vec<Vec<&'a Step>>,
     evals: Vec<&'a Step>,
 }
@@ -103,20 +103,24 @@ impl<'a> Parts<'a> {
         let mut parts = Self::default();
         let mut rewarded: Option<usize> = None;
         for step in steps {
+            let learning = parts.branches.is_empty();
             match step.kind.as_str() {
                 "world" if parts.world.is_none() => parts.world = Some(step),
-                "eval" => parts.evals.push(step),
+                // Held-out prompts, and their revisions after training, are part of the evaluation.
+                "eval" | "world" => parts.evals.push(step),
+                "revise" if !learning => parts.evals.push(step),
                 "revise" | "sft" => parts.upper.push(step),
                 "sample" | "judge" | "balance" => parts.trunk.push(step),
                 "dpo" => parts.branches.push(vec![step]),
-                "reward" | "ppo" => match rewarded {
+                "reward" => {
+                    rewarded = Some(parts.branches.len());
+                    parts.branches.push(vec![step]);
+                }
+                "ppo" => match rewarded {
                     Some(row) => parts.branches[row].push(step),
-                    None => {
-                        rewarded = Some(parts.branches.len());
-                        parts.branches.push(vec![step]);
-                    }
+                    None => parts.branches.push(vec![step]),
                 },
-                _ if parts.trunk.is_empty() && parts.branches.is_empty() => parts.upper.push(step),
+                _ if parts.trunk.is_empty() && learning => parts.upper.push(step),
                 _ => parts.trunk.push(step),
             }
         }
@@ -402,6 +406,7 @@ impl Drawing {
             rows: evals.iter().map(|step| step.rows).sum(),
             rejects: evals.iter().map(|step| step.rejects).sum(),
             seconds: evals.iter().map(|step| step.seconds).sum(),
+            name: "evaluation".to_owned(),
             ..(*first).clone()
         };
         let node = Node {

@@ -193,8 +193,8 @@ fn estimate(
     ended: &[bool],
 ) -> Result<Rollout> {
     let temperature = config.temperature;
-    let old = trunk::forward(&run.decoder, &sequences, Wanted::LogprobsAndHidden { temperature })?.0;
-    let reference = trunk::forward(actors.policy, &sequences, Wanted::Logprobs { temperature })?.0;
+    let old = trunk::infer(&run.decoder, &sequences, Wanted::LogprobsAndHidden { temperature })?;
+    let reference = trunk::infer(actors.policy, &sequences, Wanted::Logprobs { temperature })?;
     let head = run.head.as_ref().expect("the run was begun with a value head");
     let (mut old_values, mut advantages, mut returns) = (Vec::new(), Vec::new(), Vec::new());
     let mut stats = RolloutStats::default();

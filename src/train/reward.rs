@@ -51,7 +51,7 @@ impl RewardModel {
     pub fn score(&self, sequences: &[Sequence]) -> Result<Vec<f32>> {
         let mut rewards = Vec::with_capacity(sequences.len());
         for batch in sequences.chunks(SCORE_ROWS) {
-            let outputs = trunk::forward(&self.decoder, batch, Wanted::LastHidden)?.0;
+            let outputs = trunk::infer(&self.decoder, batch, Wanted::LastHidden)?;
             rewards.extend(self.head.apply(&outputs.hidden)?);
         }
         Ok(rewards)

@@ -17,7 +17,7 @@ use crate::job::{Finished, Job};
 use crate::model::files::Model;
 use crate::prompt::Templates;
 use crate::record::Reject;
-use crate::stage::{self, Context, Outcome, judge, revise, sample};
+use crate::stage::{Context, Outcome, judge, revise, sample};
 
 /// How rows go through a model.
 #[derive(Debug, Clone, Serialize, Args)]
@@ -260,7 +260,7 @@ fn run<I, R: Row>(
     job: &Job<'_>,
     inputs: &[I],
     unread: &[Reject],
-    work: impl Fn(&[I]) -> Result<Vec<stage::Outcome<R>>>,
+    work: impl Fn(&[I]) -> Result<Vec<Outcome<R>>>,
 ) -> Result<Done> {
     let Finished { rows, rejects } = job.run(inputs, unread, work)?;
     if rows == 0 && rejects > 0 {

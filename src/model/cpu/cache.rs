@@ -44,6 +44,11 @@ impl KvCache {
         }
     }
 
+    /// Bytes that one slot of `capacity` tokens takes.
+    pub fn slot_bytes(decoder: &Decoder, capacity: usize) -> usize {
+        2 * decoder.config.layers * capacity * decoder.config.kv_width() * size_of::<f32>()
+    }
+
     /// Empties a slot for its next sequence.
     pub fn clear(&mut self, slot: usize) {
         self.lengths[slot] = 0;

@@ -103,6 +103,7 @@ pub fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write) {
         (lhs.rows, rhs.cols, rhs.rows),
         "matmul shapes"
     );
+    #[expect(unsafe_code, reason = "the SIMD kernels of gemm take pointers")]
     // SAFETY: the constructors of `Mat` and `MatMut` checked that every element addressed by
     // (rows, cols, strides) lies inside its slice, `t()` keeps the set of addressed elements, and
     // `dst` is borrowed exclusively, so it overlaps neither operand.

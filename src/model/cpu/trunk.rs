@@ -127,22 +127,40 @@ const SHARDS: usize = 2;
 /// Rows of logits held at a time.
 const HEAD_CHUNK: usize = 256;
 
-/// Runs a batch through the decoder.
+/// Runs a batch through the decoder and keeps what [`backward`] needs.
 pub fn forward(decoder: &Decoder, batch: &[Sequence], wanted: Wanted) -> Result<(Outputs, Tape)> {
+    let (outputs, shards) = run(decoder, batch, wanted, Keep::Activations)?;
+    Ok((outputs, Tape { shards, wanted }))
+}
+
+/// Runs a batch through the decoder for its outputs alone, holding one layer at a time.
+pub fn infer(decoder: &Decoder, batch: &[Sequence], wanted: Wanted) -> Result<Outputs> {
+    Ok(run(decoder, batch, wanted, Keep::Nothing)?.0)
+}
+
+/// What a forward pass leaves for a backward pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Activations,
+    Nothing,
+}
+
+fn run(decoder: &Decoder, batch: &[Sequence], wanted: Wanted, keep: Keep) -> Result<(Outputs, Vec<Shard>)> {
     let weights = Weights::new(decoder)?;
     for sequence in batch {
+        assert!(!sequence.tokens.is_empty(), "a sequence without tokens");
         decoder.check_length(sequence.tokens.len())?;
     }
     let (outputs, shards): (Vec<_>, Vec<_>) = split(batch)
         .into_par_iter()
-        .map(|part| forward_shard(&weights, part, wanted))
+        .map(|part| forward_shard(&weights, part, wanted, keep))
         .unzip();
     let mut all = Outputs::default();
     for part in outputs {
         all.logprobs.extend(part.logprobs);
         all.hidden.extend(part.hidden);
     }
-    Ok((all, Tape { shards, wanted }))
+    Ok((all, shards))
 }
 
 /// Adds to `gradients` those that follow from the gradient of the outputs.
@@ -224,7 +242,7 @@ fn pack(batch: &[Sequence], wanted: Wanted) -> Packed {
     packed
 }
 
-fn forward_shard(weights: &Weights<'_>, batch: &[Sequence], wanted: Wanted) -> (Outputs, Shard) {
+fn forward_shard(weights: &Weights<'_>, batch: &[Sequence], wanted: Wanted, keep: Keep) -> (Outputs, Shard) {
     let packed = pack(batch, wanted);
     let layout = &weights.decoder.layout;
     let mut stream = weights.embed(&packed.tokens);
@@ -235,7 +253,9 @@ fn forward_shard(weights: &Weights<'_>, batch: &[Sequence], wanted: Wanted) -> (
             attend(weights, &packed.starts, [query, key, value], out, &mut scratch);
         });
         stream = output;
-        layers.push(activations);
+        if keep == Keep::Activations {
+            layers.push(activations);
+        }
     }
     let width = weights.config().hidden;
     let hidden = weights.norm(&gather_rows(&stream, &packed.rows, width), layout.norm);
