@@ -283,26 +283,59 @@ impl Stage for Sft {
     }
 }
 
+/// A training on preference pairs, unless its directory has the result already.
+enum OnPairs<'a> {
+    Finished(Done),
+    Open {
+        training: Box<Training<'a>>,
+        pairs: Vec<pairs::Pair>,
+        rejects: usize,
+    },
+}
+
+impl<'a> OnPairs<'a> {
+    fn begin(
+        session: &'a Session,
+        out: &'a Path,
+        kind: &'static str,
+        common: &Common,
+        settings: &impl Serialize,
+    ) -> Result<Self> {
+        let data = dataset::read_preferences(&common.data)?;
+        let inputs = vec![data_source(&common.data, &data)];
+        let training = Training::new(session, out, kind, common, settings, inputs)?;
+        if let Some(done) = training.finished()? {
+            return Ok(Self::Finished(done));
+        }
+        let encoder = training.encoder();
+        let (pairs, rejects) = encode_rows(kind, &data.rows, data.rejects, |row| pairs::encode(&encoder, row))?;
+        training.begin(pairs.len(), &rejects)?;
+        Ok(Self::Open {
+            training: Box::new(training),
+            pairs,
+            rejects: rejects.len(),
+        })
+    }
+}
+
 impl Stage for Reward {
     fn kind(&self) -> &'static str {
         "train-reward"
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let data = dataset::read_preferences(&self.common.data)?;
-        let inputs = vec![data_source(&self.common.data, &data)];
-        let training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
-        if let Some(done) = training.finished()? {
-            return Ok(done);
+        match OnPairs::begin(session, out, self.kind(), &self.common, self)? {
+            OnPairs::Finished(done) => Ok(done),
+            OnPairs::Open {
+                training,
+                pairs,
+                rejects,
+            } => {
+                let (setup, seed) = (training.setup(), session.stage_seed(self.kind()));
+                let model = reward::train(setup, &self.config, &training.model.decoder, &pairs, seed)?;
+                training.finish(model.decoder, Some(&model.head), pairs.len(), rejects)
+            }
         }
-        let encoder = training.encoder();
-        let (pairs, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
-            pairs::encode(&encoder, row)
-        })?;
-        training.begin(pairs.len(), &rejects)?;
-        let seed = session.stage_seed(self.kind());
-        let model = reward::train(training.setup(), &self.config, &training.model.decoder, &pairs, seed)?;
-        training.finish(model.decoder, Some(&model.head), pairs.len(), rejects.len())
     }
 }
 
@@ -312,20 +345,18 @@ impl Stage for Dpo {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let data = dataset::read_preferences(&self.common.data)?;
-        let inputs = vec![data_source(&self.common.data, &data)];
-        let training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
-        if let Some(done) = training.finished()? {
-            return Ok(done);
+        match OnPairs::begin(session, out, self.kind(), &self.common, self)? {
+            OnPairs::Finished(done) => Ok(done),
+            OnPairs::Open {
+                training,
+                pairs,
+                rejects,
+            } => {
+                let (setup, seed) = (training.setup(), session.stage_seed(self.kind()));
+                let decoder = dpo::train(setup, &self.config, &training.model.decoder, &pairs, seed)?;
+                training.finish(decoder, None, pairs.len(), rejects)
+            }
         }
-        let encoder = training.encoder();
-        let (pairs, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
-            pairs::encode(&encoder, row)
-        })?;
-        training.begin(pairs.len(), &rejects)?;
-        let seed = session.stage_seed(self.kind());
-        let decoder = dpo::train(training.setup(), &self.config, &training.model.decoder, &pairs, seed)?;
-        training.finish(decoder, None, pairs.len(), rejects.len())
     }
 }
 

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::kernels::{self, AttentionScratch, Head, Mat, MatMut, Rotation, Write};
 use super::{LayerActivations, Weights, gather_rows, head_columns};
 use crate::error::Result;
+use crate::model::config::DecoderConfig;
 use crate::model::decoder::{Decoder, LayerLayout, LinearLayout};
 
 /// A sequence of tokens of which those from `completion` on are learnt or scored.
@@ -250,7 +251,7 @@ fn forward_shard(weights: &Weights<'_>, batch: &[Sequence], wanted: Wanted, keep
     let mut scratch = AttentionScratch::default();
     for layer in &layout.layers {
         let (output, activations) = weights.layer(layer, stream, &packed.positions, |query, key, value, out| {
-            attend(weights, &packed.starts, [query, key, value], out, &mut scratch);
+            attend(weights.config(), &packed.starts, [query, key, value], out, &mut scratch);
         });
         stream = output;
         if keep == Keep::Activations {
@@ -292,31 +293,50 @@ fn by_sequence(values: &[f32], counts: &[usize], width: usize) -> Vec<Vec<f32>> 
         .collect()
 }
 
+/// One head of one packed sequence.
+struct HeadPlace {
+    len: usize,
+    /// Where its queries begin, and where the keys and values it reads.
+    at: usize,
+    kv_at: usize,
+}
+
+/// Every head of every packed sequence.
+fn heads<'a>(config: &'a DecoderConfig, starts: &'a [usize]) -> impl Iterator<Item = HeadPlace> + 'a {
+    starts.windows(2).flat_map(move |bounds| {
+        (0..config.heads).map(move |head| {
+            let (column, kv_column) = head_columns(config, head);
+            HeadPlace {
+                len: bounds[1] - bounds[0],
+                at: bounds[0] * config.query_width() + column,
+                kv_at: bounds[0] * config.kv_width() + kv_column,
+            }
+        })
+    })
+}
+
+impl HeadPlace {
+    fn views<'a>(&self, config: &DecoderConfig, [query, key, value]: [&'a [f32]; 3]) -> Head<'a> {
+        let (len, dim, kv_width) = (self.len, config.head_dim, config.kv_width());
+        Head {
+            queries: Mat::strided(&query[self.at..], len, dim, config.query_width()),
+            keys: Mat::strided(&key[self.kv_at..], len, dim, kv_width),
+            values: Mat::strided(&value[self.kv_at..], len, dim, kv_width),
+        }
+    }
+}
+
 /// Causal attention within each packed sequence.
 fn attend(
-    weights: &Weights<'_>,
+    config: &DecoderConfig,
     starts: &[usize],
-    [query, key, value]: [&[f32]; 3],
+    tensors: [&[f32]; 3],
     out: &mut [f32],
     scratch: &mut AttentionScratch,
 ) {
-    let config = weights.config();
-    let (query_width, kv_width, dim) = (config.query_width(), config.kv_width(), config.head_dim);
-    for bounds in starts.windows(2) {
-        let (start, len) = (bounds[0], bounds[1] - bounds[0]);
-        for head in 0..config.heads {
-            let (column, kv_column) = head_columns(config, head);
-            let (at, kv_at) = (start * query_width + column, start * kv_width + kv_column);
-            Head {
-                queries: Mat::strided(&query[at..], len, dim, query_width),
-                keys: Mat::strided(&key[kv_at..], len, dim, kv_width),
-                values: Mat::strided(&value[kv_at..], len, dim, kv_width),
-            }
-            .attend(
-                &mut scratch.scores,
-                MatMut::strided(&mut out[at..], len, dim, query_width),
-            );
-        }
+    for place in heads(config, starts) {
+        let out = MatMut::strided(&mut out[place.at..], place.len, config.head_dim, config.query_width());
+        place.views(config, tensors).attend(&mut scratch.scores, out);
     }
 }
 
@@ -446,7 +466,7 @@ impl Backward<'_> {
         let mut dattended = vec![0.0; attended.len()];
         self.linear(&layer.output, &attended, dstream, &mut dattended);
         let [mut dquery, mut dkey, dvalue] =
-            attend_backward(weights, &packed.starts, [&query, &key, &value], &dattended);
+            attend_backward(config, &packed.starts, [&query, &key, &value], &dattended);
         weights.rotate(&mut dquery, config.query_width(), &packed.positions, Rotation::Back);
         weights.rotate(&mut dkey, config.kv_width(), &packed.positions, Rotation::Back);
         let normed = weights.norm(&input, layer.attention_norm);
@@ -486,36 +506,18 @@ impl Backward<'_> {
     }
 }
 
-fn attend_backward(
-    weights: &Weights<'_>,
-    starts: &[usize],
-    [query, key, value]: [&[f32]; 3],
-    dout: &[f32],
-) -> [Vec<f32>; 3] {
-    let config = weights.config();
+fn attend_backward(config: &DecoderConfig, starts: &[usize], tensors: [&[f32]; 3], dout: &[f32]) -> [Vec<f32>; 3] {
     let (query_width, kv_width, dim) = (config.query_width(), config.kv_width(), config.head_dim);
-    let mut dquery = vec![0.0; query.len()];
-    let mut dkey = vec![0.0; key.len()];
-    let mut dvalue = vec![0.0; value.len()];
+    let [mut dquery, mut dkey, mut dvalue] = tensors.map(|tensor| vec![0.0; tensor.len()]);
     let mut scratch = AttentionScratch::default();
-    for bounds in starts.windows(2) {
-        let (start, len) = (bounds[0], bounds[1] - bounds[0]);
-        for head in 0..config.heads {
-            let (column, kv_column) = head_columns(config, head);
-            let (at, kv_at) = (start * query_width + column, start * kv_width + kv_column);
-            Head {
-                queries: Mat::strided(&query[at..], len, dim, query_width),
-                keys: Mat::strided(&key[kv_at..], len, dim, kv_width),
-                values: Mat::strided(&value[kv_at..], len, dim, kv_width),
-            }
-            .attend_backward(
-                &mut scratch,
-                Mat::strided(&dout[at..], len, dim, query_width),
-                MatMut::strided(&mut dquery[at..], len, dim, query_width),
-                MatMut::strided(&mut dkey[kv_at..], len, dim, kv_width),
-                MatMut::strided(&mut dvalue[kv_at..], len, dim, kv_width),
-            );
-        }
+    for place in heads(config, starts) {
+        place.views(config, tensors).attend_backward(
+            &mut scratch,
+            Mat::strided(&dout[place.at..], place.len, dim, query_width),
+            MatMut::strided(&mut dquery[place.at..], place.len, dim, query_width),
+            MatMut::strided(&mut dkey[place.kv_at..], place.len, dim, kv_width),
+            MatMut::strided(&mut dvalue[place.kv_at..], place.len, dim, kv_width),
+        );
     }
     [dquery, dkey, dvalue]
 }
