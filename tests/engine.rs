@@ -149,7 +149,7 @@ fn the_log_probabilities_are_those_of_scoring() {
 
 // ---------------------------------------------------------------- where a completion ends
 
-/// A sampled text without its first and last characters to choose stop strings from.
+/// A sampled text to choose stop texts from.
 fn drawn_text(engine: &LocalEngine, seed: u64) -> (GenerateRequest, Generation) {
     let asked = request("The response is that", 1.0, 40, seed);
     let drawn = one(engine, &asked);
@@ -180,26 +180,6 @@ fn stop_texts_cut_exactly() {
         }
     }
     assert!(inside_a_token > 20, "only {inside_a_token} cases say anything");
-}
-
-/// Catches: a search window shorter than the stop text.
-#[test]
-fn a_long_stop_text_is_found() {
-    let engine = engine();
-    let mut found = 0;
-    for seed in 0..20 {
-        let (mut asked, free) = drawn_text(&engine, seed);
-        let letters: Vec<(usize, char)> = free.text.char_indices().collect();
-        if letters.len() < 50 || free.text.contains('\u{fffd}') {
-            continue;
-        }
-        let stop: String = letters[2..46].iter().map(|(_, letter)| letter).collect();
-        asked.stop = vec![stop];
-        let cut = one(&engine, &asked);
-        assert_eq!(cut.text, free.text[..letters[2].0].trim(), "{:?}", free.text);
-        found += 1;
-    }
-    println!("{found} long stop texts");
 }
 
 /// Catches: one token too many or too few, `length` where a completion ended by itself, a completion

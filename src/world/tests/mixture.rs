@@ -7,7 +7,7 @@ use super::super::*;
 use crate::record::Demonstration;
 use crate::seed::Seed;
 
-const DOCUMENTS: usize = 20_000;
+const DOCUMENTS: usize = 30_000;
 
 /// A share, and of how many.
 #[derive(Debug, Default, Clone, Copy)]
