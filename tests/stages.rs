@@ -536,7 +536,18 @@ fn every_pair_is_a_contest_once() {
     }
 }
 
+/// Failures are printed; a file of them would be written beside the tests.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
+    #![proptest_config(cases(256))]
+
     /// Catches: any asymmetry between the two answers. The chosen text, the label and the votes stay
     /// to the bit when the answers change places.
     #[test]
@@ -599,7 +610,7 @@ fn ids<R>(rows: &[Outcome<R>], id: impl Fn(&R) -> &str) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     /// Catches: a row lost, doubled or out of order, whatever the engine does.
     #[test]
