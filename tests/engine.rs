@@ -44,18 +44,36 @@ fn one(engine: &LocalEngine, request: &GenerateRequest) -> Generation {
 
 /// Prompts of many lengths, more than one worker's slots hold.
 fn prompts(count: usize) -> Vec<String> {
-    let words = ["The response", " is that", " harmful", " to the man,", " and a well", " again."];
+    let words = [
+        "The response",
+        " is that",
+        " harmful",
+        " to the man,",
+        " and a well",
+        " again.",
+    ];
     (0..count)
-        .map(|index| (0..=index % 9).map(|word| words[(index + word) % words.len()]).collect())
+        .map(|index| {
+            (0..=index % 9)
+                .map(|word| words[(index + word) % words.len()])
+                .collect()
+        })
         .collect()
 }
 
 /// The same but for rounding.
 fn assert_same(one: &Generation, other: &Generation, what: &str) {
     assert_eq!(one.text, other.text, "{what}");
-    assert_eq!((one.tokens, one.prompt_tokens), (other.tokens, other.prompt_tokens), "{what}");
+    assert_eq!(
+        (one.tokens, one.prompt_tokens),
+        (other.tokens, other.prompt_tokens),
+        "{what}"
+    );
     assert_eq!(one.finish_reason, other.finish_reason, "{what}");
-    assert!((one.logprob - other.logprob).abs() <= SCORES * one.logprob.abs().max(1.0), "{what}");
+    assert!(
+        (one.logprob - other.logprob).abs() <= SCORES * one.logprob.abs().max(1.0),
+        "{what}"
+    );
 }
 
 // ---------------------------------------------------------------- alone and together
@@ -141,7 +159,10 @@ fn the_log_probabilities_are_those_of_scoring() {
             let scored = trunk::forward(&model.decoder, &[sequence], wanted).unwrap().0;
             assert_eq!(drawing.logprobs.len(), scored.logprobs[0].len());
             for (drawn, scored) in drawing.logprobs.iter().zip(&scored.logprobs[0]) {
-                assert!((drawn - scored).abs() <= SCORES, "{temperature}: {drawn}, scored {scored}");
+                assert!(
+                    (drawn - scored).abs() <= SCORES,
+                    "{temperature}: {drawn}, scored {scored}"
+                );
             }
         }
     }
@@ -199,7 +220,12 @@ fn the_token_limits_hold() {
             FinishReason::Stop => assert!((1..=limit).contains(&drawn.tokens)),
         }
     }
-    let drawn = generate(&engine, &(0..8).map(|seed| request("The man", 1.0, 10_000, seed)).collect::<Vec<_>>());
+    let drawn = generate(
+        &engine,
+        &(0..8)
+            .map(|seed| request("The man", 1.0, 10_000, seed))
+            .collect::<Vec<_>>(),
+    );
     for drawn in drawn.into_iter().map(Result::unwrap) {
         match drawn.finish_reason {
             FinishReason::Length => assert_eq!(drawn.prompt_tokens + drawn.tokens, context),
@@ -225,7 +251,11 @@ fn a_prompt_longer_than_the_context_is_refused_alone() {
     };
     assert!(reason.contains("128"), "{reason}");
     for index in [0, 2] {
-        assert_same(generated[index].as_ref().unwrap(), &one(&engine, &requests[index]), "a row beside it");
+        assert_same(
+            generated[index].as_ref().unwrap(),
+            &one(&engine, &requests[index]),
+            "a row beside it",
+        );
     }
     let chat = GenerateRequest {
         prompt: Request::Chat {
@@ -245,13 +275,20 @@ fn a_literal_end_of_sequence_is_text() {
     let special = model.tokenizer.special();
     for text in ["</s>", "a</s>b", "<s>", "say </s></s> now", " </s>\n"] {
         let tokens = model.tokenizer.encode(text).unwrap();
-        assert!(!tokens.contains(&special.eos) && !tokens.contains(&special.bos.unwrap()), "{text:?}");
+        assert!(
+            !tokens.contains(&special.eos) && !tokens.contains(&special.bos.unwrap()),
+            "{text:?}"
+        );
         assert_eq!(model.tokenizer.decode(&tokens).unwrap(), text);
         let prompt = model.tokenizer.encode_prompt(text).unwrap();
         assert_eq!((prompt[0], &prompt[1..]), (special.bos.unwrap(), &tokens[..]));
     }
     let engine = engine();
-    let scored = engine.score(&[options("The man", &["</s>", "x"])]).unwrap().remove(0).unwrap();
+    let scored = engine
+        .score(&[options("The man", &["</s>", "x"])])
+        .unwrap()
+        .remove(0)
+        .unwrap();
     let sequence = Sequence {
         tokens: [model.tokenizer.encode_prompt("The man").unwrap(), vec![special.eos]].concat(),
         completion: model.tokenizer.encode_prompt("The man").unwrap().len(),
@@ -274,7 +311,10 @@ fn options(prompt: &str, continuations: &[&str]) -> ScoreRequest {
 fn scores_are_the_same_in_a_batch_and_alone() {
     let engine = engine();
     let continuations = [" is", " the response is that", "."];
-    let mut requests: Vec<ScoreRequest> = prompts(40).iter().map(|prompt| options(prompt, &continuations)).collect();
+    let mut requests: Vec<ScoreRequest> = prompts(40)
+        .iter()
+        .map(|prompt| options(prompt, &continuations))
+        .collect();
     requests.insert(17, options(&"The man. ".repeat(100), &continuations));
     let together = engine.score(&requests).unwrap();
     assert_eq!(together.len(), requests.len());
@@ -308,8 +348,15 @@ fn options_that_merge_with_the_prefix_are_comparable() {
     for (prefix, continuations) in cases {
         let own = model.tokenizer.encode_prompt(prefix).unwrap();
         let whole = |text: &str| model.tokenizer.encode_prompt(&format!("{prefix}{text}")).unwrap();
-        merged += continuations.iter().filter(|text| !whole(text).starts_with(&own)).count();
-        let scores = engine.score(&[options(prefix, continuations)]).unwrap().remove(0).unwrap();
+        merged += continuations
+            .iter()
+            .filter(|text| !whole(text).starts_with(&own))
+            .count();
+        let scores = engine
+            .score(&[options(prefix, continuations)])
+            .unwrap()
+            .remove(0)
+            .unwrap();
         let total: f32 = scores.iter().map(|score| score.exp()).sum();
         assert!(total <= 1.0 + 1e-5, "{prefix:?}: {scores:?} add up to {total}");
         assert!(scores.iter().all(|score| score.is_finite() && *score < 0.0));
@@ -324,7 +371,10 @@ fn options_that_merge_with_the_prefix_are_comparable() {
         let whole = score_all(&model.decoder, &sequences).unwrap();
         for index in 1..scores.len() {
             let (found, expected) = (scores[index] - scores[0], whole[index] - whole[0]);
-            assert!((found - expected).abs() < 1e-3, "{prefix:?} {index}: {found}, expected {expected}");
+            assert!(
+                (found - expected).abs() < 1e-3,
+                "{prefix:?} {index}: {found}, expected {expected}"
+            );
         }
     }
     assert!(merged >= 2, "no option merges with its prefix: the test says nothing");

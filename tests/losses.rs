@@ -124,10 +124,7 @@ fn dpo_is_torchs() {
             check(&case, "per_row", &found.per_row, tolerance);
             check(&case, "chosen_rewards", &found.chosen_rewards, tolerance);
             check(&case, "rejected_rewards", &found.rejected_rewards, tolerance);
-            let leaves = [
-                ("policy_chosen_logps", &chosen),
-                ("policy_rejected_logps", &rejected),
-            ];
+            let leaves = [("policy_chosen_logps", &chosen), ("policy_rejected_logps", &rejected)];
             check_gradients(&case, &found.loss, &leaves, tolerance);
         }
     }
@@ -145,7 +142,13 @@ fn bradley_terry_is_torchs() {
             let p_chosen = tensor(&inputs["p_chosen"], dtype);
             let margin = (!inputs["margin"].is_null()).then(|| tensor(&inputs["margin"], dtype));
             let centre = case["centre_coef"].as_f64().unwrap_or(0.0);
-            let found = reward::loss(chosen.as_tensor(), rejected.as_tensor(), &p_chosen, margin.as_ref(), centre);
+            let found = reward::loss(
+                chosen.as_tensor(),
+                rejected.as_tensor(),
+                &p_chosen,
+                margin.as_ref(),
+                centre,
+            );
             let found = found.unwrap();
             check(&case, "loss", &found.loss, tolerance);
             check(&case, "per_row", &found.per_row, tolerance);
@@ -215,7 +218,10 @@ fn widened(values: &[f32]) -> Vec<f64> {
 fn gae_is_torchs() {
     for case in golden("gae") {
         let (gamma, lambda) = (case["gamma"].as_f64().unwrap(), case["gae_lambda"].as_f64().unwrap());
-        let (advantages, returns) = (rows(&case["expected"]["advantages"]), rows(&case["expected"]["returns"]));
+        let (advantages, returns) = (
+            rows(&case["expected"]["advantages"]),
+            rows(&case["expected"]["returns"]),
+        );
         let inputs = counted(&case, "rewards").into_iter().zip(counted(&case, "values"));
         for (row, (rewards, values)) in inputs.enumerate() {
             let found = gae(&rewards, &values, gamma, lambda);
@@ -315,7 +321,13 @@ fn ppo_does_not_look_beyond_the_mask() {
     };
     let before = losses(&case);
     let mask = rows(&case["inputs"]["mask"]);
-    for (key, junk) in [("logprobs", 1e4), ("old_logprobs", -1e4), ("advantages", -1e9), ("values", 1e15), ("returns", -3.0)] {
+    for (key, junk) in [
+        ("logprobs", 1e4),
+        ("old_logprobs", -1e4),
+        ("advantages", -1e9),
+        ("values", 1e15),
+        ("returns", -3.0),
+    ] {
         for (row, mask) in mask.iter().enumerate() {
             for (column, _) in mask.iter().enumerate().filter(|(_, counts)| **counts == 0.0) {
                 case["inputs"][key][row][column] = junk.into();
@@ -329,7 +341,10 @@ fn ppo_does_not_look_beyond_the_mask() {
 #[test]
 fn kl_penalties_are_torchs() {
     for case in golden("kl_penalty") {
-        let (policy, reference) = (flat(&case["inputs"]["logprobs"]), flat(&case["inputs"]["reference_logprobs"]));
+        let (policy, reference) = (
+            flat(&case["inputs"]["logprobs"]),
+            flat(&case["inputs"]["reference_logprobs"]),
+        );
         for (key, estimator) in [("k1", KlEstimator::K1), ("k3", KlEstimator::K3)] {
             let found: Vec<f64> = singles(&policy)
                 .into_iter()
@@ -407,7 +422,12 @@ fn adamw_is_torchs() {
             assert_near(&what, &[norm], &flat(&expected["grad_norm"]), SINGLE);
             for (index, key) in PARAMETERS.iter().enumerate() {
                 let clipped = flat(&expected["clipped_gradient"][key]);
-                assert_near(&format!("{what} gradient {key}"), &widened(&gradients[index]), &clipped, SINGLE);
+                assert_near(
+                    &format!("{what} gradient {key}"),
+                    &widened(&gradients[index]),
+                    &clipped,
+                    SINGLE,
+                );
                 let moved = flat(&expected["parameter"][key]);
                 assert_near(&format!("{what} {key}"), &values(&parameters[index]), &moved, SINGLE);
             }
@@ -494,6 +514,11 @@ fn the_learning_rate_warms_up_and_falls() {
     let rates: Vec<f64> = (0..5).map(|step| linear.rate(1.0, step, 5)).collect();
     assert_near("linear", &rates, &[1.0, 0.8, 0.6, 0.4, 0.2], 1e-12);
     let cosine = config(Schedule::Cosine, 0, 0.1);
-    assert_near("cosine", &[cosine.rate(1.0, 0, 10), cosine.rate(1.0, 5, 10)], &[1.0, 0.55], 1e-12);
+    assert_near(
+        "cosine",
+        &[cosine.rate(1.0, 0, 10), cosine.rate(1.0, 5, 10)],
+        &[1.0, 0.55],
+        1e-12,
+    );
     assert!(cosine.rate(1.0, 9, 10) > 0.1);
 }

@@ -8,7 +8,7 @@ use bylaw::constitution::Constitution;
 use bylaw::engine::scripted::ScriptedEngine;
 use bylaw::engine::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest};
 use bylaw::error::Result;
-use bylaw::prompt::{Request, Style, Templates};
+use bylaw::prompt::{Style, Templates};
 use bylaw::record::{Candidates, Completion, FinishReason, Message, Preference, Prompt, Reject, Revision};
 use bylaw::seed::Seed;
 use bylaw::stage::judge::{Contest, JudgeConfig, contests, judge};
@@ -65,13 +65,6 @@ fn transcript() -> Templates {
     Templates::new(Style::Transcript)
 }
 
-fn text_of(request: &Request) -> &str {
-    match request {
-        Request::Text(text) => text,
-        Request::Chat { .. } => panic!("a transcript was expected"),
-    }
-}
-
 /// Which question a prompt is about: `question 12?` is row 12.
 fn row_of(prompt: &str) -> usize {
     let rest = prompt.split("Human: question ").nth(1).unwrap();
@@ -126,22 +119,11 @@ fn between<'t>(text: &'t str, start: &str, end: &str) -> &'t str {
     rest.split(end).next().unwrap()
 }
 
-/// An engine whose answers depend on the seeds alone; keeps how many calls it got.
-struct SeedEngine {
-    calls: Mutex<Vec<usize>>,
-}
-
-impl SeedEngine {
-    fn new() -> Self {
-        Self {
-            calls: Mutex::new(Vec::new()),
-        }
-    }
-}
+/// An engine whose answers depend on the seeds alone, and that cannot score.
+struct SeedEngine;
 
 impl Engine for SeedEngine {
     fn generate(&self, requests: &[GenerateRequest]) -> Result<Vec<Result<Generation, Refusal>>> {
-        self.calls.lock().unwrap().push(requests.len());
         let generation = |request: &GenerateRequest| Generation {
             text: format!("{:016x}", request.seed.rng().random::<u64>()),
             tokens: 1,
@@ -203,10 +185,16 @@ fn each_round_goes_on_from_the_last() {
                 "Assistant: {before}\n\nCritique Request: {}\n\nCritique: {}\n\nRevision Request: {}\n\nRevision:",
                 round.critique_request, round.critique, round.revision_request
             );
-            assert!(seen.lock().unwrap().iter().any(|prompt| prompt.ends_with(&asked)), "never asked: {asked}");
+            assert!(
+                seen.lock().unwrap().iter().any(|prompt| prompt.ends_with(&asked)),
+                "never asked: {asked}"
+            );
             before.clone_from(&round.revision);
         }
-        assert_eq!(row.messages, [row.prompt[0].clone(), Message::assistant(row.final_answer)]);
+        assert_eq!(
+            row.messages,
+            [row.prompt[0].clone(), Message::assistant(row.final_answer)]
+        );
         assert_eq!((row.initial_tokens, row.final_tokens), (2, 5));
     }
 }
@@ -233,7 +221,10 @@ fn a_principle_is_drawn_anew_each_round() {
         assert_eq!(counts.keys().copied().collect::<Vec<_>>(), ["p0", "p1", "p2", "p3"]);
         assert!(counts.values().all(|count| *count >= 5), "{counts:?}");
     }
-    let repeats = together.iter().filter(|row| row[0] == row[1] && row[1] == row[2]).count();
+    let repeats = together
+        .iter()
+        .filter(|row| row[0] == row[1] && row[1] == row[2])
+        .count();
     assert!(repeats < 15, "{repeats} of 60 rows have one principle in all rounds");
 }
 
@@ -259,7 +250,13 @@ fn a_failed_step_rejects_its_row_alone() {
                 let second = step == Step::Answer || prompt.contains("Assistant: better");
                 step_of(prompt) == step && (row_of(prompt) == 1 || (row_of(prompt) == 4 && second))
             };
-            let engine = scripted(|prompt: &str| if fails(prompt) { failure.clone() } else { orderly(prompt) });
+            let engine = scripted(|prompt: &str| {
+                if fails(prompt) {
+                    failure.clone()
+                } else {
+                    orderly(prompt)
+                }
+            });
             let rows = revise(context(&engine, &templates), &constitution, &prompts(6), &config(2)).unwrap();
             assert_eq!(rows.len(), 6);
             for (index, row) in rows.into_iter().enumerate() {
@@ -272,7 +269,11 @@ fn a_failed_step_rejects_its_row_alone() {
                     Err(reject) => {
                         assert!([1, 4].contains(&index), "{named} {reason}: row {index} was rejected");
                         assert_eq!((reject.id, reject.stage), (format!("row-{index}"), "revise".into()));
-                        assert!(reject.reason.starts_with(named) && reject.reason.contains(reason), "{}", reject.reason);
+                        assert!(
+                            reject.reason.starts_with(named) && reject.reason.contains(reason),
+                            "{}",
+                            reject.reason
+                        );
                         assert_eq!(reject.raw, *raw);
                     }
                 }
@@ -295,8 +296,14 @@ fn truncated_answers_are_kept_on_request() {
     };
     let rows = revise(context, &constitution, &prompts(2), &config(1)).unwrap();
     let kept = rows[0].as_ref().unwrap();
-    assert_eq!((kept.final_answer.as_str(), kept.final_finish_reason.as_str()), ("half", "length"));
-    assert!(!kept.rounds[0].changed, "an answer that stayed the same counts as changed");
+    assert_eq!(
+        (kept.final_answer.as_str(), kept.final_finish_reason.as_str()),
+        ("half", "length")
+    );
+    assert!(
+        !kept.rounds[0].changed,
+        "an answer that stayed the same counts as changed"
+    );
     assert!(rows[1].is_err());
 }
 
@@ -305,7 +312,7 @@ fn truncated_answers_are_kept_on_request() {
 #[test]
 fn every_draw_has_a_seed_of_its_own() {
     let (constitution, templates) = (constitution(), transcript());
-    let engine = SeedEngine::new();
+    let engine = SeedEngine;
     let mut same = prompts(2);
     same[1].messages = same[0].messages.clone();
     let rows = revise(context(&engine, &templates), &constitution, &same, &config(3)).unwrap();
@@ -326,7 +333,11 @@ fn nothing_to_revise_is_no_error() {
     let engine = scripted(orderly);
     let rows = revise(context(&engine, &templates), &constitution, &prompts(2), &config(0)).unwrap();
     assert_eq!(rows[1].as_ref().unwrap().final_answer, "answer 1");
-    assert!(revise(context(&engine, &templates), &constitution, &[], &config(2)).unwrap().is_empty());
+    assert!(
+        revise(context(&engine, &templates), &constitution, &[], &config(2))
+            .unwrap()
+            .is_empty()
+    );
 }
 
 // ---------------------------------------------------------------- sample
@@ -335,7 +346,7 @@ fn nothing_to_revise_is_no_error() {
 #[test]
 fn samples_are_distinct_and_in_place() {
     let (templates, all) = (transcript(), prompts(5));
-    let engine = SeedEngine::new();
+    let engine = SeedEngine;
     let sampling = Sampling::default();
     let draw = |prompts: &[Prompt]| -> Vec<Candidates> {
         let rows = sample(context(&engine, &templates), prompts, 4, &sampling).unwrap();
@@ -345,7 +356,10 @@ fn samples_are_distinct_and_in_place() {
     let mut texts = BTreeSet::new();
     for (row, prompt) in rows.iter().zip(&all) {
         assert_eq!((&row.id, &row.prompt), (&prompt.id, &prompt.messages));
-        assert_eq!(row.completions.iter().map(|c| c.sample).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(
+            row.completions.iter().map(|c| c.sample).collect::<Vec<_>>(),
+            [0, 1, 2, 3]
+        );
         assert_eq!(row.completions[0].logprob, -0.5);
         texts.extend(row.completions.iter().map(|completion| completion.text.clone()));
     }
@@ -393,7 +407,10 @@ fn candidates(texts: &[&str]) -> Candidates {
     Candidates {
         id: "row-0".into(),
         prompt: vec![Message::user("question 0?")],
-        completions: (0..).zip(texts).map(|(sample, text)| completion(text, sample)).collect(),
+        completions: (0..)
+            .zip(texts)
+            .map(|(sample, text)| completion(text, sample))
+            .collect(),
     }
 }
 
@@ -408,11 +425,18 @@ fn contest(first: &str, second: &str) -> Contest {
 
 /// The texts at (A) and (B) of a judge's prompt.
 fn standing(prompt: &str) -> (&str, &str) {
-    (between(prompt, "(A) ", "\n(B) "), between(prompt, "\n(B) ", "\n\nThe answer is: ("))
+    (
+        between(prompt, "(A) ", "\n(B) "),
+        between(prompt, "\n(B) ", "\n\nThe answer is: ("),
+    )
 }
 
 /// Judges one contest by the log-odds of (A) that `log_odds_a` gives for the texts at (A) and (B).
-fn judged(contest: &Contest, principles: usize, log_odds_a: impl Fn(&str, &str, &str) -> f32 + Sync) -> Outcome<Preference> {
+fn judged(
+    contest: &Contest,
+    principles: usize,
+    log_odds_a: impl Fn(&str, &str, &str) -> f32 + Sync,
+) -> Outcome<Preference> {
     let engine = ScriptedEngine {
         reply: |_: &str| said("unused"),
         score: |prompt: &str, continuation: &str| {
@@ -429,7 +453,13 @@ fn judged(contest: &Contest, principles: usize, log_odds_a: impl Fn(&str, &str, 
     let config = JudgeConfig {
         principles_per_pair: principles,
     };
-    let mut rows = judge(context(&engine, &templates), &constitution(), std::slice::from_ref(contest), &config).unwrap();
+    let mut rows = judge(
+        context(&engine, &templates),
+        &constitution(),
+        std::slice::from_ref(contest),
+        &config,
+    )
+    .unwrap();
     assert_eq!(rows.len(), 1);
     rows.remove(0)
 }
@@ -449,11 +479,17 @@ fn the_label_is_the_mean_over_both_orders() {
     // The second answer is better by 1.2, and (A) is liked by 0.4.
     let odds = |_: &str, a: &str, _: &str| 0.4 + if a == "good" { 1.2 } else { -1.2 };
     let row = judged(&contest("bad", "good"), 1, odds).unwrap();
-    assert_eq!((row.chosen[0].content.as_str(), row.rejected[0].content.as_str()), ("good", "bad"));
+    assert_eq!(
+        (row.chosen[0].content.as_str(), row.rejected[0].content.as_str()),
+        ("good", "bad")
+    );
     near(row.margin, 1.2);
     near(row.p_chosen, sigmoid(1.2));
     near(row.p_raw, sigmoid(1.2));
-    assert_eq!((row.chosen_chars, row.rejected_chars, row.source.as_str()), (4, 3, "judge"));
+    assert_eq!(
+        (row.chosen_chars, row.rejected_chars, row.source.as_str()),
+        (4, 3, "judge")
+    );
     let votes: BTreeMap<&str, f32> = row.votes.iter().map(|vote| (vote.order.as_str(), vote.p_a)).collect();
     assert_eq!(row.votes.len(), 2);
     near(votes["chosen_first"], sigmoid(1.6));
@@ -501,8 +537,14 @@ fn a_verdict_that_cannot_be_read_is_a_reject() {
     }
     let templates = transcript();
     let config = JudgeConfig { principles_per_pair: 1 };
-    let engine = SeedEngine::new();
-    let rows = judge(context(&engine, &templates), &constitution(), &[contest("a", "b")], &config).unwrap();
+    let engine = SeedEngine;
+    let rows = judge(
+        context(&engine, &templates),
+        &constitution(),
+        &[contest("a", "b")],
+        &config,
+    )
+    .unwrap();
     assert_eq!(rows[0].as_ref().unwrap_err().reason, "no scores here");
 }
 
@@ -513,21 +555,31 @@ fn every_pair_is_a_contest_once() {
     for count in 2..7 {
         let texts: Vec<String> = (0..count).map(|index| format!("answer {index}")).collect();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let pairs: Vec<Contest> = contests(&candidates(&texts), false).into_iter().map(Result::unwrap).collect();
+        let pairs: Vec<Contest> = contests(&candidates(&texts), false)
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(pairs.len(), count * (count - 1) / 2);
         let ids: BTreeSet<&str> = pairs.iter().map(|contest| contest.id.as_str()).collect();
         assert_eq!(ids.len(), pairs.len());
         assert!(pairs.iter().all(|contest| contest.first.sample < contest.second.sample));
     }
     let same = contests(&candidates(&["a", "b", " a\n"]), false);
-    let reasons: Vec<Option<&str>> = same.iter().map(|o| o.as_ref().err().map(|r| r.reason.as_str())).collect();
+    let reasons: Vec<Option<&str>> = same
+        .iter()
+        .map(|o| o.as_ref().err().map(|r| r.reason.as_str()))
+        .collect();
     assert_eq!(reasons, [None, Some("the two answers are identical"), None]);
     let mut cut = candidates(&["a", "b", "c"]);
     cut.completions[1].finish_reason = "length".into();
     let outcomes = contests(&cut, false);
     let rejected: Vec<&Reject> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
     assert_eq!(rejected.len(), 2);
-    assert!(rejected.iter().all(|reject| reject.reason.contains("truncated") && reject.raw == "b"));
+    assert!(
+        rejected
+            .iter()
+            .all(|reject| reject.reason.contains("truncated") && reject.raw == "b")
+    );
     assert!(contests(&cut, true).iter().all(Result::is_ok));
     for lonely in [vec![], vec!["alone"]] {
         let outcomes = contests(&candidates(&lonely), false);

@@ -14,7 +14,7 @@ pub fn sample(
     per_prompt: usize,
     sampling: &Sampling,
 ) -> Result<Vec<Outcome<Candidates>>> {
-    // All samples in one call: an engine fills its batch across prompts and samples.
+    // One call for each sample: an engine fills its batch across the prompts.
     let mut columns = Vec::with_capacity(per_prompt);
     for sample in 0..per_prompt {
         columns.push(respond(context, prompts, sampling, sample as u64)?.into_iter());

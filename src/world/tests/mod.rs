@@ -332,7 +332,9 @@ fn contests_are_half_ties_and_half_clear() {
         assert!(ids.insert(row.id.as_str()));
         let pair = oracle.question(&row.prompt[0].content).unwrap();
         assert_eq!(world.split(pair), Split::Evaluation);
-        let [first, second] = row.completions.as_slice() else { panic!("{row:?}") };
+        let [first, second] = row.completions.as_slice() else {
+            panic!("{row:?}")
+        };
         assert_eq!((first.sample, second.sample), (0, 1));
         let benign = usize::from(world.kind(pair) == Kind::Benign);
         let words = |text: &str| text.split_whitespace().count();
