@@ -298,7 +298,7 @@ fn critiques_and_revisions_are_as_planted() {
         }
     }
     complies.assert_near("criticised answers that comply", 0.78, 0.02);
-    clean.assert_near("clean revisions", 0.82, 0.02);
+    clean.assert_near("clean revisions", 0.82, 0.03);
     better.assert_near("engaging revisions", 0.94, 0.05);
     repaired.assert_near("revisions that meet the question", 0.95, 0.05);
     assert_eq!(harm.len(), 4);
