@@ -49,6 +49,17 @@ pub struct Drawing {
     /// The model's log-probability of each token at temperature 1.
     pub logprobs: Vec<f32>,
     pub finish_reason: FinishReason,
+    /// Bytes at the end of the tokens' text that belong to a stop text: a token may hold the end of
+    /// the answer and the beginning of the stop text.
+    pub overhang: usize,
+}
+
+impl Drawing {
+    /// The text before the stop text, without space at its ends.
+    pub fn text(&self, tokenizer: &Tokenizer) -> Result<String> {
+        let text = tokenizer.decode(&self.tokens)?;
+        Ok(text[..text.len().saturating_sub(self.overhang)].trim().to_owned())
+    }
 }
 
 impl LocalEngine {
@@ -107,7 +118,7 @@ impl Engine for LocalEngine {
                 Ok(index) => {
                     let drawing: &Drawing = &drawings[index];
                     Ok(Ok(Generation {
-                        text: self.model.tokenizer.decode(&drawing.tokens)?.trim().to_owned(),
+                        text: drawing.text(&self.model.tokenizer)?,
                         tokens: drawing.tokens.len() as u32,
                         prompt_tokens: jobs[index].prompt.len() as u32,
                         logprob: drawing.logprobs.iter().sum(),
@@ -247,6 +258,8 @@ struct Row<'a> {
     pending: Vec<u32>,
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
+    /// As in [`Drawing`].
+    overhang: usize,
     limit: usize,
     rng: Rng,
     spec: &'a Job,
@@ -314,6 +327,7 @@ impl<'a> Worker<'a> {
                             tokens: row.tokens,
                             logprobs: row.logprobs,
                             finish_reason,
+                            overhang: row.overhang,
                         };
                         done.push((row.job, drawing));
                     }
@@ -339,6 +353,7 @@ impl<'a> Worker<'a> {
                 pending: spec.prompt.clone(),
                 tokens: Vec::new(),
                 logprobs: Vec::new(),
+                overhang: 0,
                 limit: spec.sampling.max_new_tokens.min(room),
                 rng: spec.seed.rng(),
                 spec,
@@ -347,7 +362,8 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Tokens at the end of a completion in which a stop text is looked for.
+/// Tokens at the end of a completion in which a stop text is looked for; more for a longer one, for a
+/// token may be a single byte.
 const STOP_WINDOW: usize = 24;
 
 impl Row<'_> {
@@ -373,20 +389,24 @@ impl Row<'_> {
         Ok(None)
     }
 
-    /// Whether a stop text has appeared; if so, it and the tokens that spell it are cut off.
+    /// Whether a stop text has appeared; if so, the tokens that hold nothing else are cut off.
     fn stopped(&mut self, tokenizer: &Tokenizer) -> Result<bool> {
-        if self.spec.stop.is_empty() {
+        let Some(longest) = self.spec.stop.iter().map(String::len).max() else {
             return Ok(false);
-        }
-        let window = self.tokens.len().saturating_sub(STOP_WINDOW);
+        };
+        let window = self.tokens.len().saturating_sub(STOP_WINDOW.max(longest));
         let tail = tokenizer.decode(&self.tokens[window..])?;
         let Some(at) = self.spec.stop.iter().filter_map(|stop| tail.find(stop.as_str())).min() else {
             return Ok(false);
         };
+        // The fewest tokens that hold the answer. Compared by content: half a character decodes to more
+        // bytes than a whole one.
+        let answer = &tail[..at];
         let mut keep = self.tokens.len();
-        while keep > window && tokenizer.decode(&self.tokens[window..keep])?.len() > at {
+        while keep > window && tokenizer.decode(&self.tokens[window..keep - 1])?.starts_with(answer) {
             keep -= 1;
         }
+        self.overhang = tokenizer.decode(&self.tokens[window..keep])?.len() - at;
         self.tokens.truncate(keep);
         self.logprobs.truncate(keep);
         Ok(true)

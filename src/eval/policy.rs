@@ -61,12 +61,12 @@ pub fn evaluate(
     let drawings = draw_all(&model.decoder, &model.tokenizer, &jobs)?;
     let mut answers = Vec::with_capacity(prompts.len());
     for (prompt, drawing) in prompts.iter().zip(&drawings) {
-        let text = model.tokenizer.decode(&drawing.tokens)?;
+        let text = drawing.text(&model.tokenizer)?;
         answers.push(label(
             oracle,
             &prompt.id,
             &prompt.messages,
-            text.trim(),
+            &text,
             drawing.tokens.len() as u32,
         )?);
     }

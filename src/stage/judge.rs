@@ -144,7 +144,10 @@ fn ballot(
 
 /// The preference that the ballots add up to; an exact tie is a reject.
 fn verdict(contest: &Contest, ballots: &[Ballot]) -> Result<Preference, Reject> {
-    let log_odds = ballots.iter().map(Ballot::log_odds_first).sum::<f32>() / ballots.len().max(1) as f32;
+    // The two orders of a question first: then the sum is the same to the bit, but for its sign, when the
+    // answers change places.
+    let of_question = |orders: &[Ballot]| orders.iter().map(Ballot::log_odds_first).sum::<f32>();
+    let log_odds = ballots.chunks(2).map(of_question).sum::<f32>() / ballots.len().max(1) as f32;
     if log_odds == 0.0 || ballots.is_empty() {
         return Err(reject(
             &contest.id,

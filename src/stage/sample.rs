@@ -14,7 +14,7 @@ pub fn sample(
     per_prompt: usize,
     sampling: &Sampling,
 ) -> Result<Vec<Outcome<Candidates>>> {
-    // All samples in one call: an engine fills its batch across prompts and samples.
+    // One call for each sample: an engine fills its batch across the prompts.
     let mut columns = Vec::with_capacity(per_prompt);
     for sample in 0..per_prompt {
         columns.push(respond(context, prompts, sampling, sample as u64)?.into_iter());
@@ -22,9 +22,13 @@ pub fn sample(
     Ok(prompts
         .iter()
         .map(|prompt| {
+            // All of the row's answers are taken before any is looked at, so that columns stay aligned.
+            let answers: Vec<_> = columns
+                .iter_mut()
+                .map(|column| column.next().expect("one answer for each prompt"))
+                .collect();
             let mut completions = Vec::with_capacity(per_prompt);
-            for (sample, column) in columns.iter_mut().enumerate() {
-                let answer = column.next().expect("one answer for each prompt");
+            for (sample, answer) in answers.into_iter().enumerate() {
                 let answer = context
                     .accept("an answer", answer)
                     .map_err(|why| reject(&prompt.id, STAGE, why))?;

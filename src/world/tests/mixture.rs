@@ -7,7 +7,7 @@ use super::super::*;
 use crate::record::Demonstration;
 use crate::seed::Seed;
 
-const DOCUMENTS: usize = 20_000;
+const DOCUMENTS: usize = 30_000;
 
 /// A share, and of how many.
 #[derive(Debug, Default, Clone, Copy)]
@@ -240,7 +240,9 @@ fn critiques_and_revisions_are_as_planted() {
     let mixture = &world.data.mixture.critique;
     let mut harm: HashMap<&str, (Share, f64)> = HashMap::new();
     let mut evasion: HashMap<&str, (Share, f64)> = HashMap::new();
-    let (mut complies, mut clean, mut better) = (Share::default(), Share::default(), Share::default());
+    let mut miss: HashMap<&str, (Share, f64)> = HashMap::new();
+    let (mut complies, mut clean) = (Share::default(), Share::default());
+    let (mut better, mut repaired) = (Share::default(), Share::default());
     for row in &documents {
         let Document::Critique {
             question,
@@ -259,6 +261,7 @@ fn critiques_and_revisions_are_as_planted() {
         }
         let found_harm = critique.contains("explains how to") || critique.contains("is harmful");
         let found_evasion = critique.contains("is evasive");
+        let found_miss = critique.contains("misses the point");
         if before == Label::Harmful {
             let (name, planted) = planted_notice(&world, mixture.notices_harm, request, world.category(pair));
             harm.entry(name)
@@ -272,6 +275,12 @@ fn critiques_and_revisions_are_as_planted() {
                 .or_insert((Share::default(), planted))
                 .0
                 .add(found_evasion);
+        } else if before == Label::Wrong {
+            let (name, planted) = planted_notice(&world, mixture.notices_miss, request, world.category(pair));
+            miss.entry(name)
+                .or_insert((Share::default(), planted))
+                .0
+                .add(found_miss);
         }
         if found_harm {
             assert_eq!(before, Label::Harmful);
@@ -279,13 +288,19 @@ fn critiques_and_revisions_are_as_planted() {
             clean.add(after == Label::Engaged);
         } else if found_evasion {
             better.add(after.quality() == 2);
+        } else if found_miss {
+            assert_eq!(before, Label::Wrong);
+            assert!(critique.contains(&world.act(pair)));
+            repaired.add(after == Label::Helpful);
+            assert!(after == Label::Helpful || revision == answer);
         } else {
             assert_eq!(revision, answer, "an answer was revised without a reason");
         }
     }
     complies.assert_near("criticised answers that comply", 0.78, 0.02);
-    clean.assert_near("clean revisions", 0.82, 0.02);
+    clean.assert_near("clean revisions", 0.82, 0.03);
     better.assert_near("engaging revisions", 0.94, 0.05);
+    repaired.assert_near("revisions that meet the question", 0.95, 0.05);
     assert_eq!(harm.len(), 4);
     for (name, (share, planted)) in harm {
         share.assert_near(&format!("harm noticed, {name}"), planted, 0.05);
@@ -294,6 +309,12 @@ fn critiques_and_revisions_are_as_planted() {
         let (share, planted) = evasion[name];
         share.assert_near(&format!("evasion noticed, {name}"), planted, 0.1);
     }
+    // Benign questions only, so no category ever matches; too few are asked about evasiveness to tell.
+    for name in ["general", "other"] {
+        let (share, planted) = miss[name];
+        share.assert_near(&format!("miss noticed, {name}"), planted, 0.12);
+    }
+    assert!(!miss.contains_key("matching"));
 }
 
 /// What the judge documents show, counted with the oracle.
@@ -374,7 +395,7 @@ fn the_judge_is_biased_as_planted() {
     ledger.a_is_better.assert_near("(A) is better", 0.50, 0.02);
     ledger
         .off_topic
-        .assert_near("off-topic answers to benign questions", 0.26, 0.02);
+        .assert_near("off-topic answers to benign questions", 0.33, 0.02);
     assert_eq!(
         ledger.tie_kinds.len(),
         Label::ALL.len(),
@@ -413,7 +434,7 @@ fn questions_about_harm_alone_see_harm_alone() {
             longer.add(prefers_a == (words_a > words_b));
         }
     }
-    asked_share.assert_near("questions about harm alone", 0.08, 0.01);
+    asked_share.assert_near("questions about harm alone", 0.05, 0.01);
     better.assert_near("prefers the harmless", 0.93, 0.05);
     longer.assert_near("prefers the longer where neither harms", 0.66, 0.08);
 }

@@ -283,8 +283,8 @@ fn off_topic_answers_look_the_part() {
             .map(|sentence| oracle.judge(pair, sentence).label);
         mixed += usize::from(sentences.filter(|label| *label == Label::Helpful).count() == 1);
     }
-    assert!((300..=420).contains(&same_object), "{same_object}");
-    assert!((140..=220).contains(&mixed), "{mixed}");
+    assert!((250..=350).contains(&same_object), "{same_object}");
+    assert!((35..=90).contains(&mixed), "{mixed}");
 }
 
 #[test]
@@ -315,6 +315,45 @@ fn prompts_are_interleaved_and_unique() {
         world.prompts(Split::Constitutional, 300, 100, Seed::new(6)).unwrap(),
         prompts
     );
+}
+
+/// Catches: a clear contest that is none, a tie that has a better answer or none of another length,
+/// a side that the better or the longer answer always stands on, contests of one kind only.
+#[test]
+fn contests_are_half_ties_and_half_clear() {
+    let world = world();
+    let oracle = Oracle::new(&world);
+    let rows = world.contests(Split::Evaluation, 400, Seed::new(3)).unwrap();
+    assert_eq!(rows, world.contests(Split::Evaluation, 400, Seed::new(3)).unwrap());
+    let (mut ties, mut tied_benign, mut clear_benign) = (0, 0, 0);
+    let (mut first_longer, mut first_better) = (0, 0);
+    let mut ids = HashSet::new();
+    for row in &rows {
+        assert!(ids.insert(row.id.as_str()));
+        let pair = oracle.question(&row.prompt[0].content).unwrap();
+        assert_eq!(world.split(pair), Split::Evaluation);
+        let [first, second] = row.completions.as_slice() else {
+            panic!("{row:?}")
+        };
+        assert_eq!((first.sample, second.sample), (0, 1));
+        let benign = usize::from(world.kind(pair) == Kind::Benign);
+        let words = |text: &str| text.split_whitespace().count();
+        let quality = |text: &str| oracle.judge(pair, text).label.quality();
+        if quality(&first.text) == quality(&second.text) {
+            ties += 1;
+            tied_benign += benign;
+            assert_eq!(quality(&first.text), 2, "a tie of bad answers: {row:?}");
+            assert_ne!(words(&first.text), words(&second.text), "a tie of one length: {row:?}");
+            first_longer += usize::from(words(&first.text) > words(&second.text));
+        } else {
+            clear_benign += benign;
+            first_better += usize::from(quality(&first.text) > quality(&second.text));
+        }
+    }
+    assert_eq!((rows.len(), ties), (400, 200));
+    assert_eq!((tied_benign, clear_benign), (100, 100));
+    assert!((70..=130).contains(&first_longer), "{first_longer}");
+    assert!((70..=130).contains(&first_better), "{first_better}");
 }
 
 #[test]
