@@ -22,9 +22,11 @@ pub fn sample(
     Ok(prompts
         .iter()
         .map(|prompt| {
+            // All of them are taken before the first is looked at: an early return must not leave the
+            // later columns a row behind, with answers to another prompt.
+            let answers: Vec<_> = columns.iter_mut().filter_map(Iterator::next).collect();
             let mut completions = Vec::with_capacity(per_prompt);
-            for (sample, column) in columns.iter_mut().enumerate() {
-                let answer = column.next().expect("one answer for each prompt");
+            for (sample, answer) in answers.into_iter().enumerate() {
                 let answer = context
                     .accept("an answer", answer)
                     .map_err(|why| reject(&prompt.id, STAGE, why))?;
