@@ -45,17 +45,27 @@ fn bylaw(dir: &Path, arguments: &[&str]) -> Ran {
     ran
 }
 
-/// Runs `bylaw` and expects a refusal: this exit code, nothing on stdout, an error that `says` all this,
-/// and a remedy.
+/// Runs `bylaw` and expects a refusal with a remedy.
 #[track_caller]
 fn refused(dir: &Path, arguments: &[&str], code: i32, says: &[&str]) -> String {
+    let stderr = fails(dir, arguments, code, says);
+    assert!(stderr.contains("help: "), "{arguments:?} has no remedy: {stderr}");
+    stderr
+}
+
+/// Runs `bylaw` and expects this exit code, nothing on stdout, and an error that `says` all this.
+#[track_caller]
+fn fails(dir: &Path, arguments: &[&str], code: i32, says: &[&str]) -> String {
     let ran = bylaw(dir, arguments);
     assert_eq!(ran.code, code, "{arguments:?}: {ran:#?}");
     assert_eq!(ran.stdout, "", "{arguments:?}");
     for words in says {
-        assert!(ran.stderr.contains(words), "{arguments:?} lacks {words:?}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains(words),
+            "{arguments:?} lacks {words:?}: {}",
+            ran.stderr
+        );
     }
-    assert!(ran.stderr.contains("help: "), "{arguments:?} has no remedy: {}", ran.stderr);
     ran.stderr
 }
 
@@ -130,7 +140,15 @@ fn rejects(dataset: &Path) -> Vec<Reject> {
 fn a_missing_model_is_named() {
     let dir = with_prompts();
     let commands = [
-        vec!["revise", "--model", "nope", "--constitution", "builtin:proving-ground", "--prompts", "prompts.jsonl"],
+        vec![
+            "revise",
+            "--model",
+            "nope",
+            "--constitution",
+            "builtin:proving-ground",
+            "--prompts",
+            "prompts.jsonl",
+        ],
         vec!["sample", "--model", "nope", "--prompts", "prompts.jsonl"],
         vec!["eval", "policy", "--model", "nope", "--prompts", "prompts.jsonl"],
     ];
@@ -140,7 +158,10 @@ fn a_missing_model_is_named() {
     }
     let command = sample("builtin:huge", "prompts.jsonl", "out");
     refused(dir.path(), &command, 2, &["`builtin:huge`", "builtin:tiny"]);
-    assert!(!dir.path().join("out").exists(), "nothing is made before the inputs are known to be good");
+    assert!(
+        !dir.path().join("out").exists(),
+        "nothing is made before the inputs are known to be good"
+    );
 }
 
 /// What `spoil` does to a copy of the golden checkpoint is found, and said.
@@ -158,9 +179,12 @@ fn remove(model: &Path, file: &str) {
 
 #[test]
 fn missing_files_of_a_model_are_named() {
-    spoiled(&["model has no model.safetensors", "copy the whole checkpoint"], |model| {
-        remove(model, "model.safetensors");
-    });
+    spoiled(
+        &["model has no model.safetensors", "copy the whole checkpoint"],
+        |model| {
+            remove(model, "model.safetensors");
+        },
+    );
     spoiled(&["model/config.json"], |model| remove(model, "config.json"));
     spoiled(&["model/tokenizer.json"], |model| remove(model, "tokenizer.json"));
 }
@@ -176,18 +200,34 @@ fn pickles_are_not_read() {
 fn truncated_weights_are_refused_wherever_they_end() {
     let bytes = fs::read(Path::new(GOLDEN).join("model.safetensors")).unwrap();
     for length in [0, 5, 8, 100, bytes.len() / 2, bytes.len() - 1] {
-        spoiled(&["model/model.safetensors", "not a complete safetensors file", "truncated"], |model| {
-            fs::write(model.join("model.safetensors"), &bytes[..length]).unwrap();
-        });
+        spoiled(
+            &[
+                "model/model.safetensors",
+                "not a complete safetensors file",
+                "truncated",
+            ],
+            |model| {
+                fs::write(model.join("model.safetensors"), &bytes[..length]).unwrap();
+            },
+        );
     }
 }
 
 #[test]
 fn a_tensor_of_another_shape_is_named_with_both_shapes() {
-    let says = ["model/model.safetensors", "model.embed_tokens.weight", "[288, 32]", "[288, 64]"];
+    let says = [
+        "model/model.safetensors",
+        "model.embed_tokens.weight",
+        "[288, 32]",
+        "[288, 64]",
+    ];
     spoiled(&says, |model| {
         let config = fs::read_to_string(model.join("config.json")).unwrap();
-        write(model, "config.json", &config.replace("\"hidden_size\": 32", "\"hidden_size\": 64"));
+        write(
+            model,
+            "config.json",
+            &config.replace("\"hidden_size\": 32", "\"hidden_size\": 64"),
+        );
     });
     spoiled(&["model/model.safetensors", "layers.2", "missing"], |model| {
         let config = fs::read_to_string(model.join("config.json")).unwrap();
@@ -198,12 +238,21 @@ fn a_tensor_of_another_shape_is_named_with_both_shapes() {
 
 #[test]
 fn a_tokenizer_of_another_model_is_refused() {
-    spoiled(&["model: the tokenizer does not match the model", "288", "same checkpoint"], |model| {
-        for file in ["tokenizer.json", "tokenizer_config.json"] {
-            fs::copy(Path::new(TINY).join(file), model.join(file)).unwrap();
-        }
+    spoiled(
+        &[
+            "model: the tokenizer does not match the model",
+            "288",
+            "same checkpoint",
+        ],
+        |model| {
+            for file in ["tokenizer.json", "tokenizer_config.json"] {
+                fs::copy(Path::new(TINY).join(file), model.join(file)).unwrap();
+            }
+        },
+    );
+    spoiled(&["model: tokenizer.json is not a tokenizer"], |model| {
+        write(model, "tokenizer.json", "{}")
     });
-    spoiled(&["model: tokenizer.json is not a tokenizer"], |model| write(model, "tokenizer.json", "{}"));
 }
 
 // ---- data ----------------------------------------------------------------------------------------
@@ -245,7 +294,11 @@ fn a_prompt_longer_than_the_context_is_rejected_alone() {
     let [reject] = &mixed.rejects().unwrap()[..] else {
         panic!("one row is rejected");
     };
-    assert!(reject.reason.contains("leaves no room in the model's context of 128"), "{}", reject.reason);
+    assert!(
+        reject.reason.contains("leaves no room in the model's context of 128"),
+        "{}",
+        reject.reason
+    );
 
     // The others are as if it had never been there.
     succeeds(dir.path(), &sample(GOLDEN, "prompts.jsonl", "alone"));
@@ -257,7 +310,11 @@ fn a_prompt_longer_than_the_context_is_rejected_alone() {
 fn lines_that_are_not_prompts_become_rejects_with_their_line() {
     let dir = temp();
     let good = prompt(PROMPTS[0]);
-    write(dir.path(), "bad.jsonl", &format!("{good}{{not json\n[1, 2]\n{{\"nothing\": 1}}\n{{\"prompt\": 3}}\n"));
+    write(
+        dir.path(),
+        "bad.jsonl",
+        &format!("{good}{{not json\n[1, 2]\n{{\"nothing\": 1}}\n{{\"prompt\": 3}}\n"),
+    );
     let ran = succeeds(dir.path(), &sample(GOLDEN, "bad.jsonl", "out"));
     assert!(ran.stdout.contains("1 rows, 4 rejects"), "{}", ran.stdout);
     let rejects = rejects(&dir.path().join("out"));
@@ -284,8 +341,21 @@ fn a_directory_with_something_else_is_left_alone() {
         write(&taken, name, "mine");
     }
     write(dir.path(), "recipe.toml", RECIPE);
-    let train = ["train", "sft", "--model", GOLDEN, "--data", "sft.jsonl", "--out", "taken"];
-    write(dir.path(), "sft.jsonl", "{\"prompt\": \"Hi\", \"completion\": \"Hello\"}\n");
+    let train = [
+        "train",
+        "sft",
+        "--model",
+        GOLDEN,
+        "--data",
+        "sft.jsonl",
+        "--out",
+        "taken",
+    ];
+    write(
+        dir.path(),
+        "sft.jsonl",
+        "{\"prompt\": \"Hi\", \"completion\": \"Hello\"}\n",
+    );
     let commands: [&[&str]; 5] = [
         &sample(GOLDEN, "prompts.jsonl", "taken"),
         &train,
@@ -298,7 +368,12 @@ fn a_directory_with_something_else_is_left_alone() {
     }
     assert_eq!(fs::read_dir(&taken).unwrap().count(), 5);
     for out in ["prompts.jsonl", "prompts.jsonl/below"] {
-        refused(dir.path(), &sample(GOLDEN, "prompts.jsonl", out), 2, &["prompts.jsonl: ", "this is a file"]);
+        refused(
+            dir.path(),
+            &sample(GOLDEN, "prompts.jsonl", out),
+            2,
+            &["prompts.jsonl: ", "this is a file"],
+        );
     }
 }
 
@@ -310,7 +385,12 @@ fn another_run_in_the_directory_is_told_apart_by_setting() {
     let before = files(&dir.path().join("out"));
     let mut again = first.clone();
     again.extend(["--top-k", "3"]);
-    refused(dir.path(), &again, 2, &["out: ", "settings.sampling.top_k: 0 there, 3 here"]);
+    refused(
+        dir.path(),
+        &again,
+        2,
+        &["out: ", "settings.sampling.top_k: 0 there, 3 here"],
+    );
     again.truncate(first.len());
     again.extend(["--seed", "5"]);
     refused(dir.path(), &again, 2, &["seed: 0 there, 5 here"]);
@@ -342,9 +422,7 @@ fn bad_arguments_are_refused() {
         (&["--dtype", "f8", "demo"], "possible values: auto, f32, bf16, f16"),
         (&["train", "kto"], "unrecognized subcommand 'kto'"),
     ] {
-        let ran = bylaw(dir.path(), arguments);
-        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{arguments:?}");
-        assert!(ran.stderr.contains(says), "{arguments:?}: {}", ran.stderr);
+        fails(dir.path(), arguments, 2, &[says]);
     }
 }
 
@@ -367,8 +445,20 @@ critque = "What is wrong with it?"
 revise = "Put it right."
 "#;
     write(dir.path(), "mine.toml", constitution);
-    let revise = ["revise", "--model", GOLDEN, "--prompts", "prompts.jsonl", "--out", "out", "--constitution"];
-    for command in [vec!["constitution", "check", "mine.toml"], [&revise[..], &["mine.toml"]].concat()] {
+    let revise = [
+        "revise",
+        "--model",
+        GOLDEN,
+        "--prompts",
+        "prompts.jsonl",
+        "--out",
+        "out",
+        "--constitution",
+    ];
+    for command in [
+        vec!["constitution", "check", "mine.toml"],
+        [&revise[..], &["mine.toml"]].concat(),
+    ] {
         let stderr = refused(dir.path(), &command, 2, &["`critque`", "did you mean `critique`?"]);
         assert!(stderr.starts_with("mine.toml:6:1: "), "{stderr}");
     }
@@ -390,12 +480,27 @@ fn a_stage_answers_with_one_json_document() {
     let first = succeeds(dir.path(), &command);
     let document = json(&first.stdout);
     assert_eq!((&document["stage"], &document["rows"]), (&"sample".into(), &2.into()));
-    assert_eq!(succeeds(dir.path(), &command).stdout, first.stdout, "the finished dataset is found again");
+    assert_eq!(
+        succeeds(dir.path(), &command).stdout,
+        first.stdout,
+        "the finished dataset is found again"
+    );
 
-    let pair = serde_json::json!({ "prompt": "How do I steal a lamp?", "completions": ["I will not say.", "Take it."] });
+    let pair =
+        serde_json::json!({ "prompt": "How do I steal a lamp?", "completions": ["I will not say.", "Take it."] });
     write(dir.path(), "pairs.jsonl", &pair.to_string());
-    let judge = ["judge", "--model", "builtin:tiny", "--constitution", "builtin:proving-ground"];
-    let command = [&judge[..], &["--candidates", "pairs.jsonl", "--out", "labels", "--json"]].concat();
+    let judge = [
+        "judge",
+        "--model",
+        "builtin:tiny",
+        "--constitution",
+        "builtin:proving-ground",
+    ];
+    let command = [
+        &judge[..],
+        &["--candidates", "pairs.jsonl", "--out", "labels", "--json"],
+    ]
+    .concat();
     let document = json(&succeeds(dir.path(), &command).stdout);
     assert_eq!((&document["stage"], &document["rows"]), (&"judge".into(), &1.into()));
 }
@@ -461,37 +566,83 @@ fn mistakes_in_a_recipe_are_found_before_anything_runs() {
     let dir = temp();
     // What is replaced by what, and what is said of it.
     let cases: [(&str, &str, &[&str]); 17] = [
-        ("rounds = 1", "roundz = 1", &["recipe.toml:17:1: unknown key `roundz`", "did you mean `rounds`?"]),
-        ("rounds = 1", "zzz = 1", &["recipe.toml:17:1: unknown key `zzz`", "known keys: ", "unit_rows"]),
-        ("rounds = 1", "rounds = \"two\"", &["recipe.toml:17:1: ", "'two'", "--rounds"]),
+        (
+            "rounds = 1",
+            "roundz = 1",
+            &["recipe.toml:17:1: unknown key `roundz`", "did you mean `rounds`?"],
+        ),
+        (
+            "rounds = 1",
+            "zzz = 1",
+            &["recipe.toml:17:1: unknown key `zzz`", "known keys: ", "unit_rows"],
+        ),
+        (
+            "rounds = 1",
+            "rounds = \"two\"",
+            &["recipe.toml:17:1: ", "'two'", "--rounds"],
+        ),
         ("rounds = 1", "rounds = -1", &["recipe.toml:17:1: ", "'-1'"]),
-        ("rounds = 1", "rounds = true", &["recipe.toml:17:1: `rounds` needs a value"]),
-        ("rounds = 1", "rounds = false", &["recipe.toml:17:1: `rounds` needs a value"]),
-        ("rounds = 1", "rounds = {}", &["recipe.toml:17:10: `rounds` is not a text"]),
+        (
+            "rounds = 1",
+            "rounds = true",
+            &["recipe.toml:17:1: `rounds` needs a value"],
+        ),
+        (
+            "rounds = 1",
+            "rounds = false",
+            &["recipe.toml:17:1: `rounds` needs a value"],
+        ),
+        (
+            "rounds = 1",
+            "rounds = {}",
+            &["recipe.toml:17:10: `rounds` is not a text"],
+        ),
         ("rounds = 1", "rounds =", &["recipe.toml:17:", "not TOML"]),
-        ("truncated = true", "truncated = 3", &["recipe.toml:20:1: `keep_truncated` is either true or false"]),
-        ("kind = \"revise\"", "kind = \"revize\"", &["recipe.toml:13:8: unknown kind", "did you mean `revise`?"]),
-        ("kind = \"revise\"", "kind = \"run\"", &["recipe.toml:13:8: unknown kind of stage `run`"]),
-        ("kind = \"revise\"", "kind = \"train\"", &["recipe.toml:13:8: unknown kind of stage `train`"]),
-        ("kind = \"revise\"", "kind = 3", &["recipe.toml:13:8: the `kind` of a stage is a text"]),
-        ("\"@prompts\"", "\"@nosuch\"", &["recipe.toml:16:1: no earlier stage is named `nosuch`"]),
+        (
+            "truncated = true",
+            "truncated = 3",
+            &["recipe.toml:20:1: `keep_truncated` is either true or false"],
+        ),
+        (
+            "kind = \"revise\"",
+            "kind = \"revize\"",
+            &["recipe.toml:13:8: unknown kind", "did you mean `revise`?"],
+        ),
+        (
+            "kind = \"revise\"",
+            "kind = \"run\"",
+            &["recipe.toml:13:8: unknown kind of stage `run`"],
+        ),
+        (
+            "kind = \"revise\"",
+            "kind = \"train\"",
+            &["recipe.toml:13:8: unknown kind of stage `train`"],
+        ),
+        (
+            "kind = \"revise\"",
+            "kind = 3",
+            &["recipe.toml:13:8: the `kind` of a stage is a text"],
+        ),
+        (
+            "\"@prompts\"",
+            "\"@nosuch\"",
+            &["recipe.toml:16:1: no earlier stage is named `nosuch`"],
+        ),
         ("\"@prompts\"", "\"@prompt\"", &["did you mean `@prompts`?"]),
-        ("\"@prompts\"", "\"@sft\"", &["recipe.toml:16:1: no earlier stage is named `sft`"]),
-        ("name = \"sft\"", "name = \"revise\"", &["two stages are named `revise`"]),
+        (
+            "\"@prompts\"",
+            "\"@sft\"",
+            &["recipe.toml:16:1: no earlier stage is named `sft`"],
+        ),
+        (
+            "name = \"sft\"",
+            "name = \"revise\"",
+            &["two stages are named `revise`"],
+        ),
     ];
     for (old, new, says) in cases {
         write(dir.path(), "recipe.toml", &RECIPE.replacen(old, new, 1));
-        let stderr = match new {
-            // Says what is wrong; there is nothing to add.
-            _ if says.len() == 1 => {
-                let ran = bylaw(dir.path(), &["run", "recipe.toml", "--out", "out"]);
-                assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{new}: {}", ran.stderr);
-                assert!(ran.stderr.contains(says[0]), "{new}: {}", ran.stderr);
-                ran.stderr
-            }
-            _ if new == "rounds =" => bylaw(dir.path(), &["run", "recipe.toml", "--out", "out"]).stderr,
-            _ => refused(dir.path(), &["run", "recipe.toml", "--out", "out"], 2, says),
-        };
+        let stderr = fails(dir.path(), &["run", "recipe.toml", "--out", "out"], 2, says);
         assert!(stderr.starts_with("recipe.toml:"), "{new}: {stderr}");
         assert!(!dir.path().join("out").exists(), "{new}");
     }
@@ -500,22 +651,44 @@ fn mistakes_in_a_recipe_are_found_before_anything_runs() {
 #[test]
 fn bad_arguments_of_a_run_are_refused() {
     let dir = with_recipe();
-    let cases: [(&[&str], &[&str]); 9] = [
-        (&["--set", "revise.roundz=2"], &["unknown key `roundz`", "did you mean `rounds`?"]),
-        (&["--set", "revize.rounds=2"], &["no stage `revize`", "did you mean `revise`?"]),
-        (&["--set", "rounds=2"], &["not stage.key=value", "--set ppo.iterations=20"]),
+    let cases: [(&[&str], &[&str]); 11] = [
+        (
+            &["--set", "revise.roundz=2"],
+            &["unknown key `roundz`", "did you mean `rounds`?"],
+        ),
+        (
+            &["--set", "revize.rounds=2"],
+            &["no stage `revize`", "did you mean `revise`?"],
+        ),
+        (
+            &["--set", "rounds=2"],
+            &["not stage.key=value", "--set ppo.iterations=20"],
+        ),
         (&["--set", "revise.rounds=two"], &["'two'"]),
-        (&["--from", "nope"], &["no stage `nope`", "prompts, revise, sft, held-out, eval"]),
+        (
+            &["--from", "nope"],
+            &["no stage `nope`", "prompts, revise, sft, held-out, eval"],
+        ),
+        (&["--set", "sft.keep_truncated=yes"], &["unknown key `keep_truncated`"]),
+        (&["--set", "revise.keep_truncated=yes"], &["either true or false"]),
         (&["--until", "nope"], &["no stage `nope`"]),
-        (&["--from", "eval"], &["out: the stage `prompts` has not been run", "without --from"]),
+        (
+            &["--from", "eval"],
+            &["out: the stage `prompts` has not been run", "without --from"],
+        ),
         (&["--from", "eval", "--until", "revise"], &["--until comes before"]),
         (&["--device", "tpu"], &["unknown device"]),
     ];
     for (arguments, says) in cases {
         let command = [&["run", "recipe.toml", "--out", "out"], arguments].concat();
-        refused(dir.path(), &command, 2, says);
+        fails(dir.path(), &command, 2, says);
     }
-    refused(dir.path(), &["run", "nope.toml"], 3, &["nope.toml", "recipes/demo.toml"]);
+    refused(
+        dir.path(),
+        &["run", "nope.toml"],
+        3,
+        &["nope.toml", "recipes/demo.toml"],
+    );
     refused(dir.path(), &["report", "."], 3, &["run.json", "bylaw run"]);
 }
 
@@ -554,10 +727,21 @@ fn a_recipe_runs_once() {
     let first = succeeds(dir.path(), &run);
     let out = dir.path().join("out");
     let made = files(&out);
-    for name in ["prompts/manifest.json", "revise/data-00003-of-00004.arrow", "sft/model.safetensors", "eval/eval.json"] {
+    for name in [
+        "prompts/manifest.json",
+        "revise/data-00003-of-00004.arrow",
+        "sft/model.safetensors",
+        "eval/eval.json",
+    ] {
         assert!(made.contains_key(name), "{name}: {:?}", made.keys());
     }
-    assert!(!made.keys().any(|name| name.contains("/.") || name.contains("checkpoint")), "{:?}", made.keys());
+    assert!(
+        !made
+            .keys()
+            .any(|name| name.contains("/.") || name.contains("checkpoint")),
+        "{:?}",
+        made.keys()
+    );
     assert!(out.join("report.html").is_file());
 
     // Again: nothing is done, and the same is told.
@@ -580,8 +764,14 @@ fn a_recipe_runs_once() {
 
     // Other settings are another run.
     for (arguments, says) in [
-        (["--set", "revise.rounds=2"], "stage `revise`: --rounds=1 there, --rounds=2 here"),
-        (["--set", "sft.epochs=3"], "stage `sft`: --epochs=2 there, --epochs=3 here"),
+        (
+            ["--set", "revise.rounds=2"],
+            "stage `revise`: --rounds=1 there, --rounds=2 here",
+        ),
+        (
+            ["--set", "sft.epochs=3"],
+            "stage `sft`: --epochs=2 there, --epochs=3 here",
+        ),
         (["--seed", "4"], "seed: 3 there, 4 here"),
     ] {
         refused(dir.path(), &[&run[..], &arguments].concat(), 2, &["out: ", says]);
@@ -610,7 +800,12 @@ fn the_commands_of_a_dry_run_can_be_run() {
     assert!(!by_hand.path().join("it's my run").exists());
     assert_eq!(printed.lines().count(), 2, "{printed}");
     let document = json(&succeeds(by_hand.path(), &[&dry[..], &["--json"]].concat()).stdout);
-    let commands: Vec<&str> = document["commands"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let commands: Vec<&str> = document["commands"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line.as_str().unwrap())
+        .collect();
     assert_eq!(commands, printed.lines().collect::<Vec<_>>());
 
     let programs = Path::new(env!("CARGO_BIN_EXE_bylaw")).parent().unwrap();
@@ -622,7 +817,10 @@ fn the_commands_of_a_dry_run_can_be_run() {
         .assert()
         .success();
     succeeds(by_recipe.path(), &run);
-    same_files(&by_hand.path().join("it's my run"), &by_recipe.path().join("it's my run"));
+    same_files(
+        &by_hand.path().join("it's my run"),
+        &by_recipe.path().join("it's my run"),
+    );
 }
 
 // ---- stopping ------------------------------------------------------------------------------------
@@ -647,11 +845,11 @@ fn stop_at(dir: &Path, file: &str, signal: i32) -> Option<(std::process::ExitSta
     while !dir.join("out").join(file).exists() {
         assert!(begun.elapsed() < Duration::from_secs(300), "{file} never came");
         if child.try_wait().unwrap().is_some() {
-            break;
+            return None;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    // SAFETY: the child has not been waited for to its end, or its id would be gone; a signal to a
+    // SAFETY: the child has not been waited for to its end, so its id is still its own; a signal to a
     // process that has ended does nothing.
     unsafe {
         libc::kill(child.id().try_into().unwrap(), signal);
@@ -672,7 +870,11 @@ fn stopped_and_resumed(signal: i32, files: &[&str], check: impl Fn(std::process:
             stops += 1;
         }
     }
-    assert!(stops * 2 >= files.len(), "only {stops} of {} stops came in time", files.len());
+    assert!(
+        stops * 2 >= files.len(),
+        "only {stops} of {} stops came in time",
+        files.len()
+    );
     let run = ["run", "recipe.toml", "--out", "out"];
     succeeds(stopped.path(), &run);
     succeeds(whole.path(), &run);
@@ -692,12 +894,18 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
         "sft/model.safetensors",
         "eval",
     ];
-    stopped_and_resumed(libc::SIGKILL, &files, |status, _| assert_eq!(status.signal(), Some(libc::SIGKILL)));
+    stopped_and_resumed(libc::SIGKILL, &files, |status, _| {
+        assert_eq!(status.signal(), Some(libc::SIGKILL))
+    });
 }
 
 #[test]
 fn an_interrupted_run_keeps_its_work_and_says_so() {
-    let files = ["prompts/manifest.json", "revise/data-00000-of-00004.arrow", "sft/metrics.jsonl"];
+    let files = [
+        "prompts/manifest.json",
+        "revise/data-00000-of-00004.arrow",
+        "sft/metrics.jsonl",
+    ];
     stopped_and_resumed(libc::SIGINT, &files, |status, stderr| {
         assert_eq!(status.code(), Some(130), "{stderr}");
         assert!(stderr.contains("stopping after the unit in flight"), "{stderr}");

@@ -125,7 +125,10 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
 fn home(path: &str) -> Vec<String> {
     let inner = path.strip_prefix("src/").unwrap().strip_suffix(".rs").unwrap();
     let mut parts: Vec<String> = inner.split('/').map(str::to_owned).collect();
-    if parts.last().is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str())) {
+    if parts
+        .last()
+        .is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str()))
+    {
         parts.pop();
     }
     parts
@@ -328,7 +331,10 @@ fn a_module_imports_lower_ones_only() {
             }
         }
     }
-    assert!(edges > 200, "only {edges} imports were found: the reader of sources is broken");
+    assert!(
+        edges > 200,
+        "only {edges} imports were found: the reader of sources is broken"
+    );
     none(wrong, "imports that go up or sideways");
 }
 
@@ -350,7 +356,10 @@ fn every_module_has_a_level() {
 fn stages_and_bias_do_no_input_or_output() {
     let sources = sources();
     let mut found = Vec::new();
-    for source in sources.iter().filter(|source| source.under("stage") || source.under("bias")) {
+    for source in sources
+        .iter()
+        .filter(|source| source.under("stage") || source.under("bias"))
+    {
         for word in ["arrow", "serde_arrow", "File", "tokio", "reqwest"] {
             found.extend(source.mentions(word));
         }
@@ -372,12 +381,22 @@ fn losses_see_no_model_and_no_tokenizer() {
     let losses: Vec<_> = sources.iter().filter(|source| source.under("train/loss")).collect();
     assert!(losses.len() > 4);
     for source in losses {
-        for path in ["std::fs", "std::io", "crate::model", "crate::engine", "crate::prompt", "crate::dataset"] {
+        for path in [
+            "std::fs",
+            "std::io",
+            "crate::model",
+            "crate::engine",
+            "crate::prompt",
+            "crate::dataset",
+        ] {
             found.extend(source.reaches(path));
         }
         // Nor do they reach one through the trainers around them.
         let inside = |path: &str| path == "crate::train::loss" || path.starts_with("crate::train::loss::");
-        let around = source.paths.iter().filter(|mention| mention.path.starts_with("crate::train"));
+        let around = source
+            .paths
+            .iter()
+            .filter(|mention| mention.path.starts_with("crate::train"));
         found.extend(
             around
                 .filter(|mention| !inside(&mention.path))
@@ -436,14 +455,26 @@ fn only_datasets_know_arrow() {
 #[test]
 fn nothing_calls_a_fused_operation_without_a_backward() {
     // candle-nn's; our own kernels of the same names are in `model::cpu::kernels`.
-    let words = ["softmax_last_dim", "rope_i", "rope_thd", "layer_norm", "layer_norm_slow", "sdpa"];
+    let words = [
+        "softmax_last_dim",
+        "rope_i",
+        "rope_thd",
+        "layer_norm",
+        "layer_norm_slow",
+        "sdpa",
+    ];
     let sources = sources();
     let mut found: Vec<String> = sources
         .iter()
         .flat_map(|source| words.iter().flat_map(|word| source.mentions(word)))
         .collect();
     for source in &sources {
-        for path in ["candle_nn::ops::rms_norm", "candle_nn::rotary_emb", "ops::rms_norm", "rotary_emb::rope"] {
+        for path in [
+            "candle_nn::ops::rms_norm",
+            "candle_nn::rotary_emb",
+            "ops::rms_norm",
+            "rotary_emb::rope",
+        ] {
             found.extend(source.reaches(path));
         }
     }
@@ -453,9 +484,9 @@ fn nothing_calls_a_fused_operation_without_a_backward() {
 #[test]
 fn the_truth_is_for_evaluation_only() {
     let sources = sources();
-    let others = sources.iter().filter(|source| {
-        !source.under("eval") && !source.under("world") && source.path != "src/cli/stages/eval.rs"
-    });
+    let others = sources
+        .iter()
+        .filter(|source| !source.under("eval") && !source.under("world") && source.path != "src/cli/stages/eval.rs");
     none(
         others.flat_map(|source| source.mentions("Oracle")),
         "nothing that makes data or trains may see the oracle",
@@ -476,7 +507,10 @@ fn the_reader_of_sources_reads() {
         fn f<'a>(x: &'a crate::seed::Seed) -> Vec<u8> { Vec::<u8>::with_capacity(self::local::f()) }
     "###;
     let found = paths(&tokens(text), &["train".into(), "loss".into(), "dpo".into()]);
-    let found: Vec<(&str, usize)> = found.iter().map(|mention| (mention.path.as_str(), mention.line)).collect();
+    let found: Vec<(&str, usize)> = found
+        .iter()
+        .map(|mention| (mention.path.as_str(), mention.line))
+        .collect();
     assert_eq!(
         found,
         [

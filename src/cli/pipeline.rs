@@ -315,6 +315,9 @@ fn parse(recipe: &Recipe, index: usize, command: &[String]) -> Result<Command> {
             .and_then(|flag| flag.strip_prefix("--")?.split([' ', '=']).next());
         recipe
             .stage_error(index, flag, message.trim_start_matches("error: "))
-            .help(format!("`bylaw {} --help` tells what it takes", recipe.stages[index].kind.replacen('-', " ", 1)))
+            .help(format!(
+                "`bylaw {} --help` tells what it takes",
+                recipe.stages[index].kind.replacen('-', " ", 1)
+            ))
     })
 }
