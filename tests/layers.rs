@@ -288,12 +288,33 @@ fn from_root(path: &str, home: &[String]) -> String {
         .join("::")
 }
 
-/// The tokens before the tests inside a file.
-fn without_tests(source: &Source) -> &[Token] {
+/// The tokens without those of the items marked `#[cfg(test)]`.
+fn without_tests(source: &Source) -> Vec<&Token> {
     let mark = ["#", "[", "cfg", "(", "test", ")", "]"];
-    let is_mark = |window: &[Token]| window.iter().map(|token| token.text.as_str()).eq(mark);
-    let end = source.tokens.windows(mark.len()).position(is_mark);
-    &source.tokens[..end.unwrap_or(source.tokens.len())]
+    let tokens = &source.tokens;
+    let marked = |i: usize| {
+        let window = tokens[i..].iter().take(mark.len());
+        window.map(|token| token.text.as_str()).eq(mark)
+    };
+    let (mut kept, mut i) = (Vec::new(), 0);
+    while i < tokens.len() {
+        if !marked(i) {
+            kept.push(&tokens[i]);
+            i += 1;
+            continue;
+        }
+        // The item ends with its outermost brace, or without one.
+        let mut depth = 0;
+        while i < tokens.len() {
+            let text = tokens[i].text.as_str();
+            depth += i32::from(text == "{") - i32::from(text == "}");
+            i += 1;
+            if depth == 0 && (text == "}" || text == ";") {
+                break;
+            }
+        }
+    }
+    kept
 }
 
 fn none(found: impl IntoIterator<Item = String>, rule: &str) {
@@ -432,7 +453,8 @@ fn only_the_command_line_prints_and_exits() {
         if source.is_test() {
             continue;
         }
-        let calls = without_tests(&source).windows(2).filter(|pair| pair[1].text == "!");
+        let tokens = without_tests(&source);
+        let calls = tokens.windows(2).filter(|pair| pair[1].text == "!");
         found.extend(
             calls
                 .filter(|pair| words.contains(&pair[0].text.as_str()))
