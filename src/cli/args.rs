@@ -16,7 +16,7 @@ use super::stages::{self, Stage};
 #[derive(Debug, Parser)]
 #[command(name = "bylaw", version, max_term_width = 100)]
 pub struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options of every command")]
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,

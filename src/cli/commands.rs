@@ -31,18 +31,25 @@ pub fn constitution(session: &Session, command: &ConstitutionCommand) -> Result<
     match command {
         ConstitutionCommand::Check { files } => {
             let mut first = None;
+            let mut sound = Vec::new();
             for file in files {
                 match Constitution::resolve(file) {
-                    Ok(constitution) if !session.quiet => {
-                        println!("{file}: {} principles, no findings", constitution.principles.len());
+                    Ok(constitution) => {
+                        let principles = constitution.principles.len();
+                        if !session.quiet && !session.json {
+                            println!("{file}: {principles} principles, no findings");
+                        }
+                        sound.push(serde_json::json!({ "file": file, "principles": principles }));
                     }
-                    Ok(_) => {}
                     Err(error) => {
                         if let Some(earlier) = first.replace(error) {
                             output::report_error(&earlier);
                         }
                     }
                 }
+            }
+            if session.json && first.is_none() {
+                output::json(&serde_json::json!({ "sound": sound }));
             }
             first.map_or(Ok(()), Err)
         }

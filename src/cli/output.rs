@@ -40,12 +40,17 @@ pub fn stage_done(session: &Session, kind: &str, out: &Path, done: &Done) -> Res
 /// Shows an error on stderr, beginning with its place, and answers its exit code.
 pub fn report_error(error: &Error) -> ExitCode {
     let mut text = String::new();
-    let handler = GraphicalReportHandler::new().with_width(100);
-    let diagnostic = Shown::new(error);
-    if handler.render_report(&mut text, &diagnostic).is_err() {
-        text = error.to_string();
+    // Lines are not broken, so that a path or a command can be copied.
+    let handler = GraphicalReportHandler::new().with_width(100).with_wrap_lines(false);
+    let message = error.to_string();
+    if handler.render_report(&mut text, &Shown::new(error)).is_err() {
+        text.clone_from(&message);
     }
-    eprintln!("{}", text.trim_end());
+    // Scripts and editors look for FILE:LINE:COL at the beginning of the line; miette puts a mark there.
+    let first_line = message.lines().next().unwrap_or_default();
+    let text = text.find(first_line).map_or(text.as_str(), |at| &text[at..]);
+    let mark = if error.place().is_some() { "" } else { "error: " };
+    eprintln!("{mark}{}", text.trim_end());
     ExitCode::from(error.exit_code())
 }
 

@@ -1,17 +1,20 @@
 //! `run` and `demo`: the stages of a recipe one after the other, the journal of the run, and its report.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::{CommandFactory, Parser};
+use clap::error::ContextKind;
+use clap::{ArgAction, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::args::{Cli, Command, DemoArgs, RunArgs};
+use super::args::{Cli, Command, DemoArgs, RunArgs, StageCommand};
 use super::session::{Session, peak_rss_mb};
 use super::stages::Done;
 use super::{assemble, output};
-use crate::config::{DEMO, Recipe};
+use crate::config::{DEMO, Flag, Kind, Recipe};
 use crate::error::{Error, Result};
 use crate::{atomic, interrupt, job, report};
 
@@ -72,7 +75,7 @@ impl RunJournal {
         for (name, command) in &self.commands {
             match there.commands.iter().find(|(other, _)| other == name) {
                 Some((_, other)) if other == command => {}
-                Some(_) => difference.push(format!("the settings of stage `{name}`")),
+                Some((_, other)) => difference.push(format!("stage `{name}`: {}", differing(other, command))),
                 None => difference.push(format!("the stage `{name}` is new")),
             }
         }
@@ -105,6 +108,23 @@ impl RunJournal {
     }
 }
 
+/// The words that only one of two commands has.
+fn differing(there: &[String], here: &[String]) -> String {
+    let only = |of: &[String], other: &[String]| {
+        let words: Vec<&str> = of
+            .iter()
+            .filter(|word| !other.contains(word))
+            .map(String::as_str)
+            .collect();
+        if words.is_empty() {
+            "nothing".to_owned()
+        } else {
+            words.join(" ")
+        }
+    };
+    format!("{} there, {} here", only(there, here), only(here, there))
+}
+
 pub fn demo(session: &Session, args: &DemoArgs) -> Result<()> {
     let recipe = Recipe::parse(DEMO, Path::new("recipes/demo.toml"))?;
     let plan = Plan::new(session, recipe, args.out.clone())?;
@@ -128,13 +148,16 @@ pub fn run(session: &Session, args: &RunArgs) -> Result<()> {
         .clone()
         .unwrap_or_else(|| PathBuf::from("out").join(&recipe.name));
     let plan = Plan::new(session, recipe, out)?;
+    let end = until.map_or(plan.commands.len(), |last| last + 1);
+    if from >= end {
+        return Err(Error::config("the stage of --until comes before that of --from")
+            .help("--from names the first stage to run, --until the last"));
+    }
     if args.dry_run {
-        for (_, command) in &plan.commands {
-            println!("bylaw {}", command.join(" "));
-        }
+        plan.print(session, from..end);
         return Ok(());
     }
-    plan.run(session, from, until.map_or(plan.commands.len(), |last| last + 1))
+    plan.run(session, from, end)
 }
 
 /// A recipe as commands.
@@ -148,9 +171,10 @@ struct Plan {
 impl Plan {
     /// Every command is parsed here, before the first one runs.
     fn new(session: &Session, recipe: Recipe, dir: PathBuf) -> Result<Self> {
+        let kinds = kinds();
         let commands = (0..recipe.stages.len())
             .map(|index| {
-                let command = recipe.command(index, &dir, &flags)?;
+                let command = recipe.command(index, &dir, &kinds)?;
                 parse(&recipe, index, &command)?;
                 Ok((recipe.stages[index].name.clone(), command))
             })
@@ -161,6 +185,21 @@ impl Plan {
             dir,
             commands,
         })
+    }
+
+    /// Prints the commands of stages, as they can be given to a shell.
+    fn print(&self, session: &Session, stages: Range<usize>) {
+        let lines = self.commands[stages].iter().map(|(_, command)| {
+            let seed = (self.seed != 0).then(|| format!("--seed={}", self.seed));
+            let words = std::iter::once("bylaw").chain(command.iter().map(String::as_str));
+            let words: Vec<_> = words.chain(seed.as_deref()).map(shell_word).collect();
+            words.join(" ")
+        });
+        if session.json {
+            output::json(&serde_json::json!({ "commands": lines.collect::<Vec<_>>() }));
+        } else {
+            lines.for_each(|line| println!("{line}"));
+        }
     }
 
     /// Runs stages `from..until`, then writes the report.
@@ -181,6 +220,7 @@ impl Plan {
             .find(|(name, _)| !journal.stages.iter().any(|stage| &stage.name == name))
         {
             return Err(Error::config(format!("the stage `{name}` has not been run"))
+                .at_file(&self.dir)
                 .help("run the recipe without --from first"));
         }
         journal.write(&self.dir)?;
@@ -188,7 +228,7 @@ impl Plan {
             interrupt::check()?;
             let (name, command) = &self.commands[index];
             let Command::Stage(stage) = parse(&self.recipe, index, command)? else {
-                return Err(self.recipe.stage_error(index, "this command is not a stage"));
+                return Err(self.recipe.stage_error(index, None, "this command is not a stage"));
             };
             let (stage, out) = stage.parts();
             if session.verbose {
@@ -225,42 +265,62 @@ impl Plan {
     }
 }
 
-/// The long flags of a stage command.
-fn flags(kind: &str) -> Option<Vec<String>> {
-    let mut command = Cli::command();
-    command.build();
-    let mut found = &command;
-    for word in kind.split('-') {
-        found = found.find_subcommand(word)?;
+/// A word as a POSIX shell reads it.
+fn shell_word(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into();
     }
-    let flags = found.get_arguments().filter_map(|argument| argument.get_long());
-    // Global flags and the output belong to the run, not to a stage.
-    let of_run = [
-        "out", "seed", "device", "dtype", "json", "quiet", "verbose", "help", "version",
-    ];
-    Some(flags.filter(|flag| !of_run.contains(flag)).map(str::to_owned).collect())
+    format!("'{}'", word.replace('\'', r"'\''")).into()
+}
+
+/// The commands that a recipe can be made of.
+fn kinds() -> Vec<Kind> {
+    fn collect(command: &clap::Command, prefix: &str, kinds: &mut Vec<Kind>) {
+        for command in command.get_subcommands() {
+            let name = format!("{prefix}{}", command.get_name());
+            if command.has_subcommands() {
+                collect(command, &format!("{name}-"), kinds);
+                continue;
+            }
+            // The output belongs to the run, not to a stage.
+            let flags = command.get_arguments().filter_map(|argument| {
+                let name = argument.get_long().filter(|name| *name != "out")?.to_owned();
+                let switch = matches!(argument.get_action(), ArgAction::SetTrue);
+                Some(Flag { name, switch })
+            });
+            kinds.push(Kind {
+                name,
+                flags: flags.collect(),
+            });
+        }
+    }
+    let mut kinds = Vec::new();
+    let stages = StageCommand::augment_subcommands(clap::Command::new("stages"));
+    collect(&stages, "", &mut kinds);
+    kinds
 }
 
 /// Parses the words of a stage's command.
 fn parse(recipe: &Recipe, index: usize, command: &[String]) -> Result<Command> {
     let words = std::iter::once("bylaw").chain(command.iter().map(String::as_str));
-    match Cli::try_parse_from(words) {
-        Ok(cli) => Ok(cli.command),
-        Err(error) => {
-            let text = error.to_string();
-            let message = text
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-                .to_owned();
-            let rest = text
-                .lines()
-                .skip(1)
-                .take_while(|line| !line.starts_with("Usage"))
-                .map(str::trim);
-            let rest: Vec<&str> = rest.filter(|line| !line.is_empty()).collect();
-            Err(recipe.stage_error(index, &format!("{message} {}", rest.join(" "))))
-        }
-    }
+    Cli::try_parse_from(words).map(|cli| cli.command).map_err(|error| {
+        let text = error.to_string();
+        let lines = text
+            .lines()
+            .take_while(|line| !line.starts_with("Usage") && !line.starts_with("For more"));
+        let lines: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
+        let message = lines.join(" ");
+        // `--rounds <N>`, where one flag is to blame.
+        let blamed = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+        let flag = blamed
+            .as_deref()
+            .and_then(|flag| flag.strip_prefix("--")?.split([' ', '=']).next());
+        recipe
+            .stage_error(index, flag, message.trim_start_matches("error: "))
+            .help(format!(
+                "`bylaw {} --help` tells what it takes",
+                recipe.stages[index].kind.replacen('-', " ", 1)
+            ))
+    })
 }

@@ -24,16 +24,22 @@ pub struct StageSpec {
     pub kind: String,
     settings: Vec<Setting>,
     span: Range<usize>,
+    kind_span: Range<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 struct Setting {
     key: String,
-    /// One value, or several for a repeated flag; none for a flag without one.
-    values: Vec<String>,
-    /// `false` of a flag without value: nothing to be said.
-    off: bool,
+    value: SettingValue,
     span: Range<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum SettingValue {
+    /// Of a flag without value.
+    Switch(bool),
+    /// One value, or several for a repeated flag.
+    Values(Vec<String>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +51,20 @@ pub struct Recipe {
     text: String,
 }
 
-/// The flags of a stage command, by its kind; `None` if there is no such command.
-pub type Flags<'a> = dyn Fn(&str) -> Option<Vec<String>> + 'a;
+/// A stage command, and what a recipe can set of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kind {
+    /// Its words joined by `-`: `train-sft`.
+    pub name: String,
+    pub flags: Vec<Flag>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flag {
+    pub name: String,
+    /// Is set by `true` or `false`, without a value.
+    pub switch: bool,
+}
 
 impl Recipe {
     pub fn load(path: &Path) -> Result<Self> {
@@ -102,11 +120,18 @@ impl Recipe {
             kind: String::new(),
             settings: Vec::new(),
             span: value.span(),
+            kind_span: value.span(),
         };
         for (key, value) in table {
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("name", DeValue::String(name)) => spec.name = name.to_string(),
-                ("kind", DeValue::String(kind)) => spec.kind = kind.to_string(),
+                ("kind", DeValue::String(kind)) => {
+                    spec.kind = kind.to_string();
+                    spec.kind_span = value.span();
+                }
+                (key @ ("name" | "kind"), _) => {
+                    return Err(self.at(&format!("the `{key}` of a stage is a text"), value.span()));
+                }
                 (key_text, _) => spec.settings.push(self.setting(key_text, value, key.span())?),
             }
         }
@@ -126,12 +151,15 @@ impl Recipe {
             DeValue::Float(number) => Some(number.as_str().to_owned()),
             _ => None,
         };
-        let (values, off) = match value.get_ref() {
-            DeValue::Boolean(on) => (Some(Vec::new()), !on),
-            DeValue::Array(items) => (items.iter().map(|item| scalar(item.get_ref())).collect(), false),
-            single => (scalar(single).map(|value| vec![value]), false),
+        let value_of = |value: &DeValue<'_>| match value {
+            DeValue::Boolean(on) => Some(SettingValue::Switch(*on)),
+            DeValue::Array(items) => {
+                let items = items.iter().map(|item| scalar(item.get_ref()));
+                items.collect::<Option<_>>().map(SettingValue::Values)
+            }
+            single => scalar(single).map(|value| SettingValue::Values(vec![value])),
         };
-        let values = values.ok_or_else(|| {
+        let value = value_of(value.get_ref()).ok_or_else(|| {
             self.at(
                 &format!("`{key}` is not a text, a number, a truth value or a list of them"),
                 value.span(),
@@ -139,8 +167,7 @@ impl Recipe {
         })?;
         Ok(Setting {
             key: key.to_owned(),
-            values,
-            off,
+            value,
             span,
         })
     }
@@ -188,12 +215,10 @@ impl Recipe {
         spec.settings.retain(|setting| setting.key != key);
         spec.settings.push(Setting {
             key: key.to_owned(),
-            values: if matches!(value, "true" | "false") {
-                Vec::new()
-            } else {
-                vec![value.to_owned()]
+            value: match value {
+                "true" | "false" => SettingValue::Switch(value == "true"),
+                value => SettingValue::Values(vec![value.to_owned()]),
             },
-            off: value == "false",
             span: spec.span.clone(),
         });
         Ok(())
@@ -210,28 +235,36 @@ impl Recipe {
 
     /// The words of a stage's command, references to earlier stages resolved under `dir`. Keys that the
     /// command does not have are an error with the nearest one.
-    pub fn command(&self, index: usize, dir: &Path, flags: &Flags<'_>) -> Result<Vec<String>> {
+    pub fn command(&self, index: usize, dir: &Path, kinds: &[Kind]) -> Result<Vec<String>> {
         let stage = &self.stages[index];
-        let known = flags(&stage.kind).ok_or_else(|| {
-            self.at(&format!("unknown kind of stage `{}`", stage.kind), stage.span.clone())
-                .help("kinds are the stage commands, words joined by -: revise, sample, judge, balance, train-sft, …")
-        })?;
+        let known = &kinds
+            .iter()
+            .find(|kind| kind.name == stage.kind)
+            .ok_or_else(|| self.unknown_kind(stage, kinds))?
+            .flags;
         let mut words: Vec<String> = stage.kind.split('-').map(str::to_owned).collect();
         for setting in &stage.settings {
             let flag = setting.key.replace('_', "-");
-            if !known.contains(&flag) {
-                let known: Vec<String> = known.iter().map(|flag| flag.replace('-', "_")).collect();
+            let Some(Flag { switch, .. }) = known.iter().find(|known| known.name == flag) else {
+                let known: Vec<String> = known.iter().map(|flag| flag.name.replace('-', "_")).collect();
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
                 return Err(self.unknown_key(&setting.key, &known, setting.span.clone()));
-            }
-            if setting.off {
-                continue;
-            }
-            if setting.values.is_empty() {
-                words.push(format!("--{flag}"));
-            }
-            for value in &setting.values {
-                words.push(format!("--{flag}={}", self.resolve(index, value, dir, setting)?));
+            };
+            match &setting.value {
+                SettingValue::Switch(on) if *switch => words.extend(on.then(|| format!("--{flag}"))),
+                SettingValue::Values(values) if !switch => {
+                    for value in values {
+                        words.push(format!("--{flag}={}", self.resolve(index, value, dir, setting)?));
+                    }
+                }
+                SettingValue::Values(_) => {
+                    let message = format!("`{}` is either true or false", setting.key);
+                    return Err(self.at(&message, setting.span.clone()));
+                }
+                SettingValue::Switch(_) => {
+                    let message = format!("`{}` needs a value, not true or false", setting.key);
+                    return Err(self.at(&message, setting.span.clone()));
+                }
             }
         }
         words.push(format!("--out={}", dir.join(&stage.name).display()));
@@ -254,9 +287,24 @@ impl Recipe {
         })
     }
 
-    /// An error about a stage's command line.
-    pub fn stage_error(&self, index: usize, message: &str) -> Error {
-        self.at(message, self.stages[index].span.clone())
+    /// An error about a stage's command line; it points at the setting of `flag`, if one is to blame.
+    pub fn stage_error(&self, index: usize, flag: Option<&str>, message: &str) -> Error {
+        let stage = &self.stages[index];
+        let settings = || stage.settings.iter();
+        let blamed = flag.and_then(|flag| settings().find(|setting| setting.key.replace('_', "-") == flag));
+        self.at(message, blamed.map_or(&stage.span, |setting| &setting.span).clone())
+    }
+
+    fn unknown_kind(&self, stage: &StageSpec, kinds: &[Kind]) -> Error {
+        let error = self.at(
+            &format!("unknown kind of stage `{}`", stage.kind),
+            stage.kind_span.clone(),
+        );
+        let names = || kinds.iter().map(|kind| kind.name.as_str());
+        match nearest(&stage.kind, names()) {
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error.help(format!("kinds of stages: {}", names().collect::<Vec<_>>().join(", "))),
+        }
     }
 
     fn at(&self, message: &str, span: Range<usize>) -> Error {

@@ -143,19 +143,30 @@ pub fn other_run(dir: &Path, difference: &[String]) -> Error {
     .help("give another --out, or remove the directory to run again")
 }
 
-/// Refuses a directory with files that are not ours.
+/// Refuses a directory with files that are not ours, and a path that leads through a file. Hidden files
+/// may be what a killed process left.
 pub fn refuse_foreign(dir: &Path) -> Result<()> {
-    let Ok(mut entries) = std::fs::read_dir(dir) else {
+    const REMEDY: &str = "give an empty or new directory as --out";
+    if let Some(file) = dir.ancestors().find(|ancestor| ancestor.is_file()) {
+        return Err(Error::config("the output directory cannot be made: this is a file")
+            .at_file(file)
+            .help(REMEDY));
+    }
+    let Ok(entries) = std::fs::read_dir(dir) else {
         return Ok(());
     };
-    match entries.find_map(|entry| entry.ok().map(|entry| entry.file_name())) {
-        Some(name) if !name.to_string_lossy().starts_with('.') => Err(Error::config(format!(
-            "the output directory is not empty and holds no run of bylaw (found `{}`)",
-            name.to_string_lossy()
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    match names.first() {
+        Some(name) => Err(Error::config(format!(
+            "the output directory is not empty and holds no run of bylaw (found `{name}`)"
         ))
         .at_file(dir)
-        .help("give an empty or new directory as --out")),
-        _ => Ok(()),
+        .help(REMEDY)),
+        None => Ok(()),
     }
 }
 

@@ -73,7 +73,7 @@ impl Model {
         hash.update(tokenizer.config.as_deref().unwrap_or_default());
         checkpoint.weights.iter().for_each(|(_, bytes)| hash.update(bytes));
         let decoder = checkpoint.decoder()?;
-        let tokenizer = Tokenizer::new(tokenizer, &checkpoint.config)?;
+        let tokenizer = Tokenizer::new(tokenizer, &checkpoint.config).map_err(|error| error.at_file(reference))?;
         tokenizer.check_vocabulary(decoder.config.vocab, Path::new(reference))?;
         Ok(Self {
             decoder,
@@ -290,7 +290,8 @@ fn write_json(path: &Path, json: &serde_json::Value) -> Result<()> {
 fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidData => Error::input("not UTF-8 text").at_file(path).because(error),
-        _ => Error::io("read", path, error),
+        _ => Error::io("read", path, error)
+            .help("copy the whole checkpoint: config.json, tokenizer.json and its safetensors files"),
     })
 }
 

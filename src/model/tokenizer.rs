@@ -30,8 +30,11 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// From the texts of `tokenizer.json`, `tokenizer_config.json` and the model's `config.json`.
     pub fn new(files: TokenizerFiles, model_config: &str) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(&files.tokenizer)
-            .map_err(|error| Error::input("tokenizer.json is not a tokenizer").because(error))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&files.tokenizer).map_err(|error| {
+            Error::input("tokenizer.json is not a tokenizer")
+                .help("copy tokenizer.json again from the checkpoint, or save it with a current `tokenizers`")
+                .because(error)
+        })?;
         let with_special = inner
             .encode("", true)
             .map_err(|error| Error::input("the tokenizer cannot encode").because(error))?;
