@@ -295,7 +295,7 @@ mod tests {
             let revision = templates.revision(criticism, "The wind.", "Rewrite it.").unwrap();
             match (critique, revision) {
                 (Request::Text(critique), Request::Text(revision)) => {
-                    assert!(revision.starts_with(&critique))
+                    assert!(revision.starts_with(&critique));
                 }
                 (Request::Chat { messages: short, .. }, Request::Chat { messages: long, .. }) => {
                     assert_eq!(short[..], long[..short.len()]);

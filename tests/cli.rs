@@ -251,7 +251,7 @@ fn a_tokenizer_of_another_model_is_refused() {
         },
     );
     spoiled(&["model: tokenizer.json is not a tokenizer"], |model| {
-        write(model, "tokenizer.json", "{}")
+        write(model, "tokenizer.json", "{}");
     });
 }
 
@@ -895,7 +895,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
         "eval",
     ];
     stopped_and_resumed(libc::SIGKILL, &files, |status, _| {
-        assert_eq!(status.signal(), Some(libc::SIGKILL))
+        assert_eq!(status.signal(), Some(libc::SIGKILL));
     });
 }
 

@@ -706,7 +706,7 @@ fn a_missing_tensor_is_refused() {
     }
     let dir = copy_of("llama");
     edit_json(&dir.path().join("config.json"), |json| {
-        json["num_hidden_layers"] = 3.into()
+        json["num_hidden_layers"] = 3.into();
     });
     assert_input_error(
         load_model(dir.path()).map(drop),
@@ -746,7 +746,7 @@ fn bad_shards_are_refused() {
     for name in ["../x", "..", "a/b", "/etc/passwd", "", ".", outside.to_str().unwrap()] {
         let name_it = |dir: &Path| {
             edit_json(&dir.join(INDEX), |json| {
-                json["weight_map"]["model.norm.weight"] = name.into()
+                json["weight_map"]["model.norm.weight"] = name.into();
             });
         };
         refuse(&name_it, &[INDEX, name]);

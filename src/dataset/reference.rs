@@ -368,7 +368,7 @@ impl<R: Shape> Reader<R> {
 
 fn kind_of(schema: &Schema) -> Option<Kind> {
     Kind::of_columns(
-        |name| match schema.field_with_name(name).map(|field| field.data_type()) {
+        |name| match schema.field_with_name(name).map(arrow::datatypes::Field::data_type) {
             Err(_) => false,
             // `completions` of strings is the shape of other programs.
             Ok(DataType::List(item) | DataType::LargeList(item)) if name == "completions" => {

@@ -84,7 +84,7 @@ impl Tokenizer {
         let byte_level = ByteLevel::default().add_prefix_space(false);
         let template = TemplateProcessing::builder()
             .try_single(format!("{BOS} $A"))
-            .map_err(|error| Error::unexpected(error))?
+            .map_err(Error::unexpected)?
             .special_tokens(vec![(BOS, 0)])
             .build()
             .map_err(|error| Error::unexpected("the post-processor cannot be built").because(error))?;

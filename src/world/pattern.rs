@@ -175,13 +175,13 @@ mod tests {
             assert_eq!(pattern.capture(text), None, "{text:?}");
         }
         assert!(
-            super::Pattern::try_from("Sure.".to_owned())
+            Pattern::try_from("Sure.".to_owned())
                 .unwrap()
                 .capture("Sure.")
                 .is_some()
         );
         assert!(
-            super::Pattern::try_from("Sure.".to_owned())
+            Pattern::try_from("Sure.".to_owned())
                 .unwrap()
                 .capture("Sure. Yes.")
                 .is_none()

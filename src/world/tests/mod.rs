@@ -44,19 +44,20 @@ fn sizes_are_as_described() {
 
 #[test]
 fn inconsistent_data_is_refused() {
-    let corruptions: [(&str, fn(&mut Data)); 7] = [
+    type Corruption = (&'static str, fn(&mut Data));
+    let corruptions: [Corruption; 7] = [
         ("means two things", |data| data.verbs.benign[0].verb = "steal".into()),
         ("unknown object class", |data| {
-            data.verbs.harmful[0].classes = vec!["planets".into()]
+            data.verbs.harmful[0].classes = vec!["planets".into()];
         }),
         ("comes twice", |data| data.objects.class[0].objects[0] = "bike".into()),
         ("sum to 100", |data| data.splits.shares.pretrain = 67),
         ("no pair is in the cell", |data| {
-            data.splits.cell[0].class = "people".into()
+            data.splits.cell[0].class = "people".into();
         }),
         ("must sum to 1", |data| data.mixture.judge.benign.clear()),
         ("cannot have `helpful`", |data| {
-            data.mixture.chat.harmful = data.mixture.chat.benign.clone()
+            data.mixture.chat.harmful = data.mixture.chat.benign.clone();
         }),
     ];
     for (expected, corrupt) in corruptions {
