@@ -849,11 +849,11 @@ fn stop_at(dir: &Path, file: &str, signal: i32) -> Option<(std::process::ExitSta
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    // SAFETY: the child has not been waited for to its end, so its id is still its own; a signal to a
-    // process that has ended does nothing.
-    unsafe {
-        libc::kill(child.id().try_into().unwrap(), signal);
-    }
+    // A signal to a process that has ended does nothing.
+    let _ = std::process::Command::new("kill")
+        .args([format!("-{signal}"), child.id().to_string()])
+        .status()
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(!stderr.contains("panicked"), "{stderr}");

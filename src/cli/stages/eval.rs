@@ -244,12 +244,20 @@ impl Stage for Judge {
                 keep_truncated: true,
             };
             let config = JudgeConfig { principles_per_pair: 1 };
-            let labels: Vec<_> = judge_rows(context, &constitution, &contests, &config)?
-                .into_iter()
-                .filter_map(Result::ok)
-                .collect();
-            let figures = preference::judge(&Oracle::new(&world), &labels, slope)?;
-            to_value(serde_json::json!({ "figures": figures, "labels": labels.len(), "slope": slope }))
+            let label = |contests| -> Result<Vec<_>> {
+                let labels = judge_rows(context, &constitution, contests, &config)?;
+                Ok(labels.into_iter().filter_map(Result::ok).collect())
+            };
+            let oracle = Oracle::new(&world);
+            let labels = label(&contests)?;
+            let figures = preference::judge(&oracle, &labels, slope)?;
+            let off_topic = label(&world.off_topic_contests(Split::Evaluation, self.pairs / 4, seed)?)?;
+            to_value(serde_json::json!({
+                "figures": figures,
+                "labels": labels.len(),
+                "slope": slope,
+                "off_topic_accuracy": preference::judge(&oracle, &off_topic, slope)?.accuracy,
+            }))
         })
     }
 }
