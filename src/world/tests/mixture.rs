@@ -393,9 +393,10 @@ fn the_judge_is_biased_as_planted() {
         .a_in_even_ties
         .assert_near("prefers (A) in even ties", 0.574, 0.06);
     ledger.a_is_better.assert_near("(A) is better", 0.50, 0.02);
+    // Planted .06; drawing the second answer among those of another quality raises it a little.
     ledger
         .off_topic
-        .assert_near("off-topic answers to benign questions", 0.33, 0.02);
+        .assert_near("off-topic answers to benign questions", 0.073, 0.02);
     assert_eq!(
         ledger.tie_kinds.len(),
         Label::ALL.len(),
