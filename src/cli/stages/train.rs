@@ -12,10 +12,12 @@ use super::{Done, Stage};
 use crate::cli::session::{Session, data_source, model_source};
 use crate::dataset::{self, Provenance, Source, Status, rejects_dir};
 use crate::error::{Error, Result};
+use crate::model::decoder::Decoder;
 use crate::model::files::Model;
 use crate::model::heads::ScalarHead;
 use crate::prompt::{Style, Templates};
 use crate::record::{Reject, hex};
+use crate::seed::Seed;
 use crate::train::batch::Encoder;
 use crate::train::run::Setup;
 use crate::train::{checkpoint, dpo, metrics, pairs, ppo, reward, sft};
@@ -206,13 +208,7 @@ impl<'a> Training<'a> {
     }
 
     /// Saves the trained decoder (and head), then marks the run complete.
-    fn finish(
-        self,
-        decoder: crate::model::decoder::Decoder,
-        head: Option<&ScalarHead>,
-        rows: usize,
-        rejects: usize,
-    ) -> Result<Done> {
+    fn finish(self, decoder: Decoder, head: Option<&ScalarHead>, rows: usize, rejects: usize) -> Result<Done> {
         let trained = Model {
             decoder,
             ..self.model.clone()
@@ -283,39 +279,28 @@ impl Stage for Sft {
     }
 }
 
-/// A training on preference pairs, unless its directory has the result already.
-enum OnPairs<'a> {
-    Finished(Done),
-    Open {
-        training: Box<Training<'a>>,
-        pairs: Vec<pairs::Pair>,
-        rejects: usize,
-    },
-}
-
-impl<'a> OnPairs<'a> {
-    fn begin(
-        session: &'a Session,
-        out: &'a Path,
-        kind: &'static str,
-        common: &Common,
-        settings: &impl Serialize,
-    ) -> Result<Self> {
-        let data = dataset::read_preferences(&common.data)?;
-        let inputs = vec![data_source(&common.data, &data)];
-        let training = Training::new(session, out, kind, common, settings, inputs)?;
-        if let Some(done) = training.finished()? {
-            return Ok(Self::Finished(done));
-        }
-        let encoder = training.encoder();
-        let (pairs, rejects) = encode_rows(kind, &data.rows, data.rejects, |row| pairs::encode(&encoder, row))?;
-        training.begin(pairs.len(), &rejects)?;
-        Ok(Self::Open {
-            training: Box::new(training),
-            pairs,
-            rejects: rejects.len(),
-        })
+/// Trains on preference pairs, unless the directory has the result already.
+fn train_on_pairs(
+    session: &Session,
+    out: &Path,
+    stage: &(impl Stage + Serialize),
+    common: &Common,
+    train: impl FnOnce(Setup<'_>, &Decoder, &[pairs::Pair], Seed) -> Result<(Decoder, Option<ScalarHead>)>,
+) -> Result<Done> {
+    let data = dataset::read_preferences(&common.data)?;
+    let inputs = vec![data_source(&common.data, &data)];
+    let training = Training::new(session, out, stage.kind(), common, stage, inputs)?;
+    if let Some(done) = training.finished()? {
+        return Ok(done);
     }
+    let encoder = training.encoder();
+    let (pairs, rejects) = encode_rows(stage.kind(), &data.rows, data.rejects, |row| {
+        pairs::encode(&encoder, row)
+    })?;
+    training.begin(pairs.len(), &rejects)?;
+    let seed = session.stage_seed(stage.kind());
+    let (decoder, head) = train(training.setup(), &training.model.decoder, &pairs, seed)?;
+    training.finish(decoder, head.as_ref(), pairs.len(), rejects.len())
 }
 
 impl Stage for Reward {
@@ -324,18 +309,10 @@ impl Stage for Reward {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        match OnPairs::begin(session, out, self.kind(), &self.common, self)? {
-            OnPairs::Finished(done) => Ok(done),
-            OnPairs::Open {
-                training,
-                pairs,
-                rejects,
-            } => {
-                let (setup, seed) = (training.setup(), session.stage_seed(self.kind()));
-                let model = reward::train(setup, &self.config, &training.model.decoder, &pairs, seed)?;
-                training.finish(model.decoder, Some(&model.head), pairs.len(), rejects)
-            }
-        }
+        train_on_pairs(session, out, self, &self.common, |setup, decoder, pairs, seed| {
+            let model = reward::train(setup, &self.config, decoder, pairs, seed)?;
+            Ok((model.decoder, Some(model.head)))
+        })
     }
 }
 
@@ -345,18 +322,9 @@ impl Stage for Dpo {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        match OnPairs::begin(session, out, self.kind(), &self.common, self)? {
-            OnPairs::Finished(done) => Ok(done),
-            OnPairs::Open {
-                training,
-                pairs,
-                rejects,
-            } => {
-                let (setup, seed) = (training.setup(), session.stage_seed(self.kind()));
-                let decoder = dpo::train(setup, &self.config, &training.model.decoder, &pairs, seed)?;
-                training.finish(decoder, None, pairs.len(), rejects)
-            }
-        }
+        train_on_pairs(session, out, self, &self.common, |setup, decoder, pairs, seed| {
+            Ok((dpo::train(setup, &self.config, decoder, pairs, seed)?, None))
+        })
     }
 }
 
