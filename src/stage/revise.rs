@@ -5,7 +5,7 @@ use super::respond::respond;
 use super::{Context, Outcome, reject};
 use crate::constitution::{Constitution, Principle};
 use crate::engine::{GenerateRequest, Generation, Sampling};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::prompt::Criticism;
 use crate::record::{Message, Prompt, Reject, Revision, Round};
 use crate::seed::Seed;
@@ -116,13 +116,17 @@ fn revise_once<'a>(
 
 fn draw(constitution: &Constitution, seed: Seed) -> Result<Request<'_>> {
     let principle = constitution.draw_critique(&mut seed.child("principle").rng())?;
-    let text = |text: &'_ Option<String>| text.is_some();
-    debug_assert!(text(&principle.critique) && text(&principle.revise));
-    Ok(Request {
-        principle,
-        critique: principle.critique.as_deref().unwrap_or_default(),
-        revise: principle.revise.as_deref().unwrap_or_default(),
-    })
+    match (&principle.critique, &principle.revise) {
+        (Some(critique), Some(revise)) => Ok(Request {
+            principle,
+            critique,
+            revise,
+        }),
+        _ => Err(Error::unexpected(format!(
+            "the principle `{}` was drawn for a critique and has none",
+            principle.id
+        ))),
+    }
 }
 
 fn criticism<'a>(draft: &'a Draft<'_>, asked: &'a Request<'_>) -> Criticism<'a> {
