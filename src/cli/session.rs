@@ -59,12 +59,16 @@ impl Session {
     }
 
     /// A provenance with the stage's settings.
-    pub fn provenance(&self, kind: &str, settings: &impl Serialize) -> Provenance {
-        let mut provenance = Provenance::new(kind, self.seed);
-        if let Ok(serde_json::Value::Object(settings)) = serde_json::to_value(settings) {
-            provenance.settings = settings;
+    pub fn provenance(&self, kind: &str, settings: &impl Serialize) -> Result<Provenance> {
+        match serde_json::to_value(settings) {
+            Ok(serde_json::Value::Object(settings)) => Ok(Provenance {
+                settings,
+                ..Provenance::new(kind, self.seed)
+            }),
+            _ => Err(Error::unexpected(format!(
+                "the settings of `{kind}` cannot be recorded"
+            ))),
         }
-        provenance
     }
 }
 

@@ -22,7 +22,8 @@ impl MetricsLog {
         let path = dir.join(FILE);
         let kept: String = match std::fs::read_to_string(&path) {
             Ok(text) => text.split_inclusive('\n').take(steps).collect(),
-            Err(_) => String::new(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(Error::io("read", &path, error)),
         };
         let failed = |error| Error::io("write", &path, error);
         let mut out = BufWriter::new(File::create(&path).map_err(failed)?);

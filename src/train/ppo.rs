@@ -134,6 +134,8 @@ pub fn train(setup: Setup<'_>, config: &PpoConfig, actors: &Actors<'_>, seed: Se
             ("objective/kl", stats.kl),
             ("val/mean_tokens", stats.tokens),
             ("val/unended", stats.unended),
+            // Completions that stopped before their first token: nothing to learn from.
+            ("val/empty", (config.rollouts - rollout.sequences.len()) as f64),
         ];
         figures.extend(last);
         run.end_step(&figures, &format!("reward {:.2} kl {:.2}", stats.reward, stats.kl))?;

@@ -78,7 +78,7 @@ impl Stage for Balance {
             slope,
             changed: changed as f32 / balanced.len().max(1) as f32,
         };
-        let mut provenance = session.provenance(self.kind(), self);
+        let mut provenance = session.provenance(self.kind(), self)?;
         provenance.inputs = vec![data_source(&self.preferences, &preferences)];
         let job = Job {
             dir: out,

@@ -164,7 +164,7 @@ impl Stage for Policy {
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let oracle = Oracle::new(&World::builtin()?);
-        let mut provenance = session.provenance(self.kind(), self);
+        let mut provenance = session.provenance(self.kind(), self)?;
         if let Some(reference) = &self.revisions {
             let revisions = dataset::read_revisions(reference)?;
             provenance.inputs = vec![data_source(reference, &revisions)];
@@ -224,7 +224,7 @@ impl Stage for Judge {
             Some(balanced) => Fitted::read(Path::new(balanced))?.slope,
             None => 0.0,
         };
-        let mut provenance = session.provenance(self.kind(), self);
+        let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&model));
         provenance.constitution = Some(constitution_source(&self.constitution, &constitution));
         provenance.inputs = self
@@ -244,17 +244,23 @@ impl Stage for Judge {
                 keep_truncated: true,
             };
             let config = JudgeConfig { principles_per_pair: 1 };
-            let label = |contests| -> Result<Vec<_>> {
+            let label = |contests| -> Result<(Vec<_>, usize)> {
                 let labels = judge_rows(context, &constitution, contests, &config)?;
-                Ok(labels.into_iter().filter_map(Result::ok).collect())
+                let asked = labels.len();
+                let labels: Vec<_> = labels.into_iter().filter_map(Result::ok).collect();
+                let unjudged = asked - labels.len();
+                Ok((labels, unjudged))
             };
             let oracle = Oracle::new(&world);
-            let labels = label(&contests)?;
+            // A pair that cannot be judged (it is longer than the context, or a tie) has no label to be right
+            // or wrong; how many there were stands beside the figures.
+            let (labels, unjudged) = label(&contests)?;
             let figures = preference::judge(&oracle, &labels, slope)?;
-            let off_topic = label(&world.off_topic_contests(Split::Evaluation, self.pairs / 4, seed)?)?;
+            let (off_topic, _) = label(&world.off_topic_contests(Split::Evaluation, self.pairs / 4, seed)?)?;
             to_value(serde_json::json!({
                 "figures": figures,
                 "labels": labels.len(),
+                "unjudged": unjudged,
                 "slope": slope,
                 "off_topic_accuracy": preference::judge(&oracle, &off_topic, slope)?.accuracy,
             }))
@@ -271,7 +277,7 @@ impl Stage for Reward {
         let world = World::builtin()?;
         let (after, files) = load_reward_model(&self.model)?;
         let before = self.before.as_deref().map(load_reward_model).transpose()?;
-        let mut provenance = session.provenance(self.kind(), self);
+        let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&files));
         provenance.inputs = before.iter().map(|(_, files)| model_source(files)).collect();
         let templates = Templates::new(Style::Transcript);

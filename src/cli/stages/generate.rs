@@ -145,7 +145,7 @@ impl Stage for Revise {
             },
             answer: self.sampling.clone(),
         };
-        let mut provenance = session.provenance(self.kind(), self);
+        let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&asked.model));
         provenance.constitution = Some(constitution_source(&self.constitution, &constitution));
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
@@ -169,7 +169,7 @@ impl Stage for Sample {
         }
         let prompts = dataset::read_prompts(&self.prompts)?;
         let asked = Asked::load(&self.model, self.raw)?;
-        let mut provenance = session.provenance(self.kind(), self);
+        let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&asked.model));
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
         provenance.prompts = asked.templates.hashes();
@@ -193,7 +193,7 @@ impl Stage for Judge {
         let constitution = Constitution::resolve(&self.constitution)?;
         let candidates = dataset::read_candidates(&self.candidates)?;
         let asked = Asked::load(&self.model, false)?;
-        let mut provenance = session.provenance(self.kind(), self);
+        let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&asked.model));
         provenance.constitution = Some(constitution_source(&self.constitution, &constitution));
         provenance.inputs = vec![data_source(&self.candidates, &candidates)];

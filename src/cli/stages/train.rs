@@ -118,7 +118,7 @@ impl<'a> Training<'a> {
     ) -> Result<Self> {
         let model = Model::load(&common.model)?;
         let templates = Templates::new(Style::Transcript);
-        let mut provenance = session.provenance(kind, settings);
+        let mut provenance = session.provenance(kind, settings)?;
         provenance.model = Some(model_source(&model));
         provenance.inputs = inputs;
         provenance.prompts = templates.hashes();
@@ -141,15 +141,16 @@ impl<'a> Training<'a> {
         }
     }
 
-    fn setup(&self) -> Setup<'a> {
-        let provenance = serde_json::to_vec(&self.provenance).unwrap_or_default();
-        Setup {
+    fn setup(&self) -> Result<Setup<'a>> {
+        let provenance = serde_json::to_vec(&self.provenance)
+            .map_err(|error| Error::unexpected("the provenance cannot be recorded").because(error))?;
+        Ok(Setup {
             dir: self.dir.to_owned(),
             fingerprint: hex(&Sha256::digest(provenance)),
             label: self.kind.to_owned(),
             progress: self.session.progress(),
             save_steps: self.save_steps,
-        }
+        })
     }
 
     /// What a finished run in this directory left; an error if it holds another run.
@@ -274,7 +275,13 @@ impl Stage for Sft {
         })?;
         training.begin(examples.len(), &rejects)?;
         let seed = session.stage_seed(self.kind());
-        let decoder = sft::train(training.setup(), &self.config, &training.model.decoder, &examples, seed)?;
+        let decoder = sft::train(
+            training.setup()?,
+            &self.config,
+            &training.model.decoder,
+            &examples,
+            seed,
+        )?;
         training.finish(decoder, None, examples.len(), rejects.len())
     }
 }
@@ -299,7 +306,7 @@ fn train_on_pairs(
     })?;
     training.begin(pairs.len(), &rejects)?;
     let seed = session.stage_seed(stage.kind());
-    let (decoder, head) = train(training.setup(), &training.model.decoder, &pairs, seed)?;
+    let (decoder, head) = train(training.setup()?, &training.model.decoder, &pairs, seed)?;
     training.finish(decoder, head.as_ref(), pairs.len(), rejects.len())
 }
 
@@ -368,7 +375,12 @@ impl Stage for Ppo {
             prompts: &prompts,
             stop: &stop,
         };
-        let decoder = ppo::train(training.setup(), &self.config, &actors, session.stage_seed(self.kind()))?;
+        let decoder = ppo::train(
+            training.setup()?,
+            &self.config,
+            &actors,
+            session.stage_seed(self.kind()),
+        )?;
         training.finish(decoder, None, prompts.len(), rejects.len())
     }
 }

@@ -58,7 +58,7 @@ impl Stage for Documents {
 fn write<R: Row>(session: &Session, stage: &(impl Stage + Serialize), out: &Path, rows: &[R]) -> Result<Done> {
     let job = Job {
         dir: out,
-        provenance: session.provenance(stage.kind(), stage),
+        provenance: session.provenance(stage.kind(), stage)?,
         unit_rows: dataset::SHARD_ROWS,
         label: stage.kind(),
         progress: session.progress(),
