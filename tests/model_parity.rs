@@ -13,7 +13,7 @@ use bylaw::model::config::{DecoderConfig, RopeScaling};
 use bylaw::model::cpu::Weights;
 use bylaw::model::cpu::cache::{Extension, KvCache};
 use bylaw::model::cpu::trunk::{self, Gradients, Outputs, Sequence, Wanted};
-use bylaw::model::decoder::{Decoder, normal};
+use bylaw::model::decoder::{Decoder, Weight, normal};
 use bylaw::model::family;
 use bylaw::model::files::{Model, load_decoder};
 use bylaw::seed::Seed;
@@ -292,10 +292,11 @@ fn random_decoder(tied: bool) -> Decoder {
     };
     let mut decoder = Decoder::random(config, Seed::new(1)).unwrap();
     for parameter in &mut decoder.parameters {
-        let noise = normal(parameter.tensor.elem_count(), 0.3, Seed::new(2).child(&parameter.name));
+        let noise = normal(parameter.weight.elem_count(), 0.3, Seed::new(2).child(&parameter.name));
         let middle = if parameter.name.contains("norm") { 1.0 } else { 0.0 };
         let values: Vec<f32> = noise.into_iter().map(|x| middle + x).collect();
-        parameter.tensor = Tensor::from_vec(values, parameter.tensor.shape(), &Device::Cpu).unwrap();
+        let shape = parameter.weight.dense().unwrap().shape().clone();
+        parameter.weight = Weight::Dense(Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
     }
     decoder
 }
@@ -443,11 +444,12 @@ fn gradients_are_finite_differences() {
         for entry in [largest.unwrap(), gradient.len() / 3, gradient.len() - 1] {
             let at = |step: f32| {
                 let mut moved = decoder.copy().unwrap();
-                let tensor = &mut moved.parameters[index].tensor;
+                let weight = &mut moved.parameters[index].weight;
+                let tensor = weight.dense().unwrap().clone();
                 let mut values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
                 values[entry] += step;
                 let exact = f64::from(values[entry]);
-                *tensor = Tensor::from_vec(values, tensor.shape(), &Device::Cpu).unwrap();
+                *weight = Weight::Dense(Tensor::from_vec(values, tensor.shape(), &Device::Cpu).unwrap());
                 let (outputs, _) = trunk::forward(&moved, &batch, wanted).unwrap();
                 (functional(&outputs, &coefficients), exact)
             };
@@ -545,7 +547,11 @@ fn a_saved_model_is_the_same_model() {
         assert_eq!(again.config, model.decoder.config, "{name}");
         for (saved, again) in model.decoder.parameters.iter().zip(&again.parameters) {
             assert_eq!(saved.name, again.name);
-            assert!(values(&saved.tensor) == values(&again.tensor), "{name}: {}", saved.name);
+            assert!(
+                values(saved.weight.dense().unwrap()) == values(again.weight.dense().unwrap()),
+                "{name}: {}",
+                saved.name
+            );
         }
         if name == "llama" {
             let again = load_model(&dir).unwrap();
@@ -564,7 +570,10 @@ fn a_saved_model_is_the_same_model() {
             model.save(&half, dtype).unwrap();
             let again = load_decoder(&half).unwrap();
             for (saved, again) in model.decoder.parameters.iter().zip(&again.parameters) {
-                for (a, b) in values(&saved.tensor).into_iter().zip(values(&again.tensor)) {
+                for (a, b) in values(saved.weight.dense().unwrap())
+                    .into_iter()
+                    .zip(values(again.weight.dense().unwrap()))
+                {
                     assert!((a - b).abs() <= a.abs() * relative + 1e-6, "{dtype:?}: {a} became {b}");
                 }
             }

@@ -192,7 +192,7 @@ fn bits(decoder: &Decoder) -> Vec<(String, Vec<u32>)> {
     };
     let parameters = decoder.parameters.iter();
     parameters
-        .map(|parameter| (parameter.name.clone(), of(&parameter.tensor)))
+        .map(|parameter| (parameter.name.clone(), of(parameter.weight.dense().unwrap())))
         .collect()
 }
 

@@ -17,6 +17,17 @@ pub enum RopeScaling {
     },
 }
 
+/// How the queries of one layer read its keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attention {
+    /// Multiplies the product of query and key.
+    pub scale: f32,
+    /// `cap · tanh(score / cap)` before the softmax (Gemma 2).
+    pub softcap: Option<f32>,
+    /// A query sees itself and the `window - 1` positions before it; `None` is all of them.
+    pub window: Option<usize>,
+}
+
 /// The features of a decoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderConfig {
@@ -45,6 +56,15 @@ impl DecoderConfig {
 
     pub fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    /// How layer `layer` attends.
+    pub fn attention(&self, _layer: usize) -> Attention {
+        Attention {
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            softcap: None,
+            window: None,
+        }
     }
 
     /// The rotary frequencies `(head_dim / 2)`, after scaling.

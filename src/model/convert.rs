@@ -9,7 +9,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use super::config::{DecoderConfig, RopeScaling};
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Weight};
 use super::files::{Model, TokenizerFiles};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
@@ -114,7 +114,11 @@ fn read_decoder(reader: &mut Reader<'_>) -> Result<Decoder> {
     let mut tensors = read_tensors(reader, &config)?;
     Decoder::build(config, |spec| {
         let values = tensors.remove(&spec.name).expect("every parameter of a Llama was read");
-        Ok(Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?)
+        Ok(Weight::Dense(Tensor::from_vec(
+            values,
+            spec.shape.as_slice(),
+            &Device::Cpu,
+        )?))
     })
 }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use candle_core::quantized::QTensor;
 use candle_core::{Device, Tensor};
 use rand::Rng as _;
 
@@ -13,11 +14,40 @@ use super::config::DecoderConfig;
 use crate::error::{Error, Result};
 use crate::seed::Seed;
 
+/// The values of a weight.
+#[derive(Debug, Clone)]
+pub enum Weight {
+    /// Floating-point numbers of any candle type; what is trained is `f32`.
+    Dense(Tensor),
+    /// Blocks of a GGUF file, to be read only.
+    Quantised(Arc<QTensor>),
+}
+
+impl Weight {
+    pub fn elem_count(&self) -> usize {
+        match self {
+            Self::Dense(tensor) => tensor.elem_count(),
+            Self::Quantised(tensor) => tensor.shape().elem_count(),
+        }
+    }
+
+    /// The tensor of a dense weight; an error for a quantised one.
+    pub fn dense(&self) -> Result<&Tensor> {
+        match self {
+            Self::Dense(tensor) => Ok(tensor),
+            Self::Quantised(_) => Err(Error::config(
+                "a quantised model can answer and judge, but not be trained or saved",
+            )
+            .help("give the checkpoint that the GGUF file was made from")),
+        }
+    }
+}
+
 /// A weight with its name in the checkpoint.
 #[derive(Debug, Clone)]
 pub struct Parameter {
     pub name: String,
-    pub tensor: Tensor,
+    pub weight: Weight,
 }
 
 /// The name and shape that a decoder of some configuration expects.
@@ -188,16 +218,16 @@ pub fn specification(config: &DecoderConfig) -> (Vec<ParameterSpec>, Layout) {
 }
 
 impl Decoder {
-    /// Builds a decoder from its tensors, asked for by specification.
-    pub fn build(config: DecoderConfig, mut tensor: impl FnMut(&ParameterSpec) -> Result<Tensor>) -> Result<Self> {
+    /// Builds a decoder from its weights, asked for by specification.
+    pub fn build(config: DecoderConfig, mut weight: impl FnMut(&ParameterSpec) -> Result<Weight>) -> Result<Self> {
         let (specs, layout) = specification(&config);
         let parameters = specs
             .into_iter()
             .map(|spec| {
-                let tensor = tensor(&spec)?;
+                let weight = weight(&spec)?;
                 Ok(Parameter {
                     name: spec.name,
-                    tensor,
+                    weight,
                 })
             })
             .collect::<Result<_>>()?;
@@ -219,7 +249,11 @@ impl Decoder {
                 Init::Zeros => vec![0.0; count],
                 Init::Normal(deviation) => normal(count, deviation, seed.child(&spec.name)),
             };
-            Ok(Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?)
+            Ok(Weight::Dense(Tensor::from_vec(
+                values,
+                spec.shape.as_slice(),
+                &Device::Cpu,
+            )?))
         })
     }
 
@@ -231,7 +265,7 @@ impl Decoder {
             .map(|parameter| {
                 Ok(Parameter {
                     name: parameter.name.clone(),
-                    tensor: parameter.tensor.copy()?,
+                    weight: Weight::Dense(parameter.weight.dense()?.copy()?),
                 })
             })
             .collect::<Result<_>>()?;
@@ -244,7 +278,7 @@ impl Decoder {
     pub fn parameter_count(&self) -> usize {
         self.parameters
             .iter()
-            .map(|parameter| parameter.tensor.elem_count())
+            .map(|parameter| parameter.weight.elem_count())
             .sum()
     }
 

@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
 use super::config::DecoderConfig;
-use super::decoder::{Decoder, ParameterSpec};
+use super::decoder::{Decoder, ParameterSpec, Weight};
 use super::family;
 use super::tokenizer::Tokenizer;
 use crate::atomic;
@@ -98,7 +98,7 @@ impl Model {
             .decoder
             .parameters
             .iter()
-            .map(|parameter| Ok((parameter.name.clone(), parameter.tensor.to_dtype(dtype)?)))
+            .map(|parameter| Ok((parameter.name.clone(), parameter.weight.dense()?.to_dtype(dtype)?)))
             .collect::<Result<Vec<_>>>()?;
         write_tensors(&dir.join("model.safetensors"), &tensors)?;
         write_json(&dir.join("config.json"), &config)?;
@@ -255,7 +255,7 @@ fn read_safetensors(path: &Path, bytes: &[u8], tensors: &mut HashMap<String, Ten
     Ok(())
 }
 
-fn take_tensor(tensors: &mut HashMap<String, Tensor>, spec: &ParameterSpec, path: &Path) -> Result<Tensor> {
+fn take_tensor(tensors: &mut HashMap<String, Tensor>, spec: &ParameterSpec, path: &Path) -> Result<Weight> {
     let tensor = tensors.remove(&spec.name).ok_or_else(|| {
         Error::input(format!("the tensor `{}` is missing", spec.name))
             .at_file(path)
@@ -271,7 +271,7 @@ fn take_tensor(tensors: &mut HashMap<String, Tensor>, spec: &ParameterSpec, path
         .at_file(path)
         .help("the weights do not belong to this config.json"));
     }
-    Ok(tensor)
+    Ok(Weight::Dense(tensor))
 }
 
 /// Writes named tensors as safetensors with transformers' `format: pt` mark.

@@ -55,10 +55,10 @@ impl<'a> Run<'a> {
         let first_head = decoder.parameters.len();
         let mut optimizer = AdamW::new(
             config.clone(),
-            trainable(&decoder, head.as_ref()).iter().map(|(_, tensor)| *tensor),
+            trainable(&decoder, head.as_ref())?.iter().map(|(_, tensor)| *tensor),
         )
         .with_rate_factor(first_head, head_rate.unwrap_or(1.0));
-        let named = trainable(&decoder, head.as_ref());
+        let named = trainable(&decoder, head.as_ref())?;
         let step = checkpoint::restore(&setup.dir, &setup.fingerprint, &named, &mut optimizer)?;
         let metrics = MetricsLog::open(&setup.dir, step)?;
         setup.progress.start(&setup.label, total as u64, "steps");
@@ -107,7 +107,7 @@ impl<'a> Run<'a> {
             None => Vec::new(),
         };
         let mut gradients: Vec<&mut Vec<f32>> = self.gradients.0.iter_mut().chain(&mut of_head).collect();
-        let named = trainable(&self.decoder, self.head.as_ref());
+        let named = trainable(&self.decoder, self.head.as_ref())?;
         let tensors: Vec<&Tensor> = named.iter().map(|(_, tensor)| *tensor).collect();
         let norm = self.optimizer.update(&tensors, &mut gradients, rate)?;
         self.gradients.clear();
@@ -132,7 +132,7 @@ impl<'a> Run<'a> {
 
     fn save(&mut self) -> Result<()> {
         self.metrics.flush()?;
-        let named = trainable(&self.decoder, self.head.as_ref());
+        let named = trainable(&self.decoder, self.head.as_ref())?;
         checkpoint::save(
             &self.setup.dir,
             self.step,
@@ -144,15 +144,15 @@ impl<'a> Run<'a> {
 }
 
 /// Everything that learns, by name: the decoder's parameters, then the head's.
-fn trainable<'a>(decoder: &'a Decoder, head: Option<&'a ScalarHead>) -> Vec<(String, &'a Tensor)> {
+fn trainable<'a>(decoder: &'a Decoder, head: Option<&'a ScalarHead>) -> Result<Vec<(String, &'a Tensor)>> {
     let mut named: Vec<(String, &Tensor)> = decoder
         .parameters
         .iter()
-        .map(|parameter| (parameter.name.clone(), &parameter.tensor))
-        .collect();
+        .map(|parameter| Ok((parameter.name.clone(), parameter.weight.dense()?)))
+        .collect::<Result<_>>()?;
     if let Some(head) = head {
         named.push(("score.weight".into(), head.weight.as_tensor()));
         named.push(("score.bias".into(), head.bias.as_tensor()));
     }
-    named
+    Ok(named)
 }

@@ -26,7 +26,7 @@ impl Twin {
             vars: decoder
                 .parameters
                 .iter()
-                .map(|p| to_var(&p.tensor))
+                .map(|p| to_var(p.weight.dense().unwrap()))
                 .collect::<Result<_>>()?,
         })
     }

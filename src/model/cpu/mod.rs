@@ -79,7 +79,7 @@ impl<'a> Weights<'a> {
         let views = decoder
             .parameters
             .iter()
-            .map(|parameter| View::new(&parameter.tensor))
+            .map(|parameter| View::new(parameter.weight.dense()?))
             .collect::<Result<_>>()?;
         Ok(Self { decoder, views })
     }

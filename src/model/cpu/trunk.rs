@@ -74,7 +74,7 @@ impl Gradients {
             decoder
                 .parameters
                 .iter()
-                .map(|parameter| vec![0.0; parameter.tensor.elem_count()])
+                .map(|parameter| vec![0.0; parameter.weight.elem_count()])
                 .collect(),
         )
     }
