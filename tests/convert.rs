@@ -3,14 +3,17 @@
 //! The checkpoint is not part of the repository. It is looked for in `../shared/data/stories260K`
 //! beside it, or in `$BYLAW_SHARED_DATA/stories260K`; without it those tests say so and pass.
 
+#[path = "support/slots.rs"]
+mod slots;
+
 use std::path::{Path, PathBuf};
 
 use bylaw::error::{Error, ErrorKind};
 use bylaw::model::convert::llama2c;
 use bylaw::model::cpu::Weights;
-use bylaw::model::cpu::cache::{Extension, KvCache};
 use bylaw::model::files::Model;
 use candle_core::DType;
+use slots::{Extension, Slots};
 
 /// Folder of the checkpoint, or a note that the test is skipped.
 fn stories() -> Option<PathBuf> {
@@ -32,8 +35,8 @@ fn convert(dir: &Path) -> Model {
 
 /// At most `steps` tokens after BOS, each the most likely one; ends before BOS or EOS.
 fn greedy(model: &Model, steps: usize) -> Vec<u32> {
-    let weights = Weights::new(&model.decoder).unwrap();
-    let mut cache = KvCache::new(&model.decoder, 1, steps);
+    let weights = Weights::serving(&model.decoder, 2).unwrap();
+    let mut cache = Slots::new(&model.decoder, 1, steps);
     let special = model.tokenizer.special();
     let mut token = special.bos.unwrap();
     let mut tokens = Vec::new();

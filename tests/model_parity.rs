@@ -11,7 +11,6 @@ use std::path::Path;
 use bylaw::error::{Error, ErrorKind};
 use bylaw::model::config::{DecoderConfig, RopeScaling};
 use bylaw::model::cpu::Weights;
-use bylaw::model::cpu::cache::{Extension, KvCache};
 use bylaw::model::cpu::trunk::{self, Gradients, Outputs, Sequence, Wanted};
 use bylaw::model::decoder::{Decoder, Weight, normal};
 use bylaw::model::family;
@@ -19,6 +18,7 @@ use bylaw::model::files::{Model, load_decoder};
 use bylaw::seed::Seed;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
+use support::slots::{Extension, Slots};
 use support::twin::Twin;
 use support::{CHECKPOINTS, Expected, golden, load, max_difference, norm};
 
@@ -48,9 +48,9 @@ fn logits_difference(expected: &Expected, index: usize, logits: &[f32], vocab: u
 fn prefill_gives_the_logits_of_transformers() {
     for name in CHECKPOINTS {
         let (decoder, expected) = load(name);
-        let weights = Weights::new(&decoder).unwrap();
+        let weights = Weights::serving(&decoder, 2).unwrap();
         for (index, tokens) in expected.input_ids.iter().enumerate() {
-            let mut cache = KvCache::new(&decoder, 1, tokens.len());
+            let mut cache = Slots::new(&decoder, 1, tokens.len());
             let stream = cache.extend_all(&weights, &[Extension { slot: 0, tokens }]);
             let logits = logits_of(&weights, &stream);
             let difference = logits_difference(&expected, index, &logits, decoder.config.vocab);
@@ -67,8 +67,8 @@ fn prefill_gives_the_logits_of_transformers() {
 fn decoding_token_by_token_gives_the_logits_of_transformers() {
     for name in CHECKPOINTS {
         let (decoder, expected) = load(name);
-        let weights = Weights::new(&decoder).unwrap();
-        let mut cache = KvCache::new(&decoder, 1, 60);
+        let weights = Weights::serving(&decoder, 2).unwrap();
+        let mut cache = Slots::new(&decoder, 1, 60);
         for (index, tokens) in expected.input_ids.iter().enumerate() {
             cache.clear(0);
             let mut logits = Vec::new();
@@ -89,10 +89,10 @@ fn decoding_token_by_token_gives_the_logits_of_transformers() {
 fn ragged_slots_in_one_batch_give_the_logits_of_transformers() {
     for name in CHECKPOINTS {
         let (decoder, expected) = load(name);
-        let weights = Weights::new(&decoder).unwrap();
+        let weights = Weights::serving(&decoder, 2).unwrap();
         let (width, vocab) = (decoder.config.hidden, decoder.config.vocab);
         let slots = [2, 0, 3];
-        let mut cache = KvCache::new(&decoder, 4, 64);
+        let mut cache = Slots::new(&decoder, 4, 64);
         let mut streams = vec![Vec::new(); expected.input_ids.len()];
         // A first pass of unequal parts, then single tokens beside chunks of seven.
         for round in 0.. {

@@ -1,37 +1,24 @@
-//! The engine on this machine: continuous batching over the decoder's key/value cache.
-//!
-//! Each worker thread has a fixed set of slots. A row takes a slot, its prompt is computed in one
-//! pass together with the next token of the rows already there, and when it ends another takes its
-//! place. Rows are dealt to workers in a fixed order, so a run on the same machine repeats to the byte.
+//! The engine on this machine: texts to tokens, tokens through [`batch`](super::batch), tokens to
+//! texts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::prelude::*;
-
-use super::sampler::draw;
+use super::batch::{self, Answer, Ask, CACHE_BYTES, Pool, Task};
+use super::drawing::Drawing;
 use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::cpu::Weights;
-use crate::model::cpu::cache::{Extension, KvCache};
-use crate::model::cpu::trunk::{self, Sequence, Wanted};
+use crate::model::cpu::trunk::Sequence;
 use crate::model::decoder::Decoder;
 use crate::model::files::Model;
 use crate::model::tokenizer::Tokenizer;
 use crate::prompt::{Request, Style};
-use crate::record::FinishReason;
-use crate::seed::{Rng, Seed};
-
-/// Rows that one worker keeps in flight at most.
-const SLOTS: usize = 64;
-/// Bytes of one worker's key/value cache at most, if that leaves room for a row.
-const CACHE_BYTES: usize = 1 << 30;
-/// Prompt tokens that one pass takes in at most, besides a first prompt.
-const PREFILL_TOKENS: usize = 2048;
-/// Tokens scored in one pass.
-const SCORE_TOKENS: usize = 8192;
+use crate::seed::Seed;
 
 pub struct LocalEngine {
     model: Arc<Model>,
+    /// Kept from call to call: a critique continues the prefix of its answer.
+    pool: Mutex<Pool>,
 }
 
 /// A completion to be drawn, in tokens.
@@ -42,29 +29,17 @@ pub struct Job {
     pub seed: Seed,
 }
 
-/// A drawn completion, in tokens; the end-of-sequence token, if drawn, is the last.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Drawing {
-    pub tokens: Vec<u32>,
-    /// The model's log-probability of each token at temperature 1.
-    pub logprobs: Vec<f32>,
-    pub finish_reason: FinishReason,
-    /// Bytes at the end of the tokens' text that belong to a stop text: a token may hold the end of
-    /// the answer and the beginning of the stop text.
-    pub overhang: usize,
-}
-
-impl Drawing {
-    /// The text before the stop text, without space at its ends.
-    pub fn text(&self, tokenizer: &Tokenizer) -> Result<String> {
-        let text = tokenizer.decode(&self.tokens)?;
-        Ok(text[..text.len().saturating_sub(self.overhang)].trim().to_owned())
-    }
-}
-
 impl LocalEngine {
+    fn run(&self, tasks: &[Task<'_>]) -> Result<Vec<Answer>> {
+        let weights = Weights::serving(&self.model.decoder, rayon::current_num_threads())?;
+        // A pass that failed half-way leaves whole blocks behind, so the pool can go on.
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        batch::run(&weights, &mut pool, tasks)
+    }
+
     pub fn new(model: Arc<Model>) -> Self {
-        Self { model }
+        let pool = Mutex::new(Pool::of_bytes(&model.decoder, CACHE_BYTES));
+        Self { model, pool }
     }
 
     /// The tokens of a prompt, or why they do not fit with `room` tokens after them.
@@ -95,32 +70,35 @@ impl LocalEngine {
 
 impl Engine for LocalEngine {
     fn generate(&self, requests: &[GenerateRequest]) -> Result<Vec<Result<Generation, Refusal>>> {
-        let mut jobs = Vec::new();
+        let mut tasks = Vec::new();
         let mut places = Vec::with_capacity(requests.len());
         for request in requests {
             places.push(match self.encode(&request.prompt, 1)? {
-                Ok(prompt) => {
-                    jobs.push(Job {
-                        prompt,
-                        sampling: request.sampling.clone(),
-                        stop: request.stop.clone(),
-                        seed: request.seed,
+                Ok(tokens) => {
+                    tasks.push(Task {
+                        tokens,
+                        ask: Ask::Draw {
+                            sampling: &request.sampling,
+                            stop: &request.stop,
+                            seed: request.seed,
+                            tokenizer: &self.model.tokenizer,
+                        },
                     });
-                    Ok(jobs.len() - 1)
+                    Ok(tasks.len() - 1)
                 }
                 Err(refusal) => Err(refusal),
             });
         }
-        let drawings = draw_all(&self.model.decoder, &self.model.tokenizer, &jobs)?;
+        let answers = self.run(&tasks)?;
         places
             .into_iter()
             .map(|place| match place {
                 Ok(index) => {
-                    let drawing: &Drawing = &drawings[index];
+                    let drawing = drawing(&answers[index])?;
                     Ok(Ok(Generation {
                         text: drawing.text(&self.model.tokenizer)?,
                         tokens: drawing.tokens.len() as u32,
-                        prompt_tokens: jobs[index].prompt.len() as u32,
+                        prompt_tokens: tasks[index].tokens.len() as u32,
                         logprob: drawing.logprobs.iter().sum(),
                         finish_reason: drawing.finish_reason,
                     }))
@@ -131,23 +109,26 @@ impl Engine for LocalEngine {
     }
 
     fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Result<Vec<f32>, Refusal>>> {
-        let mut sequences = Vec::new();
+        let mut tasks = Vec::new();
         let mut places = Vec::with_capacity(requests.len());
         for request in requests {
-            let first = sequences.len();
+            let first = tasks.len();
             places.push(match self.continuations(request)? {
-                Ok(encoded) => {
-                    sequences.extend(encoded);
-                    Ok(first..sequences.len())
+                Ok(sequences) => {
+                    tasks.extend(score_tasks(sequences));
+                    Ok(first..tasks.len())
                 }
                 Err(refusal) => Err(refusal),
             });
         }
-        let logps = score_all(&self.model.decoder, &sequences)?;
-        Ok(places
+        let answers = self.run(&tasks)?;
+        places
             .into_iter()
-            .map(|place| place.map(|range| logps[range].to_vec()))
-            .collect())
+            .map(|place| match place {
+                Ok(range) => scores(&tasks[range.clone()], &answers[range]).map(Ok),
+                Err(refusal) => Ok(Err(refusal)),
+            })
+            .collect()
     }
 
     fn count_tokens(&self, text: &str) -> Result<u32> {
@@ -205,210 +186,90 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
+/// One row for each continuation; only one for all of them if each is a single token.
+fn score_tasks(sequences: Vec<Sequence>) -> Vec<Task<'static>> {
+    let single = |sequence: &Sequence| sequence.completion_len() == 1;
+    match sequences.first() {
+        Some(first) if sequences.iter().all(single) => {
+            let next = |sequence: &Sequence| sequence.tokens[sequence.completion];
+            vec![Task {
+                tokens: first.tokens[..first.completion].to_vec(),
+                ask: Ask::Choices(sequences.iter().map(next).collect()),
+            }]
+        }
+        _ => sequences.into_iter().map(Task::from).collect(),
+    }
+}
+
+/// The summed log-probability of each continuation of a request.
+fn scores(tasks: &[Task<'_>], answers: &[Answer]) -> Result<Vec<f32>> {
+    match (tasks, answers) {
+        (
+            [
+                Task {
+                    ask: Ask::Choices(_), ..
+                },
+            ],
+            [answer],
+        ) => Ok(numbers(answer)?.to_vec()),
+        _ => answers.iter().map(|answer| Ok(numbers(answer)?.iter().sum())).collect(),
+    }
+}
+
+impl From<Sequence> for Task<'_> {
+    /// Asks for the log-probability of the completion.
+    fn from(sequence: Sequence) -> Self {
+        Self {
+            tokens: sequence.tokens,
+            ask: Ask::Logprobs {
+                from: sequence.completion,
+            },
+        }
+    }
+}
+
+fn numbers(answer: &Answer) -> Result<&[f32]> {
+    match answer {
+        Answer::Numbers(numbers) => Ok(numbers),
+        Answer::Drawing(_) => Err(Error::unexpected("a completion where numbers were asked for")),
+    }
+}
+
+fn drawing(answer: &Answer) -> Result<&Drawing> {
+    match answer {
+        Answer::Drawing(drawing) => Ok(drawing),
+        Answer::Numbers(_) => Err(Error::unexpected("numbers where a completion was asked for")),
+    }
+}
+
+/// Runs `tasks` through a decoder that is not an engine's: its weights may change afterwards.
+fn run_once(decoder: &Decoder, tasks: &[Task<'_>]) -> Result<Vec<Answer>> {
+    let weights = Weights::serving(decoder, rayon::current_num_threads())?;
+    let mut pool = Pool::new(decoder, tasks, CACHE_BYTES);
+    batch::run(&weights, &mut pool, tasks)
+}
+
 /// The summed log-probability of each sequence's completion.
 pub fn score_all(decoder: &Decoder, sequences: &[Sequence]) -> Result<Vec<f32>> {
-    let mut logps = Vec::with_capacity(sequences.len());
-    let mut rest = sequences;
-    while !rest.is_empty() {
-        let mut tokens = 0;
-        let fits = rest
-            .iter()
-            .take_while(|sequence| {
-                tokens += sequence.tokens.len();
-                tokens <= SCORE_TOKENS
-            })
-            .count();
-        let (batch, tail) = rest.split_at(fits.max(1));
-        let outputs = trunk::infer(decoder, batch, Wanted::Logprobs { temperature: 1.0 })?;
-        logps.extend(outputs.logprobs.iter().map(|logprobs| logprobs.iter().sum::<f32>()));
-        rest = tail;
-    }
-    Ok(logps)
+    let tasks: Vec<Task<'_>> = sequences.iter().cloned().map(Task::from).collect();
+    let answers = run_once(decoder, &tasks)?;
+    answers.iter().map(|answer| Ok(numbers(answer)?.iter().sum())).collect()
 }
 
 /// Draws a completion for every job, in order.
 pub fn draw_all(decoder: &Decoder, tokenizer: &Tokenizer, jobs: &[Job]) -> Result<Vec<Drawing>> {
-    let weights = Weights::new(decoder)?;
-    let workers = rayon::current_num_threads().min(jobs.len().div_ceil(4)).max(1);
-    // Long prompts first, dealt in turn: every worker gets a like share.
-    let mut order: Vec<usize> = (0..jobs.len()).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(jobs[*index].prompt.len()));
-    let mut drawings: Vec<Option<Drawing>> = vec![None; jobs.len()];
-    let done: Vec<Vec<(usize, Drawing)>> = (0..workers)
-        .into_par_iter()
-        .map(|worker| {
-            let share = order.iter().copied().skip(worker).step_by(workers).collect();
-            Worker::new(&weights, tokenizer, jobs, share).run()
+    let tasks: Vec<Task<'_>> = jobs
+        .iter()
+        .map(|job| Task {
+            tokens: job.prompt.clone(),
+            ask: Ask::Draw {
+                sampling: &job.sampling,
+                stop: &job.stop,
+                seed: job.seed,
+                tokenizer,
+            },
         })
-        .collect::<Result<_>>()?;
-    for (index, drawing) in done.into_iter().flatten() {
-        drawings[index] = Some(drawing);
-    }
-    Ok(drawings
-        .into_iter()
-        .map(|drawing| drawing.expect("every job was dealt to a worker, and a worker ends when all its jobs have"))
-        .collect())
-}
-
-/// A row in flight.
-struct Row<'a> {
-    job: usize,
-    slot: usize,
-    /// What the next pass takes in: the prompt, then the token drawn last.
-    pending: Vec<u32>,
-    tokens: Vec<u32>,
-    logprobs: Vec<f32>,
-    /// As in [`Drawing`].
-    overhang: usize,
-    limit: usize,
-    rng: Rng,
-    spec: &'a Job,
-}
-
-struct Worker<'a> {
-    weights: &'a Weights<'a>,
-    tokenizer: &'a Tokenizer,
-    jobs: &'a [Job],
-    queue: std::vec::IntoIter<usize>,
-    cache: KvCache,
-    free: Vec<usize>,
-    rows: Vec<Row<'a>>,
-}
-
-impl<'a> Worker<'a> {
-    fn new(weights: &'a Weights<'a>, tokenizer: &'a Tokenizer, jobs: &'a [Job], share: Vec<usize>) -> Self {
-        let context = weights.config().context;
-        let capacity = share
-            .iter()
-            .map(|index| (jobs[*index].prompt.len() + jobs[*index].sampling.max_new_tokens).min(context))
-            .max()
-            .unwrap_or(0);
-        let affordable = CACHE_BYTES / KvCache::slot_bytes(weights.decoder, capacity).max(1);
-        let slots = SLOTS.min(share.len()).min(affordable.max(1));
-        Self {
-            weights,
-            tokenizer,
-            jobs,
-            queue: share.into_iter(),
-            cache: KvCache::new(weights.decoder, slots, capacity),
-            free: (0..slots).rev().collect(),
-            rows: Vec::new(),
-        }
-    }
-
-    fn run(mut self) -> Result<Vec<(usize, Drawing)>> {
-        let mut done = Vec::new();
-        loop {
-            self.admit();
-            if self.rows.is_empty() {
-                return Ok(done);
-            }
-            let extensions: Vec<Extension<'_>> = self
-                .rows
-                .iter()
-                .map(|row| Extension {
-                    slot: row.slot,
-                    tokens: &row.pending,
-                })
-                .collect();
-            let hidden = self.cache.extend(self.weights, &extensions);
-            let mut logits = self.weights.logits(&hidden);
-            let vocab = self.weights.config().vocab;
-            let mut open = Vec::with_capacity(self.rows.len());
-            for (mut row, logits) in std::mem::take(&mut self.rows)
-                .into_iter()
-                .zip(logits.chunks_exact_mut(vocab))
-            {
-                match row.advance(logits, self.tokenizer)? {
-                    None => open.push(row),
-                    Some(finish_reason) => {
-                        self.free.push(row.slot);
-                        let drawing = Drawing {
-                            tokens: row.tokens,
-                            logprobs: row.logprobs,
-                            finish_reason,
-                            overhang: row.overhang,
-                        };
-                        done.push((row.job, drawing));
-                    }
-                }
-            }
-            self.rows = open;
-        }
-    }
-
-    /// Gives free slots to waiting rows, as far as the prefill budget goes.
-    fn admit(&mut self) {
-        let mut taken_in = 0;
-        while taken_in < PREFILL_TOKENS && !self.free.is_empty() {
-            let Some(job) = self.queue.next() else { return };
-            let Some(slot) = self.free.pop() else { return };
-            let spec = &self.jobs[job];
-            taken_in += spec.prompt.len();
-            self.cache.clear(slot);
-            let room = self.weights.config().context - spec.prompt.len();
-            self.rows.push(Row {
-                job,
-                slot,
-                pending: spec.prompt.clone(),
-                tokens: Vec::new(),
-                logprobs: Vec::new(),
-                overhang: 0,
-                limit: spec.sampling.max_new_tokens.min(room),
-                rng: spec.seed.rng(),
-                spec,
-            });
-        }
-    }
-}
-
-/// Tokens at the end of a completion in which a stop text is looked for; more for a longer one, for a
-/// token may be a single byte.
-const STOP_WINDOW: usize = 24;
-
-impl Row<'_> {
-    /// Draws the next token; answers the reason if it was the last.
-    fn advance(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> Result<Option<FinishReason>> {
-        if self.limit == 0 {
-            return Ok(Some(FinishReason::Length));
-        }
-        let drawn = draw(logits, &self.spec.sampling, &mut self.rng);
-        self.tokens.push(drawn.token);
-        self.logprobs.push(drawn.logprob);
-        if tokenizer.is_eos(drawn.token) {
-            return Ok(Some(FinishReason::Stop));
-        }
-        if self.stopped(tokenizer)? {
-            return Ok(Some(FinishReason::Stop));
-        }
-        if self.tokens.len() >= self.limit {
-            return Ok(Some(FinishReason::Length));
-        }
-        self.pending.clear();
-        self.pending.push(drawn.token);
-        Ok(None)
-    }
-
-    /// Whether a stop text has appeared; if so, the tokens that hold nothing else are cut off.
-    fn stopped(&mut self, tokenizer: &Tokenizer) -> Result<bool> {
-        let Some(longest) = self.spec.stop.iter().map(String::len).max() else {
-            return Ok(false);
-        };
-        let window = self.tokens.len().saturating_sub(STOP_WINDOW.max(longest));
-        let tail = tokenizer.decode(&self.tokens[window..])?;
-        let Some(at) = self.spec.stop.iter().filter_map(|stop| tail.find(stop.as_str())).min() else {
-            return Ok(false);
-        };
-        // The fewest tokens that hold the answer. Compared by content: half a character decodes to more
-        // bytes than a whole one.
-        let answer = &tail[..at];
-        let mut keep = self.tokens.len();
-        while keep > window && tokenizer.decode(&self.tokens[window..keep - 1])?.starts_with(answer) {
-            keep -= 1;
-        }
-        self.overhang = tokenizer.decode(&self.tokens[window..keep])?.len() - at;
-        self.tokens.truncate(keep);
-        self.logprobs.truncate(keep);
-        Ok(true)
-    }
+        .collect();
+    let answers = run_once(decoder, &tasks)?;
+    answers.iter().map(|answer| Ok(drawing(answer)?.clone())).collect()
 }

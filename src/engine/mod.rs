@@ -4,6 +4,9 @@
 //! that cannot be served (a prompt longer than the context) is refused by itself and does not fail
 //! the others.
 
+pub mod batch;
+pub mod blocks;
+pub mod drawing;
 pub mod local;
 pub mod sampler;
 pub mod scripted;
@@ -27,6 +30,12 @@ pub struct Sampling {
     /// Draw from the most likely tokens that together reach this probability; 1 is all.
     #[arg(long, default_value_t = 1.0)]
     pub top_p: f32,
+    /// Draw from the tokens only that are at least this share as likely as the likeliest; 0 is all.
+    #[arg(long, default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Divide the logits of tokens that occurred before (multiply negative ones); 1 is off.
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f32,
     /// Tokens of a completion at most.
     #[arg(long, default_value_t = 512)]
     pub max_new_tokens: usize,
@@ -38,6 +47,8 @@ impl Default for Sampling {
             temperature: 1.0,
             top_k: 0,
             top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
             max_new_tokens: 512,
         }
     }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::asked;
 use crate::engine::Sampling;
-use crate::engine::local::{Drawing, Job, draw_all, score_all};
+use crate::engine::drawing::Drawing;
+use crate::engine::local::{Job, draw_all, score_all};
 use crate::error::Result;
 use crate::model::cpu::trunk::Sequence;
 use crate::model::decoder::Decoder;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use candle_core::quantized::QTensor;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::Rng as _;
 
 use super::config::DecoderConfig;
@@ -273,6 +273,19 @@ impl Decoder {
             parameters,
             ..self.clone()
         })
+    }
+
+    /// The same decoder with its matrices in `dtype`; norms and biases stay `f32`.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let mut converted = self.clone();
+        for parameter in &mut converted.parameters {
+            if let Weight::Dense(tensor) = &parameter.weight
+                && tensor.rank() > 1
+            {
+                parameter.weight = Weight::Dense(tensor.to_dtype(dtype)?);
+            }
+        }
+        Ok(converted)
     }
 
     pub fn parameter_count(&self) -> usize {

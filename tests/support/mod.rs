@@ -1,6 +1,7 @@
 //! What the model's tests share: the reference checkpoints of `tests/golden` and the numbers that
 //! transformers computed from them (`scripts/golden/models.py`), and the decoder's slow twin.
 
+pub mod slots;
 pub mod twin;
 
 use std::collections::HashMap;

@@ -1,140 +1,259 @@
 //! Inference with a key/value cache.
 //!
-//! The cache has a fixed number of slots, each as long as its sequence may become; a pass takes any
-//! number of new tokens for any of the slots (a whole prompt here, one sampled token there) and
-//! answers the hidden state after each slot's last. Slots never see each other.
+//! The cache is a fixed number of blocks of [`BLOCK`] positions each. A sequence is a list of blocks,
+//! its table; sequences with a common prefix may share the blocks that hold it, for what a block
+//! holds depends on the tokens up to its end and on nothing else, to the bit (see
+//! [`product`](super::product)). A pass takes any number of new tokens for any of the sequences: a
+//! whole prompt here, one sampled token there. Who owns which block is not known here.
 
-use super::kernels::{Head, Mat, MatMut};
-use super::{Weights, gather_rows, head_columns};
+use rayon::prelude::*;
+
+use super::Weights;
+use super::kernels;
+use super::paged::{PADDING, Queries};
+use crate::model::config::{Attention, DecoderConfig};
 use crate::model::decoder::Decoder;
 
-/// Keys and values of one layer, `(slots, capacity, kv_heads · head_dim)` each.
-struct LayerCache {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+/// Positions in a block.
+pub const BLOCK: usize = 32;
+
+/// Tokens of one sequence that one thread attends from at a time.
+const TASK_TOKENS: usize = 32;
+
+/// Attention with fewer products of a query and a key is not worth a second thread.
+const WORTH_A_THREAD: usize = 1 << 11;
+
+/// Keys and values of one layer. Keys are transposed within a block, so that scores need no sums
+/// across a vector: `(blocks, kv_heads, head_dim, BLOCK)`. Values are `(blocks, kv_heads, BLOCK,
+/// padded head_dim)`.
+pub struct LayerCache {
+    pub keys: Vec<f32>,
+    pub values: Vec<f32>,
 }
 
 pub struct KvCache {
     layers: Vec<LayerCache>,
-    /// Tokens that each slot holds.
-    lengths: Vec<usize>,
-    capacity: usize,
+    blocks: usize,
 }
 
-/// New tokens for a slot.
+/// New tokens for a sequence.
+#[derive(Clone, Copy)]
 pub struct Extension<'a> {
-    pub slot: usize,
+    /// The blocks of the sequence, those of the new tokens included.
+    pub table: &'a [u32],
+    /// Tokens that the sequence holds already.
+    pub start: usize,
     pub tokens: &'a [u32],
 }
 
+/// Sizes of a block of one layer, in numbers.
+#[derive(Clone, Copy)]
+pub struct BlockShape {
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// `head_dim` rounded up to whole vectors.
+    pub padded: usize,
+}
+
+impl BlockShape {
+    fn new(config: &DecoderConfig) -> Self {
+        Self {
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            padded: config.head_dim.next_multiple_of(PADDING),
+        }
+    }
+
+    fn key_block(self) -> usize {
+        self.kv_heads * self.head_dim * BLOCK
+    }
+
+    fn value_block(self) -> usize {
+        self.kv_heads * self.padded * BLOCK
+    }
+
+    /// The keys `(head_dim, BLOCK)` of a head in a block.
+    pub fn keys(self, layer: &LayerCache, block: u32, head: usize) -> &[f32] {
+        let size = self.head_dim * BLOCK;
+        &layer.keys[block as usize * self.key_block() + head * size..][..size]
+    }
+
+    /// The values `(BLOCK, padded)` of a head in a block.
+    pub fn values(self, layer: &LayerCache, block: u32, head: usize) -> &[f32] {
+        let size = self.padded * BLOCK;
+        &layer.values[block as usize * self.value_block() + head * size..][..size]
+    }
+}
+
 impl KvCache {
-    /// Room for `slots` sequences of at most `capacity` tokens.
-    pub fn new(decoder: &Decoder, slots: usize, capacity: usize) -> Self {
-        let size = slots * capacity * decoder.config.kv_width();
+    /// A cache of `blocks` blocks. Its memory does not grow afterwards.
+    pub fn new(decoder: &Decoder, blocks: usize) -> Self {
+        let shape = BlockShape::new(&decoder.config);
         let layers = (0..decoder.config.layers)
             .map(|_| LayerCache {
-                keys: vec![0.0; size],
-                values: vec![0.0; size],
+                keys: vec![0.0; blocks * shape.key_block()],
+                values: vec![0.0; blocks * shape.value_block()],
             })
             .collect();
-        Self {
-            layers,
-            lengths: vec![0; slots],
-            capacity,
+        Self { layers, blocks }
+    }
+
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Bytes of one block, all layers together.
+    pub fn block_bytes(config: &DecoderConfig) -> usize {
+        let shape = BlockShape::new(config);
+        config.layers * (shape.key_block() + shape.value_block()) * size_of::<f32>()
+    }
+
+    /// Makes block `to` a copy of block `from`.
+    pub fn copy_block(&mut self, config: &DecoderConfig, from: u32, to: u32) {
+        let shape = BlockShape::new(config);
+        let copy = |values: &mut [f32], size: usize| {
+            let start = from as usize * size;
+            values.copy_within(start..start + size, to as usize * size);
+        };
+        for layer in &mut self.layers {
+            copy(&mut layer.keys, shape.key_block());
+            copy(&mut layer.values, shape.value_block());
         }
     }
 
-    /// Bytes that one slot of `capacity` tokens takes.
-    pub fn slot_bytes(decoder: &Decoder, capacity: usize) -> usize {
-        2 * decoder.config.layers * capacity * decoder.config.kv_width() * size_of::<f32>()
-    }
-
-    /// Empties a slot for its next sequence.
-    pub fn clear(&mut self, slot: usize) {
-        self.lengths[slot] = 0;
-    }
-
-    /// Runs the new tokens through the decoder. Answers the normed hidden state `(E, hidden)` after
-    /// the last token of each extension.
+    /// Runs the new tokens through the decoder. Answers the residual stream `(N, hidden)` after every
+    /// new token, before the final norm.
     ///
     /// # Panics
-    /// If a slot would exceed its capacity, or an extension is empty.
+    /// If a table is too short for its tokens, or an extension is empty.
     pub fn extend(&mut self, weights: &Weights<'_>, extensions: &[Extension<'_>]) -> Vec<f32> {
-        let all = self.extend_all(weights, extensions);
-        let width = weights.config().hidden;
-        let mut last = Vec::with_capacity(extensions.len());
-        let mut end = 0;
-        for extension in extensions {
-            end += extension.tokens.len();
-            last.push(end - 1);
-        }
-        weights.norm(&gather_rows(&all, &last, width), weights.decoder.layout.norm)
-    }
-
-    /// Like [`extend`](Self::extend), but answers the residual stream after every new token,
-    /// before the final norm.
-    pub fn extend_all(&mut self, weights: &Weights<'_>, extensions: &[Extension<'_>]) -> Vec<f32> {
         let mut tokens = Vec::new();
         let mut positions = Vec::new();
         for extension in extensions {
-            let start = self.lengths[extension.slot];
+            let end = extension.start + extension.tokens.len();
             assert!(!extension.tokens.is_empty(), "an extension without tokens");
-            assert!(start + extension.tokens.len() <= self.capacity, "the slot is full");
+            assert!(end <= extension.table.len() * BLOCK, "the table is too short");
             tokens.extend_from_slice(extension.tokens);
-            positions.extend((start..start + extension.tokens.len()).map(|position| position as u32));
+            positions.extend((extension.start..end).map(|position| position as u32));
         }
         let mut x = weights.embed(&tokens);
-        let Self {
-            layers,
-            lengths,
-            capacity,
-        } = self;
-        for (layout, cache) in weights.decoder.layout.layers.iter().zip(layers) {
+        let config = weights.config();
+        for (index, layout) in weights.decoder.layout.layers.iter().enumerate() {
+            let cache = &mut self.layers[index];
             x = weights
                 .layer(layout, x, &positions, |query, key, value, out| {
-                    cache.attend(weights, (lengths, *capacity), extensions, [query, key, value], out);
+                    cache.append(config, extensions, key, value);
+                    cache.attend(
+                        config,
+                        config.attention(index),
+                        extensions,
+                        query,
+                        out,
+                        weights.threads(),
+                    );
                 })
                 .0;
-        }
-        for extension in extensions {
-            lengths[extension.slot] += extension.tokens.len();
         }
         x
     }
 }
 
+/// Some tokens of one extension at one key/value head.
+struct Task {
+    extension: usize,
+    head: usize,
+    /// The first of the tokens, within its extension and within the pass.
+    token: usize,
+    row: usize,
+    count: usize,
+}
+
 impl LayerCache {
-    /// Appends the new keys and values to their slots, then attends from each new query to its slot.
-    fn attend(
-        &mut self,
-        weights: &Weights<'_>,
-        (lengths, capacity): (&[usize], usize),
-        extensions: &[Extension<'_>],
-        [query, key, value]: [&[f32]; 3],
-        out: &mut [f32],
-    ) {
-        let config = weights.config();
-        let (query_width, kv_width, dim) = (config.query_width(), config.kv_width(), config.head_dim);
-        let mut scores = Vec::new();
-        let mut row = 0;
+    /// Writes the new keys and values `(N, kv_heads · head_dim)` into their blocks.
+    fn append(&mut self, config: &DecoderConfig, extensions: &[Extension<'_>], key: &[f32], value: &[f32]) {
+        let shape = BlockShape::new(config);
+        let width = config.kv_width();
+        let mut rows = key.chunks_exact(width).zip(value.chunks_exact(width));
         for extension in extensions {
-            let (new, old) = (extension.tokens.len(), lengths[extension.slot]);
-            let slot = extension.slot * capacity * kv_width;
-            let written = slot + old * kv_width..slot + (old + new) * kv_width;
-            self.keys[written.clone()].copy_from_slice(&key[row * kv_width..][..new * kv_width]);
-            self.values[written].copy_from_slice(&value[row * kv_width..][..new * kv_width]);
-            for head in 0..config.heads {
-                let (column, kv_column) = head_columns(config, head);
-                let at = row * query_width + column;
-                let seen = slot + kv_column;
-                Head {
-                    queries: Mat::strided(&query[at..], new, dim, query_width),
-                    keys: Mat::strided(&self.keys[seen..], old + new, dim, kv_width),
-                    values: Mat::strided(&self.values[seen..], old + new, dim, kv_width),
+            for position in extension.start..extension.start + extension.tokens.len() {
+                let Some((key, value)) = rows.next() else { return };
+                let block = extension.table[position / BLOCK] as usize;
+                let place = position % BLOCK;
+                let keys = &mut self.keys[block * shape.key_block()..][..shape.key_block()];
+                for (key, column) in key.iter().zip(keys.chunks_exact_mut(BLOCK)) {
+                    column[place] = *key;
                 }
-                .attend(&mut scores, MatMut::strided(&mut out[at..], new, dim, query_width));
+                let values = &mut self.values[block * shape.value_block()..][..shape.value_block()];
+                for (value, head) in value
+                    .chunks_exact(shape.head_dim)
+                    .zip(values.chunks_exact_mut(shape.padded * BLOCK))
+                {
+                    head[place * shape.padded..][..shape.head_dim].copy_from_slice(value);
+                }
             }
-            row += new;
         }
     }
+
+    /// Attends from every query `(N, heads · head_dim)` to its own sequence, into `out`.
+    fn attend(
+        &self,
+        config: &DecoderConfig,
+        attention: Attention,
+        extensions: &[Extension<'_>],
+        query: &[f32],
+        out: &mut [f32],
+        threads: usize,
+    ) {
+        let (tasks, work) = tasks(config, extensions);
+        let group = config.heads / config.kv_heads * config.head_dim;
+        let solve = |task: &Task| {
+            let mut out = vec![0.0; task.count * group];
+            kernels::vectorised(Queries {
+                cache: self,
+                shape: BlockShape::new(config),
+                attention,
+                table: extensions[task.extension].table,
+                head: task.head,
+                queries: &query[task.row * config.query_width() + task.head * group..],
+                row_stride: config.query_width(),
+                group: config.heads / config.kv_heads,
+                position: extensions[task.extension].start + task.token,
+                out: &mut out,
+            });
+            out
+        };
+        let solved: Vec<Vec<f32>> = if threads == 1 || work < WORTH_A_THREAD {
+            tasks.iter().map(solve).collect()
+        } else {
+            let share = tasks.len().div_ceil(4 * threads);
+            tasks.par_iter().with_min_len(share).map(solve).collect()
+        };
+        for (task, solved) in tasks.iter().zip(solved) {
+            let rows = out[task.row * config.query_width()..].chunks_mut(config.query_width());
+            for (row, solved) in rows.zip(solved.chunks_exact(group)) {
+                row[task.head * group..][..group].copy_from_slice(solved);
+            }
+        }
+    }
+}
+
+/// The attention of a pass in pieces, and how many products of a query and a key it has.
+fn tasks(config: &DecoderConfig, extensions: &[Extension<'_>]) -> (Vec<Task>, usize) {
+    let mut tasks = Vec::new();
+    let (mut row, mut work) = (0, 0);
+    for (index, extension) in extensions.iter().enumerate() {
+        let new = extension.tokens.len();
+        work += new * (extension.start + new) * config.heads;
+        for token in (0..new).step_by(TASK_TOKENS) {
+            tasks.extend((0..config.kv_heads).map(|head| Task {
+                extension: index,
+                head,
+                token,
+                row: row + token,
+                count: TASK_TOKENS.min(new - token),
+            }));
+        }
+        row += new;
+    }
+    (tasks, work)
 }

@@ -10,7 +10,12 @@ static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
 /// Runs `f` compiled for the best instruction set of this machine.
 #[inline(always)]
-fn simd<R>(f: impl FnOnce() -> R) -> R {
+pub fn simd<R>(f: impl FnOnce() -> R) -> R {
+    ARCH.dispatch(f)
+}
+
+/// Runs `f`, written for vectors of any width, on the widest of this machine.
+pub fn vectorised<F: pulp::WithSimd>(f: F) -> F::Output {
     ARCH.dispatch(f)
 }
 
@@ -293,18 +298,28 @@ fn softmax_causal(scores: &mut [f32], keys: usize, offset: usize, scale: f32) {
     });
 }
 
+/// Softmax of `row` times `scale`, in place.
 #[inline(always)]
-fn softmax_row(row: &mut [f32], scale: f32) {
+pub fn softmax_row(row: &mut [f32], scale: f32) {
     let max = max_lanes(row);
-    let mut sum = 0.0;
     for x in row.iter_mut() {
         *x = exp((*x - max) * scale);
     }
-    for x in row.iter() {
-        sum += x;
-    }
-    let norm = 1.0 / sum;
+    let norm = 1.0 / sum_lanes(row);
     row.iter_mut().for_each(|x| *x *= norm);
+}
+
+#[inline(always)]
+fn sum_lanes(row: &[f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let tail: f32 = chunks.remainder().iter().sum();
+    for chunk in chunks {
+        for i in 0..LANES {
+            sums[i] += chunk[i];
+        }
+    }
+    sums.iter().sum::<f32>() + tail
 }
 
 #[inline(always)]
@@ -445,6 +460,14 @@ pub fn log_sum_exp(x: &[f32]) -> f32 {
             }
         }
         max + (sums.iter().sum::<f32>() + tail).ln()
+    })
+}
+
+/// The index of the largest, the first of equals.
+pub fn argmax(x: &[f32]) -> usize {
+    simd(|| {
+        let max = max_lanes(x);
+        x.iter().position(|value| *value == max).unwrap_or(0)
     })
 }
 

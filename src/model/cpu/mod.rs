@@ -7,45 +7,110 @@
 
 pub mod cache;
 pub mod kernels;
+pub mod paged;
+pub mod product;
+pub mod quantised;
 pub mod trunk;
 
+use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, Storage, Tensor};
+use candle_core::quantized::GgmlDType;
+use candle_core::{DType, Storage, Tensor, WithDType};
+use half::{bf16, f16};
 
 use self::kernels::{Mat, MatMut, Rotation, Write};
+use self::product::Rows;
+use self::quantised::Coding;
 use super::config::DecoderConfig;
-use super::decoder::{Decoder, LayerLayout, LinearLayout};
+use super::decoder::{Decoder, LayerLayout, LinearLayout, Parameter, Weight};
 use crate::error::{Error, Result};
 
-/// The `f32` data of a contiguous CPU tensor, borrowed.
-pub struct View<'a> {
+/// The data of a contiguous CPU tensor, borrowed.
+pub struct View<'a, T> {
     storage: Box<dyn Deref<Target = Storage> + Sync + 'a>,
     range: Range<usize>,
+    element: PhantomData<T>,
 }
 
-impl<'a> View<'a> {
+impl<'a, T: WithDType> View<'a, T> {
     pub fn new(tensor: &'a Tensor) -> Result<Self> {
         let (storage, layout) = tensor.storage_and_layout();
         let range = layout.contiguous_offsets();
-        let is_f32 = matches!(&*storage, Storage::Cpu(CpuStorage::F32(_)));
-        match range {
-            Some((start, end)) if is_f32 => Ok(Self {
+        match (range, &*storage) {
+            (Some((start, end)), Storage::Cpu(cpu)) if cpu.as_slice::<T>().is_ok() => Ok(Self {
                 storage: Box::new(storage),
                 range: start..end,
+                element: PhantomData,
             }),
-            _ => Err(Error::unexpected("expected a contiguous f32 tensor on the CPU")),
+            _ => Err(Error::unexpected(format!(
+                "expected a contiguous tensor of {:?} on the CPU",
+                T::DTYPE
+            ))),
         }
     }
 }
 
-impl Deref for View<'_> {
-    type Target = [f32];
+impl<T: WithDType> Deref for View<'_, T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         match &**self.storage {
-            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
+            Storage::Cpu(cpu) => &cpu.as_slice::<T>().expect("checked by the constructor")[self.range.clone()],
             _ => unreachable!("checked by the constructor"),
+        }
+    }
+}
+
+/// The data of a weight as it is stored.
+enum Stored<'a> {
+    F32(View<'a, f32>),
+    F16(View<'a, f16>),
+    Bf16(View<'a, bf16>),
+    Quantised(Coding, Cow<'a, [u8]>),
+}
+
+impl<'a> Stored<'a> {
+    fn new(parameter: &'a Parameter) -> Result<Self> {
+        let name = &parameter.name;
+        match &parameter.weight {
+            Weight::Dense(tensor) => match tensor.dtype() {
+                DType::F16 => Ok(Self::F16(View::new(tensor)?)),
+                DType::BF16 if tensor.dims().last().is_some_and(|width| width.is_multiple_of(2)) => {
+                    Ok(Self::Bf16(View::new(tensor)?))
+                }
+                DType::BF16 => Err(Error::config(format!(
+                    "`{name}` has rows of odd length, which cannot be used in bf16"
+                ))
+                .help("give --dtype f32")),
+                _ => Ok(Self::F32(View::new(tensor)?)),
+            },
+            Weight::Quantised(tensor) => {
+                let coding = match tensor.dtype() {
+                    GgmlDType::Q4_0 => Coding::Q4_0,
+                    GgmlDType::Q8_0 => Coding::Q8_0,
+                    GgmlDType::Q4K => Coding::Q4K,
+                    GgmlDType::Q5K => Coding::Q5K,
+                    GgmlDType::Q6K => Coding::Q6K,
+                    other => {
+                        return Err(
+                            Error::input(format!("`{name}` is stored as {other:?}, which is not supported"))
+                                .help("supported in a GGUF file: F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q5_K, Q6_K"),
+                        );
+                    }
+                };
+                Ok(Self::Quantised(coding, tensor.data()?))
+            }
+        }
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        match self {
+            Self::F32(values) => Rows::F32(values),
+            Self::F16(values) => Rows::Coded(Coding::F16, bytemuck::cast_slice(values)),
+            Self::Bf16(values) => Rows::Bf16(bytemuck::cast_slice(values)),
+            Self::Quantised(coding, bytes) => Rows::Coded(*coding, bytes),
         }
     }
 }
@@ -53,7 +118,17 @@ impl Deref for View<'_> {
 /// All parameters of a decoder, borrowed for a pass over it.
 pub struct Weights<'a> {
     pub decoder: &'a Decoder,
-    views: Vec<View<'a>>,
+    stored: Vec<Stored<'a>>,
+    purpose: Purpose,
+}
+
+/// What a pass is for, which decides how products are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Many rows of `f32`, on the calling thread: packed products.
+    Training,
+    /// Any number of rows, weights of any type: [`product`], by this many threads.
+    Serving { threads: usize },
 }
 
 /// What a layer computed on the way, as its backward pass needs it.
@@ -75,43 +150,100 @@ pub struct LayerActivations {
 }
 
 impl<'a> Weights<'a> {
+    /// For training, and for whatever else takes whole sequences of `f32`.
     pub fn new(decoder: &'a Decoder) -> Result<Self> {
-        let views = decoder
+        decoder
             .parameters
             .iter()
-            .map(|parameter| View::new(parameter.weight.dense()?))
-            .collect::<Result<_>>()?;
-        Ok(Self { decoder, views })
+            .try_for_each(|parameter| match parameter.weight.dense()?.dtype() {
+                DType::F32 => Ok(()),
+                other => Err(Error::unexpected(format!(
+                    "`{}` is {other:?}; training needs f32",
+                    parameter.name
+                ))),
+            })?;
+        Self::borrow(decoder, Purpose::Training)
+    }
+
+    /// For inference on `threads` threads.
+    pub fn serving(decoder: &'a Decoder, threads: usize) -> Result<Self> {
+        Self::borrow(decoder, Purpose::Serving { threads })
+    }
+
+    fn borrow(decoder: &'a Decoder, purpose: Purpose) -> Result<Self> {
+        let stored = decoder.parameters.iter().map(Stored::new).collect::<Result<_>>()?;
+        Ok(Self {
+            decoder,
+            stored,
+            purpose,
+        })
     }
 
     pub fn config(&self) -> &'a DecoderConfig {
         &self.decoder.config
     }
 
-    /// The values of parameter `index`.
+    /// Threads that a pass may use.
+    pub fn threads(&self) -> usize {
+        match self.purpose {
+            Purpose::Training => 1,
+            Purpose::Serving { threads } => threads,
+        }
+    }
+
+    /// The values of parameter `index`, which is `f32`: every norm and bias is, and in training all.
     pub fn get(&self, index: usize) -> &[f32] {
-        &self.views[index]
+        match &self.stored[index] {
+            Stored::F32(values) => values,
+            _ => unreachable!("norms and biases are loaded as f32, and training checks the rest"),
+        }
     }
 
     /// Embeddings of `tokens`: `(N, hidden)`.
     pub fn embed(&self, tokens: &[u32]) -> Vec<f32> {
         let width = self.config().hidden;
-        let table = self.get(self.decoder.layout.embedding);
-        let mut x = Vec::with_capacity(tokens.len() * width);
-        for token in tokens {
-            x.extend_from_slice(&table[*token as usize * width..][..width]);
+        let table = self.stored[self.decoder.layout.embedding].rows();
+        let mut x = vec![0.0; tokens.len() * width];
+        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(width)) {
+            table.decode(*token as usize, x);
         }
         x
     }
 
     /// `x · Wᵀ (+ bias)` for `x (N, inputs)`.
     pub fn linear(&self, x: &[f32], layout: &LinearLayout) -> Vec<f32> {
-        let mut y = vec![0.0; x.len() / layout.inputs * layout.outputs];
-        matmul_transposed(&mut y, x, self.get(layout.weight), layout.outputs, layout.inputs);
-        if let Some(bias) = layout.bias {
-            kernels::add_bias(&mut y, self.get(bias));
-        }
+        let [y] = self.linears(x, [layout]);
         y
+    }
+
+    /// Several linear maps of one `x`.
+    pub fn linears<const N: usize>(&self, x: &[f32], layouts: [&LinearLayout; N]) -> [Vec<f32>; N] {
+        let matrices = layouts.map(|layout| (layout.weight, layout.outputs));
+        let mut all = self.products(x, layouts[0].inputs, matrices);
+        for (y, layout) in all.iter_mut().zip(layouts) {
+            if let Some(bias) = layout.bias {
+                kernels::add_bias(y, self.get(bias));
+            }
+        }
+        all
+    }
+
+    /// `x · Wᵀ` for several matrices `(outputs, inputs)` given by parameter and outputs.
+    fn products<const N: usize>(&self, x: &[f32], inputs: usize, matrices: [(usize, usize); N]) -> [Vec<f32>; N] {
+        let rows = x.len() / inputs;
+        let mut all = matrices.map(|(_, outputs)| vec![0.0; rows * outputs]);
+        match self.purpose {
+            Purpose::Training => {
+                for (y, (weight, outputs)) in all.iter_mut().zip(matrices) {
+                    matmul_transposed(y, x, self.get(weight), outputs, inputs);
+                }
+            }
+            Purpose::Serving { threads } => {
+                let weights = matrices.map(|(weight, _)| self.stored[weight].rows());
+                product::products(x, inputs, &weights, &mut all, threads);
+            }
+        }
+        all
     }
 
     /// RMSNorm with the weights of parameter `index`.
@@ -146,9 +278,7 @@ impl<'a> Weights<'a> {
         let config = self.config();
         let (query_width, kv_width) = (config.query_width(), config.kv_width());
         let normed = self.norm(&input, layer.attention_norm);
-        let mut query = self.linear(&normed, &layer.query);
-        let mut key = self.linear(&normed, &layer.key);
-        let value = self.linear(&normed, &layer.value);
+        let [mut query, mut key, value] = self.linears(&normed, [&layer.query, &layer.key, &layer.value]);
         self.rotate(&mut query, query_width, positions, Rotation::Forward);
         self.rotate(&mut key, kv_width, positions, Rotation::Forward);
         let mut attended = vec![0.0; query.len()];
@@ -156,8 +286,7 @@ impl<'a> Weights<'a> {
         let mut middle = self.linear(&attended, &layer.output);
         kernels::add(&mut middle, &input);
         let normed = self.norm(&middle, layer.mlp_norm);
-        let gate = self.linear(&normed, &layer.gate);
-        let up = self.linear(&normed, &layer.up);
+        let [gate, up] = self.linears(&normed, [&layer.gate, &layer.up]);
         let mut activated = vec![0.0; gate.len()];
         kernels::swiglu(&gate, &up, &mut activated);
         let mut output = self.linear(&activated, &layer.down);
@@ -178,9 +307,8 @@ impl<'a> Weights<'a> {
     /// Logits `(M, vocab)` of normed hidden states `(M, hidden)`.
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let config = self.config();
-        let mut logits = vec![0.0; hidden.len() / config.hidden * config.vocab];
-        let head = self.get(self.decoder.layout.head);
-        matmul_transposed(&mut logits, hidden, head, config.vocab, config.hidden);
+        let head = (self.decoder.layout.head, config.vocab);
+        let [logits] = self.products(hidden, config.hidden, [head]);
         logits
     }
 }

@@ -1,0 +1,407 @@
+//! The product of inference, `y = x · Wᵀ`, over weights of any stored type.
+//!
+//! Every element of `y` is one running sum over the inputs, in vector lanes that depend on the
+//! machine alone: not on how many rows `x` has, on which of them stand together, or on which thread
+//! computes the element. So a row gives the same bits alone and in any batch, and a prefix computed
+//! for one row serves another. Weights are read once for up to eight rows, in a few long streams,
+//! which is what a decoding step is bound by; for many rows the same loop runs near the peak of the
+//! multipliers, without packing.
+
+use std::borrow::Cow;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::quantised::{self, Coding};
+
+/// The weights `(outputs, inputs)` of a linear map, row after row.
+#[derive(Clone, Copy)]
+pub enum Rows<'a> {
+    F32(&'a [f32]),
+    /// Two neighbouring inputs a word, the first in its low half: the bytes of bf16 numbers on a
+    /// little-endian machine.
+    Bf16(&'a [u32]),
+    /// Anything that is decoded row by row.
+    Coded(Coding, &'a [u8]),
+}
+
+impl<'a> Rows<'a> {
+    /// Decodes row `index` of `out.len()` numbers.
+    pub fn decode(&self, index: usize, out: &mut [f32]) {
+        let inputs = out.len();
+        match self {
+            Self::F32(values) => out.copy_from_slice(&values[index * inputs..][..inputs]),
+            Self::Bf16(pairs) => {
+                let row = &pairs[index * inputs / 2..][..inputs / 2];
+                for (pair, out) in row.iter().zip(out.chunks_exact_mut(2)) {
+                    out[0] = f32::from_bits(pair << 16);
+                    out[1] = f32::from_bits(pair & 0xffff_0000);
+                }
+            }
+            Self::Coded(coding, bytes) => quantised::decode_row(*coding, bytes, index, out),
+        }
+    }
+}
+
+/// Rows of `x` that stay in the second-level cache while the weights pass by, in numbers.
+const RESIDENT: usize = 128 * 1024;
+
+/// Products of fewer multiplications are not worth a second thread.
+const WORTH_A_THREAD: usize = 1 << 20;
+
+/// `y = x · Wᵀ` for each of `weights`, on up to `threads` threads: `x (N, inputs)`, `ys` as many
+/// `(N, outputs)`.
+pub fn products(x: &[f32], inputs: usize, weights: &[Rows<'_>], ys: &mut [Vec<f32>], threads: usize) {
+    let rows = x.len() / inputs;
+    if rows == 0 {
+        return;
+    }
+    let plain = Operand::plain(x, inputs);
+    let split = weights
+        .iter()
+        .any(|weights| matches!(weights, Rows::Bf16(_)))
+        .then(|| Operand::split(x, inputs));
+    let widths: Vec<usize> = ys.iter().map(|y| y.len() / rows).collect();
+    let parts = if rows * inputs * widths.iter().sum::<usize>() < WORTH_A_THREAD {
+        1
+    } else {
+        threads
+    };
+    // Part p of every row of every y.
+    let mut shares: Vec<Vec<Vec<&mut [f32]>>> = (0..parts).map(|_| Vec::with_capacity(ys.len())).collect();
+    for (y, width) in ys.iter_mut().zip(widths.iter().copied()) {
+        let mut columns: Vec<Vec<&mut [f32]>> = (0..parts).map(|_| Vec::with_capacity(rows)).collect();
+        for mut row in y.chunks_exact_mut(width) {
+            for (part, columns) in columns.iter_mut().enumerate() {
+                let (mine, rest) = row.split_at_mut(border(width, part + 1, parts) - border(width, part, parts));
+                columns.push(mine);
+                row = rest;
+            }
+        }
+        shares
+            .iter_mut()
+            .zip(columns)
+            .for_each(|(share, columns)| share.push(columns));
+    }
+    let work = |(part, share): (usize, Vec<Vec<&mut [f32]>>)| {
+        let mut scratch = Vec::new();
+        for ((weights, mut y), width) in weights.iter().zip(share).zip(&widths) {
+            super::kernels::vectorised(Product {
+                x: match weights {
+                    Rows::Bf16(_) => split.as_ref().unwrap_or(&plain),
+                    _ => &plain,
+                },
+                weights: *weights,
+                first: border(*width, part, parts),
+                y: &mut y,
+                scratch: &mut scratch,
+            });
+        }
+    };
+    match parts {
+        1 => shares.into_iter().enumerate().for_each(work),
+        _ => shares.into_par_iter().enumerate().for_each(work),
+    }
+}
+
+/// Where part `part` of `width` columns begins.
+fn border(width: usize, part: usize, parts: usize) -> usize {
+    width * part / parts
+}
+
+/// `x (N, inputs)`, laid out for weights of one type.
+struct Operand<'a> {
+    values: Cow<'a, [f32]>,
+    inputs: usize,
+}
+
+impl<'a> Operand<'a> {
+    fn plain(x: &'a [f32], inputs: usize) -> Self {
+        Self {
+            values: Cow::Borrowed(x),
+            inputs,
+        }
+    }
+
+    /// As the pairs of bf16 words need it.
+    fn split(x: &[f32], inputs: usize) -> Self {
+        let mut values = x.to_vec();
+        super::kernels::vectorised(Split {
+            values: &mut values,
+            inputs,
+        });
+        Self {
+            values: Cow::Owned(values),
+            inputs,
+        }
+    }
+}
+
+/// Brings the even elements of every two vectors before the odd ones, as the halves of bf16 words
+/// come.
+struct Split<'a> {
+    values: &'a mut [f32],
+    inputs: usize,
+}
+
+impl WithSimd for Split<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let lanes = S::F32_LANES;
+        let mut pair = [0.0; 2 * MAX_LANES];
+        for row in self.values.chunks_exact_mut(self.inputs) {
+            for chunk in row.chunks_exact_mut(2 * lanes) {
+                pair[..2 * lanes].copy_from_slice(chunk);
+                for lane in 0..lanes {
+                    chunk[lane] = pair[2 * lane];
+                    chunk[lanes + lane] = pair[2 * lane + 1];
+                }
+            }
+        }
+    }
+}
+
+/// Lanes of the widest vector.
+const MAX_LANES: usize = 64;
+
+/// The outputs `first..first + width` of every row: `y` has one slice a row, each `width` long.
+/// `scratch` is reused between calls.
+struct Product<'a, 'y> {
+    x: &'a Operand<'a>,
+    weights: Rows<'a>,
+    first: usize,
+    y: &'a mut [&'y mut [f32]],
+    scratch: &'a mut Vec<f32>,
+}
+
+impl WithSimd for Product<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let block = (RESIDENT / self.x.inputs).max(8);
+        let (rows, width) = (self.y.len(), self.y.first().map_or(0, |row| row.len()));
+        // Accumulators must fit the registers: 24 of 32, or 12 of 16.
+        let columns = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
+        let mut pass = Pass {
+            simd,
+            product: self,
+            stride: width / columns,
+        };
+        let mut start = 0;
+        while start < rows {
+            let end = rows.min(start + block);
+            if columns == 4 {
+                pass.wide::<4>(start, end);
+            } else {
+                pass.wide::<2>(start, end);
+            }
+            for column in pass.stride * columns..width {
+                pass.decode::<1>(column);
+                pass.tiles::<1>(start, end, column);
+            }
+            start = end;
+        }
+    }
+}
+
+/// One product under way.
+struct Pass<'a, 'y, S> {
+    simd: S,
+    product: Product<'a, 'y>,
+    /// How far apart the columns of a tile are: each then runs through the weights in one long
+    /// stream, which the hardware's prefetcher follows.
+    stride: usize,
+}
+
+impl<S: Simd> Pass<'_, '_, S> {
+    #[inline(always)]
+    fn wide<const C: usize>(&mut self, start: usize, end: usize) {
+        for column in 0..self.stride {
+            self.decode::<C>(column);
+            self.tiles::<C>(start, end, column);
+        }
+    }
+
+    /// Decodes the weights of `C` columns into the scratch, if they need it.
+    #[inline(always)]
+    fn decode<const C: usize>(&mut self, column: usize) {
+        let inputs = self.product.x.inputs;
+        let stride = if C == 1 { 0 } else { self.stride };
+        if let Rows::Coded(coding, bytes) = self.product.weights {
+            self.product.scratch.resize(4 * inputs, 0.0);
+            for (c, out) in self.product.scratch.chunks_exact_mut(inputs).take(C).enumerate() {
+                quantised::decode_row(coding, bytes, self.product.first + column + c * stride, out);
+            }
+        }
+    }
+
+    /// All rows from `start` to `end` for `C` columns.
+    #[inline(always)]
+    fn tiles<const C: usize>(&mut self, start: usize, end: usize, column: usize) {
+        let mut row = start;
+        while end - row >= 6 {
+            // Seven and eight rows in two tiles of four rather than in six and the rest.
+            if end - row == 7 || end - row == 8 {
+                break;
+            }
+            self.tile::<6, C>(row, column);
+            row += 6;
+        }
+        while row < end {
+            let left = end - row;
+            match left {
+                1 => self.tile::<1, C>(row, column),
+                2 => self.tile::<2, C>(row, column),
+                3 => self.tile::<3, C>(row, column),
+                5 => self.tile::<5, C>(row, column),
+                _ => self.tile::<4, C>(row, column),
+            }
+            row += if left == 5 { 5 } else { left.min(4) };
+        }
+    }
+
+    #[inline(always)]
+    fn tile<const R: usize, const C: usize>(&mut self, row: usize, column: usize) {
+        let Self { simd, product, stride } = self;
+        let inputs = product.x.inputs;
+        let stride = if C == 1 { 0 } else { *stride };
+        let mut x: [&[f32]; R] = [&[]; R];
+        for (r, x) in x.iter_mut().enumerate() {
+            *x = &product.x.values[(row + r) * inputs..][..inputs];
+        }
+        let sums = match product.weights {
+            Rows::Bf16(pairs) => {
+                let mut w: [&[u32]; C] = [&[]; C];
+                for (c, w) in w.iter_mut().enumerate() {
+                    *w = &pairs[(product.first + column + c * stride) * (inputs / 2)..][..inputs / 2];
+                }
+                tile_bf16(*simd, x, w)
+            }
+            Rows::F32(values) => {
+                let mut w: [&[f32]; C] = [&[]; C];
+                for (c, w) in w.iter_mut().enumerate() {
+                    *w = &values[(product.first + column + c * stride) * inputs..][..inputs];
+                }
+                tile_f32(*simd, x, w)
+            }
+            Rows::Coded(..) => {
+                let mut w: [&[f32]; C] = [&[]; C];
+                for (c, w) in w.iter_mut().enumerate() {
+                    *w = &product.scratch[c * inputs..][..inputs];
+                }
+                tile_f32(*simd, x, w)
+            }
+        };
+        for (r, sums) in sums.iter().enumerate() {
+            let y = &mut *product.y[row + r];
+            for (c, sum) in sums.iter().enumerate() {
+                y[column + c * stride] = *sum;
+            }
+        }
+    }
+}
+
+// Explicit loops below: closures given to `map` or `from_fn` would be compiled without the vector
+// instructions unless the optimiser happens to inline them.
+
+#[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "indices run over several arrays, and must unroll"
+)]
+fn tile_f32<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w: [&[f32]; C]) -> [[f32; C]; R] {
+    let inputs = x[0].len();
+    let vectors = inputs / S::F32_LANES;
+    let mut xs: [&[S::f32s]; R] = [&[]; R];
+    for r in 0..R {
+        xs[r] = &S::as_simd_f32s(x[r]).0[..vectors];
+    }
+    let mut ws: [&[S::f32s]; C] = [&[]; C];
+    for c in 0..C {
+        ws[c] = &S::as_simd_f32s(w[c]).0[..vectors];
+    }
+    let mut sums = [[simd.splat_f32s(0.0); C]; R];
+    for i in 0..vectors {
+        let mut weight = [simd.splat_f32s(0.0); C];
+        for c in 0..C {
+            weight[c] = ws[c][i];
+        }
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c] = simd.mul_add_e_f32s(xs[r][i], weight[c], sums[r][c]);
+            }
+        }
+    }
+    if vectors * S::F32_LANES < inputs {
+        for r in 0..R {
+            let tail = simd.partial_load_f32s(&x[r][vectors * S::F32_LANES..]);
+            for c in 0..C {
+                let weight = simd.partial_load_f32s(&w[c][vectors * S::F32_LANES..]);
+                sums[r][c] = simd.mul_add_e_f32s(tail, weight, sums[r][c]);
+            }
+        }
+    }
+    reduce(simd, sums)
+}
+
+/// The weights are pairs; `x` has been split to match.
+#[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "indices run over several arrays, and must unroll"
+)]
+fn tile_bf16<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w: [&[u32]; C]) -> [[f32; C]; R] {
+    let vectors = w[0].len() / S::F32_LANES;
+    let mut xs: [&[S::f32s]; R] = [&[]; R];
+    for r in 0..R {
+        xs[r] = &S::as_simd_f32s(x[r]).0[..2 * vectors];
+    }
+    let mut ws: [&[S::u32s]; C] = [&[]; C];
+    for c in 0..C {
+        ws[c] = &S::as_simd_u32s(w[c]).0[..vectors];
+    }
+    let (high, half) = (simd.splat_u32s(0xffff_0000), simd.splat_u32s(16));
+    let mut sums = [[simd.splat_f32s(0.0); C]; R];
+    for i in 0..vectors {
+        let mut even = [simd.splat_f32s(0.0); C];
+        let mut odd = [simd.splat_f32s(0.0); C];
+        for c in 0..C {
+            let pair = ws[c][i];
+            even[c] = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(pair, half));
+            odd[c] = simd.transmute_f32s_u32s(simd.and_u32s(pair, high));
+        }
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c] = simd.mul_add_e_f32s(xs[r][2 * i], even[c], sums[r][c]);
+            }
+            for c in 0..C {
+                sums[r][c] = simd.mul_add_e_f32s(xs[r][2 * i + 1], odd[c], sums[r][c]);
+            }
+        }
+    }
+    let mut out = reduce(simd, sums);
+    for i in 2 * vectors * S::F32_LANES..x[0].len() {
+        for r in 0..R {
+            for c in 0..C {
+                let pair = w[c][i / 2];
+                let bits = if i % 2 == 0 { pair << 16 } else { pair & 0xffff_0000 };
+                out[r][c] += x[r][i] * f32::from_bits(bits);
+            }
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn reduce<S: Simd, const R: usize, const C: usize>(simd: S, sums: [[S::f32s; C]; R]) -> [[f32; C]; R] {
+    let mut out = [[0.0; C]; R];
+    for r in 0..R {
+        for c in 0..C {
+            out[r][c] = simd.reduce_sum_f32s(sums[r][c]);
+        }
+    }
+    out
+}
