@@ -4,8 +4,10 @@
 //! number of new tokens for any of the slots (a whole prompt here, one sampled token there) and
 //! answers the hidden state after each slot's last. Slots never see each other.
 
-use super::kernels::{Head, Mat, MatMut};
+use super::attention::Head;
+use super::kernels::{Mat, MatMut};
 use super::{Weights, gather_rows, head_columns};
+use crate::model::config::Attention;
 use crate::model::decoder::Decoder;
 
 /// Keys and values of one layer, `(slots, capacity, kv_heads · head_dim)` each.
@@ -92,7 +94,8 @@ impl KvCache {
         for (layout, cache) in weights.decoder.layout.layers.iter().zip(layers) {
             x = weights
                 .layer(layout, x, &positions, |query, key, value, out| {
-                    cache.attend(weights, (lengths, *capacity), extensions, [query, key, value], out);
+                    let slots = (&lengths[..], *capacity);
+                    cache.attend(weights, layout.attention, slots, extensions, [query, key, value], out);
                 })
                 .0;
         }
@@ -108,6 +111,7 @@ impl LayerCache {
     fn attend(
         &mut self,
         weights: &Weights<'_>,
+        attention: Attention,
         (lengths, capacity): (&[usize], usize),
         extensions: &[Extension<'_>],
         [query, key, value]: [&[f32]; 3],
@@ -131,6 +135,7 @@ impl LayerCache {
                     queries: Mat::strided(&query[at..], new, dim, query_width),
                     keys: Mat::strided(&self.keys[seen..], old + new, dim, kv_width),
                     values: Mat::strided(&self.values[seen..], old + new, dim, kv_width),
+                    attention,
                 }
                 .attend(&mut scores, MatMut::strided(&mut out[at..], new, dim, query_width));
             }
