@@ -297,9 +297,13 @@ def common(**settings):
 
 
 def small(rope_theta=10000.0, **settings):
-    """The sizes of the families that came later; `rope_theta` unless the settings say more."""
+    """The sizes of the families that came later; `rope_theta` unless the settings say more.
+
+    No token pads: torch would give its embedding no gradient.
+    """
     rope = {"rope_type": "default", "rope_theta": rope_theta}
     sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "rms_norm_eps": 1e-5}
+    sizes["pad_token_id"] = None
     return common(**{**sizes, "rope_parameters": rope, **settings})
 
 
@@ -445,7 +449,7 @@ def make_gemma3():
 
 
 def make_phi3():
-    config = Phi3Config(**small(sliding_window=11, pad_token_id=1, original_max_position_embeddings=CONTEXT))
+    config = Phi3Config(**small(sliding_window=11, original_max_position_embeddings=CONTEXT))
     save(randomise(Phi3ForCausalLM(config), seed=10), "phi3", seed=20)
 
 
@@ -463,7 +467,6 @@ def make_phi3_longrope():
             rope_parameters=rope,
             max_position_embeddings=4 * CONTEXT,
             original_max_position_embeddings=CONTEXT,
-            pad_token_id=1,
             tie_word_embeddings=True,
         )
     )

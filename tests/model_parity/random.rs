@@ -64,7 +64,7 @@ fn config(features: &str) -> DecoderConfig {
             ..gemma
         },
         "phi3" => DecoderConfig {
-            window: Some(1),
+            window: Some(2),
             windowed: vec![false, true],
             mlp_bias: true,
             rope: Rope {
