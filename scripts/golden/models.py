@@ -5,6 +5,15 @@
     llama3/         Llama with llama3 rope scaling that matters within 64 positions, tied embeddings
     qwen2/          Qwen2: non-zero q/k/v biases, tied embeddings, rope_theta 1e6
     qwen2-sharded/  the same weights as qwen2/, saved as several shards and an index
+    llama-bias/     Llama with biases on all projections of attention and MLP
+    mistral/        a window in every layer, heads of a size of their own
+    qwen2-window/   a window in the upper layer of two
+    qwen3/          normed queries and keys, heads of a size of their own
+    gemma2/         soft-caps, four norms a layer, scaled embeddings, a window in two layers of three
+    gemma3/         normed queries and keys, a window in two layers of three with a rotary embedding of
+                    their own, linear scaling on the other
+    phi3/           fused projections, a window
+    phi3-longrope/  fused projections, longrope with its short factors, three quarters of a head rotated
 
 Each directory is what `save_pretrained` writes, plus
 
@@ -18,9 +27,16 @@ Each directory is what `save_pretrained` writes, plus
                     grad         per parameter of `named_parameters()` (a tied lm_head is absent:
                                  model.embed_tokens.weight holds both parts), d loss / d parameter:
                                  norm (L2) and entries, three [flat_index, value] pairs
+    greedy.json     prompts      two sequences of tokens
+                    continuations  [prompt][64], the most probable token at each step, float32, eager
+                                 attention, with a cache; the prompts are such that the logit of the
+                                 second token is always at least 1e-3 behind, and that at least 8
+                                 different tokens follow
     logprob_sum, loss and grad are computed in float64 throughout; see `in_float64`.
 """
 
+import contextlib
+import itertools
 import json
 import math
 import shutil
@@ -30,7 +46,9 @@ from pathlib import Path
 import numpy
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import MistralConfig, MistralForCausalLM, Phi3Config, Phi3ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 import byte_level_bpe
 from golden_json import write_json
@@ -39,6 +57,10 @@ GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
 
 CONTEXT = 128
 LENGTHS = [60, 23, 9]
+GREEDY_LENGTHS = [37, 5]
+GREEDY_TOKENS = 64
+GREEDY_GAP = 1e-3
+GREEDY_KINDS = 8
 
 SENTENCES = [
     "The assistant should choose the response that is more helpful and more honest.",
@@ -63,11 +85,15 @@ TEXTS = [
 
 def randomise(model, seed):
     """Weights large enough that the logits are far from uniform; norms around 1; biases not zero."""
+    gemma = "Gemma" in type(model).__name__
+    around = 0.0 if gemma else 1.0  # Gemma's norms add 1 to their weights
     generator = numpy.random.default_rng(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.from_numpy(generator.standard_normal(tuple(parameter.shape)))
-            parameter.copy_(1.0 + 0.2 * noise if "norm" in name else 0.3 * noise)
+            # Gemma's scaled, tied embeddings would else make it repeat its last token.
+            scale = 0.1 if gemma and "embed" in name else 0.3
+            parameter.copy_(around + 0.2 * noise if "norm" in name else scale * noise)
     return model.float().eval()
 
 
@@ -93,19 +119,38 @@ def in_float64(model):
         variance = hidden.pow(2).mean(-1, keepdim=True)
         return self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
 
-    def rotary_forward(self, hidden, position_ids):
-        angles = position_ids[..., None].double() * self.inv_freq.double()
+    def gemma_norm_forward(self, hidden):
+        variance = hidden.pow(2).mean(-1, keepdim=True)
+        return (1.0 + self.weight) * (hidden * torch.rsqrt(variance + self.eps))
+
+    def rotary_forward(self, hidden, position_ids, layer_type=None):
+        prefix = f"{layer_type}_" if layer_type else ""
+        angles = position_ids[..., None].double() * getattr(self, f"{prefix}inv_freq").double()
         angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+        scaling = getattr(self, f"{prefix}attention_scaling")
+        return angles.cos() * scaling, angles.sin() * scaling
 
     model = model.double()
-    model.set_attn_implementation("sdpa")
+    if getattr(model.config, "attn_logit_softcapping", None) is None:
+        model.set_attn_implementation("sdpa")
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
-            module.forward = types.MethodType(norm_forward, module)
+            gemma = type(module).__name__.startswith("Gemma")
+            module.forward = types.MethodType(gemma_norm_forward if gemma else norm_forward, module)
         if type(module).__name__.endswith("RotaryEmbedding"):
             module.forward = types.MethodType(rotary_forward, module)
     return model
+
+
+@contextlib.contextmanager
+def softmax_in_float64():
+    """Keeps eager attention, the only one with soft-caps, from taking the softmax in float32."""
+    plain = torch.nn.functional.softmax
+    torch.nn.functional.softmax = lambda x, dim, dtype=None: plain(x, dim=dim)
+    try:
+        yield
+    finally:
+        torch.nn.functional.softmax = plain
 
 
 def entries_of(gradient, generator):
@@ -131,7 +176,8 @@ def expected_of(directory, input_ids, seed):
     exact = in_float64(load())
     logprob_sum = []
     for ids, where, listed in zip(input_ids, positions, logits):
-        full = logits_of(exact, ids)
+        with softmax_in_float64():
+            full = logits_of(exact, ids)
         assert full.dtype == torch.float64
         assert torch.allclose(full[where].float(), listed, atol=5e-5), "float32 and float64 disagree"
         logprobs = full[:-1].log_softmax(-1)
@@ -157,25 +203,72 @@ def expected_of(directory, input_ids, seed):
     }
 
 
-def write_config_4x(directory):
-    """Writes config-4x.json and checks that transformers reads the same model from it."""
+def greedy_of(directory, seed):
+    """Greedy continuations of prompts that leave no step undecided."""
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+    def continuation(ids):
+        cache, fed, tokens, gap = None, ids, [], math.inf
+        for _ in range(GREEDY_TOKENS):
+            with torch.no_grad():
+                output = model(input_ids=torch.tensor([fed]), past_key_values=cache, use_cache=True)
+            best, second = output.logits[0, -1].topk(2).values.tolist()
+            gap = min(gap, best - second)
+            cache, fed = output.past_key_values, [int(output.logits[0, -1].argmax())]
+            tokens += fed
+        return tokens, gap
+
+    generator = numpy.random.default_rng(seed)
+    prompts, continuations = [], []
+    for length in GREEDY_LENGTHS:
+        for _ in itertools.count():
+            ids = generator.integers(0, model.config.vocab_size, length).tolist()
+            tokens, gap = continuation(ids)
+            if gap >= GREEDY_GAP and len(set(tokens)) >= GREEDY_KINDS:
+                break
+        prompts.append(ids)
+        continuations.append(tokens)
+    return {"prompts": prompts, "continuations": continuations}
+
+
+def write_config_4x(directory, reader, derived):
+    """Writes config-4x.json and checks that transformers reads the same model from it.
+
+    The keys `derived` are left out, as old versions did not write them.
+    """
     config = json.loads((directory / "config.json").read_text())
+    for key in derived:
+        config.pop(key)
     rope = config.pop("rope_parameters")
+    if "full_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        config["sliding_window_pattern"] = config["num_hidden_layers"]
+        rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
-    config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+    if "partial_rotary_factor" in rope:
+        config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+    if rope["rope_type"] == "longrope":
+        # Said once more at the top.
+        rope = {"type": "longrope", **{key: rope[key] for key in ("short_factor", "long_factor")}}
+    config["rope_scaling"] = None if rope.get("rope_type") == "default" else rope
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.51.0"
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (directory / "config-4x.json").write_text(text)
 
-    reader = LlamaConfig if config["model_type"] == "llama" else Qwen2Config
     names = ("config-4x.json", "config.json")
     old, new = (reader.from_json_file(directory / name).to_dict() for name in names)
+    for read in (old, new):
+        for key in ("sliding_window_pattern", "_sliding_window_pattern", "partial_rotary_factor"):
+            read.pop(key, None)
+        read["rope_parameters"].pop("type", None)
     old["transformers_version"] = new["transformers_version"]
     assert old == new, (old, new)
 
 
-def save(model, name, seed, **how):
+def save(model, name, seed, derived=(), **how):
     """Saves a checkpoint and everything that is expected of it."""
     directory = GOLDEN / name
     shutil.rmtree(directory, ignore_errors=True)
@@ -183,23 +276,35 @@ def save(model, name, seed, **how):
     model.save_pretrained(directory, **how)
     for file in directory.glob("*.safetensors"):
         file.chmod(0o644)
-    write_config_4x(directory)
+    write_config_4x(directory, type(model.config), derived)
     ids = sequences(model.config.vocab_size, seed)
     write_json(directory / "expected.json", expected_of(directory, ids, seed))
+    write_json(directory / "greedy.json", greedy_of(directory, seed))
     return directory
 
 
 def common(**settings):
-    return dict(
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=0,
-        eos_token_id=1,
-        dtype="float32",
+    return {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": CONTEXT,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "dtype": "float32",
         **settings,
-    )
+    }
+
+
+def small(rope_theta=10000.0, **settings):
+    """The sizes of the families that came later; `rope_theta` unless the settings say more.
+
+    No token pads: torch would give its embedding no gradient.
+    """
+    rope = {"rope_type": "default", "rope_theta": rope_theta}
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "rms_norm_eps": 1e-5}
+    sizes["pad_token_id"] = None
+    return common(**{**sizes, "rope_parameters": rope, **settings})
 
 
 def make_llama():
@@ -289,11 +394,98 @@ def make_qwen2():
     assert (directory / "expected.json").read_bytes() == (GOLDEN / "qwen2/expected.json").read_bytes()
 
 
+def make_llama_bias():
+    config = LlamaConfig(**small(attention_bias=True, mlp_bias=True, tie_word_embeddings=False))
+    save(randomise(LlamaForCausalLM(config), seed=4), "llama-bias", seed=14)
+
+
+def make_mistral():
+    config = MistralConfig(**small(head_dim=12, sliding_window=7, tie_word_embeddings=False))
+    save(randomise(MistralForCausalLM(config), seed=5), "mistral", seed=15)
+
+
+def make_qwen2_window():
+    windows = {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}
+    config = Qwen2Config(**small(1000000.0, **windows, tie_word_embeddings=True))
+    model = randomise(Qwen2ForCausalLM(config), seed=6)
+    save(model, "qwen2-window", seed=16, derived=["layer_types"])
+
+
+def make_qwen3():
+    config = Qwen3Config(**small(1000000.0, head_dim=12, tie_word_embeddings=True))
+    save(randomise(Qwen3ForCausalLM(config), seed=7), "qwen3", seed=17, derived=["layer_types"])
+
+
+def make_gemma2():
+    config = Gemma2Config(
+        **small(
+            num_hidden_layers=3,
+            head_dim=12,
+            query_pre_attn_scalar=20,
+            sliding_window=10,
+            # Low enough to bend most scores and logits of random weights.
+            attn_logit_softcapping=4.0,
+            final_logit_softcapping=1.5,
+        )
+    )
+    save(randomise(Gemma2ForCausalLM(config), seed=8), "gemma2", seed=18, derived=["layer_types"])
+
+
+def make_gemma3():
+    config = Gemma3TextConfig(
+        **small(
+            num_hidden_layers=3,
+            head_dim=12,
+            query_pre_attn_scalar=20,
+            sliding_window=9,
+            layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+            rope_parameters={
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        )
+    )
+    save(randomise(Gemma3ForCausalLM(config), seed=9), "gemma3", seed=19, derived=["layer_types", "_sliding_window_pattern"])
+
+
+def make_phi3():
+    config = Phi3Config(**small(sliding_window=11, original_max_position_embeddings=CONTEXT))
+    save(randomise(Phi3ForCausalLM(config), seed=10), "phi3", seed=20)
+
+
+def make_phi3_longrope():
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 100.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0, 1.25, 1.5, 2.0, 2.5, 3.0],
+        "long_factor": [2.0, 3.0, 5.0, 9.0, 17.0, 33.0],
+    }
+    config = Phi3Config(
+        **small(
+            hidden_size=64,
+            rope_parameters=rope,
+            max_position_embeddings=4 * CONTEXT,
+            original_max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+        )
+    )
+    save(randomise(Phi3ForCausalLM(config), seed=11), "phi3-longrope", seed=21)
+
+
 def main():
     torch.set_num_threads(1)
     make_llama()
     make_llama3()
     make_qwen2()
+    make_llama_bias()
+    make_mistral()
+    make_qwen2_window()
+    make_qwen3()
+    make_gemma2()
+    make_gemma3()
+    make_phi3()
+    make_phi3_longrope()
 
 
 if __name__ == "__main__":

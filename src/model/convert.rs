@@ -8,7 +8,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::config::{DecoderConfig, RopeScaling};
+use super::config::DecoderConfig;
 use super::decoder::{Decoder, Weight};
 use super::files::{Model, TokenizerFiles};
 use super::tokenizer::Tokenizer;
@@ -106,10 +106,8 @@ fn read_decoder(reader: &mut Reader<'_>) -> Result<Decoder> {
         head_dim: hidden / heads,
         context,
         rms_eps: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
         tied: vocab > 0,
-        qkv_bias: false,
+        ..DecoderConfig::default()
     };
     let mut tensors = read_tensors(reader, &config)?;
     Decoder::build(config, |spec| {

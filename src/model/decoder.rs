@@ -1,8 +1,8 @@
 //! The decoder: parameters in a flat list, and where each layer finds its own.
 //!
-//! Its features (grouped queries, biases, rope scaling, tied embeddings) come from
-//! [`DecoderConfig`]. Parameters carry the names of Hugging Face checkpoints. How a forward pass is
-//! computed is not known here; see [`super::cpu`].
+//! Its features (grouped queries, biases, norms, windows, rope scaling) come from [`DecoderConfig`].
+//! Parameters carry the names of Hugging Face checkpoints; where a family stores several as one tensor,
+//! `super::family` knows. How a forward pass is computed is not known here; see [`super::cpu`].
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 use rand::Rng as _;
 
-use super::config::DecoderConfig;
+use super::config::{Attention, DecoderConfig};
+use super::rope::RopeTable;
 use crate::error::{Error, Result};
 use crate::seed::Seed;
 
@@ -55,8 +56,7 @@ pub struct Parameter {
 pub struct ParameterSpec {
     pub name: String,
     pub shape: Vec<usize>,
-    /// Standard deviation of the random initialisation; `None` for norm weights, which start at 1,
-    /// and biases, which start at 0.
+    /// The random initialisation. Norm weights start at what makes them multiply by 1, biases at 0.
     init: Init,
 }
 
@@ -80,11 +80,18 @@ pub struct LinearLayout {
 
 #[derive(Debug, Clone)]
 pub struct LayerLayout {
+    pub attention: Attention,
+    /// Which of the decoder's `ropes` rotates queries and keys.
+    pub rope: usize,
     pub attention_norm: usize,
     pub query: LinearLayout,
     pub key: LinearLayout,
     pub value: LinearLayout,
+    /// Norms `(head_dim)` of the queries and of the keys, if the model has them.
+    pub qk_norms: Option<[usize; 2]>,
     pub output: LinearLayout,
+    /// Norms of the attention's and of the MLP's output, if the model has them.
+    pub post_norms: Option<[usize; 2]>,
     pub mlp_norm: usize,
     pub gate: LinearLayout,
     pub up: LinearLayout,
@@ -100,19 +107,13 @@ pub struct Layout {
     pub head: usize,
 }
 
-/// Cosines and sines `(context, head_dim / 2)` of the rotary embedding.
-#[derive(Debug)]
-pub struct RopeTable {
-    pub cos: Vec<f32>,
-    pub sin: Vec<f32>,
-}
-
 #[derive(Debug, Clone)]
 pub struct Decoder {
     pub config: DecoderConfig,
     pub parameters: Vec<Parameter>,
     pub layout: Arc<Layout>,
-    pub rope: Arc<RopeTable>,
+    /// One table for each of the configuration's `ropes`.
+    pub ropes: Arc<[RopeTable]>,
 }
 
 /// Collects the parameters of a configuration in order.
@@ -143,55 +144,51 @@ impl Specs {
         }
     }
 
+    /// A norm of `width` numbers that starts as the plain RMSNorm.
+    fn norm(&mut self, config: &DecoderConfig, name: &str, width: usize) -> usize {
+        let init = if config.norm_plus_one { Init::Zeros } else { Init::Ones };
+        self.push(format!("{name}.weight"), &[width], init)
+    }
+
     fn layer(&mut self, config: &DecoderConfig, index: usize) -> LayerLayout {
         let prefix = format!("model.layers.{index}");
         let (hidden, intermediate) = (config.hidden, config.intermediate);
+        let (query_width, kv_width) = (config.query_width(), config.kv_width());
+        let (qkv_bias, mlp_bias) = (config.qkv_bias, config.mlp_bias);
         // Projections back into the residual stream shrink with depth (Radford et al. 2019).
         let residual = 0.7 / (2.0 * config.layers as f32).sqrt();
+        // Gemma calls the norm after attention as the others call the one before the MLP.
+        let before_mlp = match config.post_norms {
+            true => "pre_feedforward_layernorm",
+            false => "post_attention_layernorm",
+        };
+        let attention = format!("{prefix}.self_attn");
+        let mlp = format!("{prefix}.mlp");
         LayerLayout {
-            attention_norm: self.push(format!("{prefix}.input_layernorm.weight"), &[hidden], Init::Ones),
-            query: self.linear(
-                &format!("{prefix}.self_attn.q_proj"),
-                config.query_width(),
-                hidden,
-                config.qkv_bias,
-                0.7,
-            ),
-            key: self.linear(
-                &format!("{prefix}.self_attn.k_proj"),
-                config.kv_width(),
-                hidden,
-                config.qkv_bias,
-                0.7,
-            ),
-            value: self.linear(
-                &format!("{prefix}.self_attn.v_proj"),
-                config.kv_width(),
-                hidden,
-                config.qkv_bias,
-                0.7,
-            ),
+            attention: config.attention(index),
+            rope: config.rope_of(index),
+            attention_norm: self.norm(config, &format!("{prefix}.input_layernorm"), hidden),
+            query: self.linear(&format!("{attention}.q_proj"), query_width, hidden, qkv_bias, 0.7),
+            key: self.linear(&format!("{attention}.k_proj"), kv_width, hidden, qkv_bias, 0.7),
+            value: self.linear(&format!("{attention}.v_proj"), kv_width, hidden, qkv_bias, 0.7),
+            qk_norms: config.qk_norm.then(|| {
+                ["q_norm", "k_norm"].map(|name| self.norm(config, &format!("{attention}.{name}"), config.head_dim))
+            }),
             output: self.linear(
-                &format!("{prefix}.self_attn.o_proj"),
+                &format!("{attention}.o_proj"),
                 hidden,
-                config.query_width(),
-                false,
+                query_width,
+                config.output_bias,
                 residual,
             ),
-            mlp_norm: self.push(
-                format!("{prefix}.post_attention_layernorm.weight"),
-                &[hidden],
-                Init::Ones,
-            ),
-            gate: self.linear(&format!("{prefix}.mlp.gate_proj"), intermediate, hidden, false, 0.7),
-            up: self.linear(&format!("{prefix}.mlp.up_proj"), intermediate, hidden, false, 0.7),
-            down: self.linear(
-                &format!("{prefix}.mlp.down_proj"),
-                hidden,
-                intermediate,
-                false,
-                residual,
-            ),
+            post_norms: config.post_norms.then(|| {
+                ["post_attention_layernorm", "post_feedforward_layernorm"]
+                    .map(|name| self.norm(config, &format!("{prefix}.{name}"), hidden))
+            }),
+            mlp_norm: self.norm(config, &format!("{prefix}.{before_mlp}"), hidden),
+            gate: self.linear(&format!("{mlp}.gate_proj"), intermediate, hidden, mlp_bias, 0.7),
+            up: self.linear(&format!("{mlp}.up_proj"), intermediate, hidden, mlp_bias, 0.7),
+            down: self.linear(&format!("{mlp}.down_proj"), hidden, intermediate, mlp_bias, residual),
         }
     }
 }
@@ -202,7 +199,7 @@ pub fn specification(config: &DecoderConfig) -> (Vec<ParameterSpec>, Layout) {
     let table = [config.vocab, config.hidden];
     let embedding = specs.push("model.embed_tokens.weight".into(), &table, Init::Normal(0.02));
     let layers = (0..config.layers).map(|index| specs.layer(config, index)).collect();
-    let norm = specs.push("model.norm.weight".into(), &[config.hidden], Init::Ones);
+    let norm = specs.norm(config, "model.norm", config.hidden);
     let head = if config.tied {
         embedding
     } else {
@@ -231,12 +228,15 @@ impl Decoder {
                 })
             })
             .collect::<Result<_>>()?;
-        let rope = rope_table(&config);
+        let ropes = config
+            .ropes()
+            .map(|rope| RopeTable::new(rope, config.head_dim, config.context))
+            .collect();
         Ok(Self {
             config,
             parameters,
             layout: Arc::new(layout),
-            rope: Arc::new(rope),
+            ropes,
         })
     }
 
@@ -305,20 +305,6 @@ impl Decoder {
         }
         Ok(())
     }
-}
-
-fn rope_table(config: &DecoderConfig) -> RopeTable {
-    let frequencies = config.rope_frequencies();
-    let (mut cos, mut sin) = (Vec::new(), Vec::new());
-    for position in 0..config.context {
-        for frequency in &frequencies {
-            // Angles are rounded to f32 before the cosine, as transformers computes them.
-            let angle = position as f32 * *frequency as f32;
-            cos.push(angle.cos());
-            sin.push(angle.sin());
-        }
-    }
-    RopeTable { cos, sin }
 }
 
 /// Normal deviates by the Box-Muller transform.

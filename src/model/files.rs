@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, ParameterSpec, Weight};
-use super::family;
+use super::family::{self, Stored};
 use super::tokenizer::Tokenizer;
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -94,13 +94,7 @@ impl Model {
             _ => "float32",
         };
         config["torch_dtype"] = name.into();
-        let tensors = self
-            .decoder
-            .parameters
-            .iter()
-            .map(|parameter| Ok((parameter.name.clone(), parameter.weight.dense()?.to_dtype(dtype)?)))
-            .collect::<Result<Vec<_>>>()?;
-        write_tensors(&dir.join("model.safetensors"), &tensors)?;
+        write_tensors(&dir.join("model.safetensors"), &stored_tensors(&self.decoder, dtype)?)?;
         write_json(&dir.join("config.json"), &config)?;
         write_json(
             &dir.join("generation_config.json"),
@@ -146,7 +140,10 @@ impl Checkpoint {
             [(path, _)] => path.clone(),
             _ => self.config_path.with_file_name(INDEX),
         };
-        Decoder::build(config, |spec| take_tensor(&mut tensors, spec, &path))
+        Decoder::build(config.clone(), |spec| {
+            let stored = family::stored(&config, &spec.name);
+            take_tensor(&mut tensors, spec, &stored, &path)
+        })
     }
 }
 
@@ -250,28 +247,58 @@ fn read_safetensors(path: &Path, bytes: &[u8], tensors: &mut HashMap<String, Ten
     for (name, view) in file.tensors() {
         let dtype = DType::try_from(view.dtype()).map_err(|error| unreadable(format!("`{name}`: {error}")))?;
         let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
-        tensors.insert(name.clone(), tensor.to_dtype(DType::F32)?);
+        tensors.insert(family::text_name(&name), tensor.to_dtype(DType::F32)?);
     }
     Ok(())
 }
 
-fn take_tensor(tensors: &mut HashMap<String, Tensor>, spec: &ParameterSpec, path: &Path) -> Result<Weight> {
-    let tensor = tensors.remove(&spec.name).ok_or_else(|| {
-        Error::input(format!("the tensor `{}` is missing", spec.name))
+fn take_tensor(
+    tensors: &mut HashMap<String, Tensor>,
+    spec: &ParameterSpec,
+    Stored { name, part }: &Stored,
+    path: &Path,
+) -> Result<Weight> {
+    let found = match part {
+        None => tensors.remove(name),
+        Some(_) => tensors.get(name).cloned(),
+    };
+    let tensor = found.ok_or_else(|| {
+        Error::input(format!("the tensor `{name}` is missing"))
             .at_file(path)
             .help("the weights do not belong to this config.json, or the checkpoint is incomplete")
     })?;
-    if tensor.dims() != spec.shape {
+    let mut shape = spec.shape.clone();
+    if let Some((_, rows)) = part {
+        shape[0] = *rows;
+    }
+    if tensor.dims() != shape {
         return Err(Error::input(format!(
-            "the tensor `{}` has shape {:?}; config.json asks for {:?}",
-            spec.name,
+            "the tensor `{name}` has shape {:?}; config.json asks for {shape:?}",
             tensor.dims(),
-            spec.shape
         ))
         .at_file(path)
         .help("the weights do not belong to this config.json"));
     }
-    Ok(Weight::Dense(tensor))
+    Ok(Weight::Dense(match part {
+        None => tensor,
+        // A copy: parameters that share memory could not be trained.
+        Some((start, _)) => tensor.narrow(0, *start, spec.shape[0])?.force_contiguous()?,
+    }))
+}
+
+/// The tensors that a checkpoint of the decoder's family has, in `dtype`.
+fn stored_tensors(decoder: &Decoder, dtype: DType) -> Result<Vec<(String, Tensor)>> {
+    let mut parts: Vec<(String, Vec<Tensor>)> = Vec::new();
+    for parameter in &decoder.parameters {
+        let tensor = parameter.weight.dense()?.to_dtype(dtype)?;
+        let name = family::stored(&decoder.config, &parameter.name).name;
+        match parts.last_mut().filter(|(last, _)| *last == name) {
+            Some((_, tensors)) => tensors.push(tensor),
+            None => parts.push((name, vec![tensor])),
+        }
+    }
+    let whole = |(name, tensors): (String, Vec<Tensor>)| Ok((name, Tensor::cat(&tensors, 0)?));
+    parts.into_iter().map(whole).collect()
 }
 
 /// Writes named tensors as safetensors with transformers' `format: pt` mark.

@@ -1,6 +1,6 @@
 //! Models: the one trainable decoder, its files and its tokenizer.
 //!
-//! A family (Llama, Qwen2) is a mapping from its `config.json` to the decoder's features; the decoder
+//! A family (Llama, Gemma 3, ...) is a mapping from its `config.json` to the decoder's features; the decoder
 //! knows features only. candle holds the tensors; the CPU arithmetic is in [`cpu`].
 
 pub mod config;
@@ -10,6 +10,7 @@ pub mod decoder;
 pub mod family;
 pub mod files;
 pub mod heads;
+pub mod rope;
 pub mod tokenizer;
 
 use crate::error::Error;

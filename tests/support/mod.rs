@@ -12,7 +12,20 @@ use bylaw::model::decoder::Decoder;
 use bylaw::model::files::load_decoder;
 use serde::Deserialize;
 
-pub const CHECKPOINTS: [&str; 4] = ["llama", "llama3", "qwen2", "qwen2-sharded"];
+pub const CHECKPOINTS: [&str; 12] = [
+    "llama",
+    "llama3",
+    "llama-bias",
+    "mistral",
+    "qwen2",
+    "qwen2-sharded",
+    "qwen2-window",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "phi3-longrope",
+];
 
 /// `expected.json`; `scripts/golden/models.py` explains the keys.
 #[derive(Deserialize)]

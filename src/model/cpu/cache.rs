@@ -143,14 +143,7 @@ impl KvCache {
             x = weights
                 .layer(layout, x, &positions, |query, key, value, out| {
                     cache.append(config, extensions, key, value);
-                    cache.attend(
-                        config,
-                        config.attention(index),
-                        extensions,
-                        query,
-                        out,
-                        weights.threads(),
-                    );
+                    cache.attend(config, layout.attention, extensions, query, out, weights.threads());
                 })
                 .0;
         }

@@ -6,26 +6,28 @@
 
 use std::sync::LazyLock;
 
+use crate::model::config::Activation;
+
 static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
 /// Runs `f` compiled for the best instruction set of this machine.
 #[inline(always)]
-pub fn simd<R>(f: impl FnOnce() -> R) -> R {
+pub(super) fn simd<R>(f: impl FnOnce() -> R) -> R {
     ARCH.dispatch(f)
 }
 
 /// Runs `f`, written for vectors of any width, on the widest of this machine.
-pub fn vectorised<F: pulp::WithSimd>(f: F) -> F::Output {
+pub(super) fn vectorised<F: pulp::WithSimd>(f: F) -> F::Output {
     ARCH.dispatch(f)
 }
 
 /// A view of a matrix inside a slice: element `(i, j)` is at `i * row_stride + j * col_stride`.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
+    pub(super) data: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
     col_stride: usize,
 }
 
@@ -50,6 +52,16 @@ impl<'a> Mat<'a> {
         }
     }
 
+    /// The rows from `start` on, `count` of them.
+    #[must_use]
+    pub fn range(self, start: usize, count: usize) -> Self {
+        assert!(
+            start + count <= self.rows && self.col_stride == 1,
+            "rows outside the matrix"
+        );
+        Self::strided(&self.data[start * self.row_stride..], count, self.cols, self.row_stride)
+    }
+
     /// The transposed view.
     #[must_use]
     pub fn t(self) -> Self {
@@ -65,7 +77,7 @@ impl<'a> Mat<'a> {
 
 /// The writable counterpart of [`Mat`], rows contiguous.
 pub struct MatMut<'a> {
-    data: &'a mut [f32],
+    pub(super) data: &'a mut [f32],
     rows: usize,
     cols: usize,
     row_stride: usize,
@@ -87,6 +99,13 @@ impl<'a> MatMut<'a> {
             cols,
             row_stride,
         }
+    }
+
+    /// The rows from `start` on, `count` of them.
+    pub fn range(&mut self, start: usize, count: usize) -> MatMut<'_> {
+        assert!(start + count <= self.rows, "rows outside the matrix");
+        let rows = &mut self.data[start * self.row_stride..];
+        MatMut::strided(rows, count, self.cols, self.row_stride)
     }
 }
 
@@ -149,10 +168,22 @@ fn exp(x: f32) -> f32 {
     f32::from_bits(((k as i32 + 127) << 23) as u32) * p
 }
 
+/// `tanh(x)` to about 2e-7 relative, without a branch. Near 0 the odd polynomial of Cephes' `tanhf`
+/// (Moshier 1992), where the quotient of exponentials would lose digits.
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    let z = x * x;
+    let p = -0.333_332_82 + z * (0.133_314_42 + z * (-0.053_739_715 + z * (0.020_639_09 - z * 5.704_988_7e-3)));
+    let near = x + x * z * p;
+    let far = (1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)).copysign(x);
+    if x.abs() < 0.625 { near } else { far }
+}
+
 const LANES: usize = 32;
 
+/// `a · b`.
 #[inline(always)]
-fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let tail: f32 = a_chunks
@@ -192,21 +223,36 @@ pub fn add_rows(out: &mut [f32], grad: &[f32]) {
     });
 }
 
-/// RMSNorm (Zhang and Sennrich 2019): `y = x / sqrt(mean(x²) + eps) · weight`, over rows of `x (N, D)`.
-pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+/// What an RMSNorm adds: `eps` to the mean square, `offset` to the weights (1 in Gemma, else 0).
+#[derive(Debug, Clone, Copy)]
+pub struct NormConstants {
+    pub eps: f32,
+    pub offset: f32,
+}
+
+/// RMSNorm (Zhang and Sennrich 2019): `y = x / sqrt(mean(x²) + eps) · (offset + weight)`, over rows of
+/// `x (N, D)`.
+pub fn rms_norm(x: &[f32], weight: &[f32], NormConstants { eps, offset }: NormConstants, y: &mut [f32]) {
     let width = weight.len();
     simd(|| {
         for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
             let scale = 1.0 / (dot_lanes(x, x) / width as f32 + eps).sqrt();
             for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                *y = x * scale * w;
+                *y = x * scale * (offset + w);
             }
         }
     });
 }
 
 /// Backward of [`rms_norm`] for the output gradient `dy`: adds to `dx (N, D)` and `dweight (D)`.
-pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dweight: &mut [f32]) {
+pub fn rms_norm_backward(
+    x: &[f32],
+    weight: &[f32],
+    NormConstants { eps, offset }: NormConstants,
+    dy: &[f32],
+    dx: &mut [f32],
+    dweight: &mut [f32],
+) {
     let width = weight.len();
     simd(|| {
         for ((x, dy), dx) in x
@@ -217,34 +263,71 @@ pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &m
             let scale = 1.0 / (dot_lanes(x, x) / width as f32 + eps).sqrt();
             let mut projection = 0.0;
             for i in 0..width {
-                projection += dy[i] * weight[i] * x[i];
+                projection += dy[i] * (offset + weight[i]) * x[i];
                 dweight[i] += dy[i] * x[i] * scale;
             }
             let correction = projection * scale * scale * scale / width as f32;
             for i in 0..width {
-                dx[i] += dy[i] * weight[i] * scale - x[i] * correction;
+                dx[i] += dy[i] * (offset + weight[i]) * scale - x[i] * correction;
             }
         }
     });
 }
 
-/// SwiGLU (Shazeer 2020): `out = silu(gate) · up`.
-pub fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    simd(|| {
-        for ((out, g), u) in out.iter_mut().zip(gate).zip(up) {
-            *out = g / (1.0 + exp(-g)) * u;
-        }
-    });
+/// The argument `h(x)` of the sigmoid in `x · sigmoid(h(x))`, and its derivative: SiLU, and GELU's tanh
+/// approximation through `(1 + tanh(u)) / 2 = sigmoid(2u)`.
+#[inline(always)]
+fn silu_argument(x: f32) -> (f32, f32) {
+    (x, 1.0)
 }
 
-/// Backward of [`swiglu`]: turns `gate` and `up` into their own gradients.
-pub fn swiglu_backward(gate: &mut [f32], up: &mut [f32], dout: &[f32]) {
+#[inline(always)]
+fn gelu_argument(x: f32) -> (f32, f32) {
+    /// `2 · sqrt(2 / π)`.
+    const TWO_ROOT: f32 = 1.595_769_1;
+    const CUBIC: f32 = 0.044_715;
+    let square = CUBIC * x * x;
+    (TWO_ROOT * x * (1.0 + square), TWO_ROOT * (1.0 + 3.0 * square))
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// SwiGLU and GeGLU (Shazeer 2020): `out = activation(gate) · up`.
+pub fn gated(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    match activation {
+        Activation::Silu => simd(|| {
+            for ((out, g), u) in out.iter_mut().zip(gate).zip(up) {
+                *out = g / (1.0 + exp(-g)) * u;
+            }
+        }),
+        Activation::GeluTanh => simd(|| {
+            for ((out, g), u) in out.iter_mut().zip(gate).zip(up) {
+                *out = g * sigmoid(gelu_argument(*g).0) * u;
+            }
+        }),
+    }
+}
+
+/// Backward of [`gated`]: turns `gate` and `up` into their own gradients.
+pub fn gated_backward(activation: Activation, gate: &mut [f32], up: &mut [f32], dout: &[f32]) {
+    match activation {
+        Activation::Silu => gated_backward_by(silu_argument, gate, up, dout),
+        Activation::GeluTanh => gated_backward_by(gelu_argument, gate, up, dout),
+    }
+}
+
+#[inline(always)]
+fn gated_backward_by(argument: impl Fn(f32) -> (f32, f32), gate: &mut [f32], up: &mut [f32], dout: &[f32]) {
     simd(|| {
         for ((gate, up), d) in gate.iter_mut().zip(up.iter_mut()).zip(dout) {
-            let sigmoid = 1.0 / (1.0 + exp(-*gate));
-            let silu = *gate * sigmoid;
-            let dgate = d * *up * (sigmoid + silu * (1.0 - sigmoid));
-            *up = d * silu;
+            let (h, slope) = argument(*gate);
+            let sigmoid = sigmoid(h);
+            let activated = *gate * sigmoid;
+            let dgate = d * *up * (sigmoid + activated * (1.0 - sigmoid) * slope);
+            *up = d * activated;
             *gate = dgate;
         }
     });
@@ -258,24 +341,23 @@ pub enum Rotation {
 }
 
 /// Rotary position embedding in the half-split layout of Hugging Face checkpoints, in place, over
-/// `x (N, heads · head_dim)`; `cos` and `sin` are `(positions, head_dim / 2)`.
-pub fn rope(
+/// `x (N, heads · head_dim)`. `angles` gives the cosines and sines `(rotated / 2)` of a position; of each
+/// head the first `rotated` numbers turn.
+pub fn rope<'a>(
     x: &mut [f32],
     head_dim: usize,
     width: usize,
     positions: &[u32],
-    cos: &[f32],
-    sin: &[f32],
+    angles: impl Fn(u32) -> (&'a [f32], &'a [f32]),
     rotation: Rotation,
 ) {
-    let half = head_dim / 2;
     let sign = if rotation == Rotation::Forward { 1.0 } else { -1.0 };
     simd(|| {
         for (row, position) in x.chunks_exact_mut(width).zip(positions) {
-            let table = *position as usize * half..(*position as usize + 1) * half;
-            let (cos, sin) = (&cos[table.clone()], &sin[table]);
+            let (cos, sin) = angles(*position);
+            let half = cos.len();
             for head in row.chunks_exact_mut(head_dim) {
-                let (a, b) = head.split_at_mut(half);
+                let (a, b) = head[..2 * half].split_at_mut(half);
                 for i in 0..half {
                     let (x, y) = (a[i], b[i]);
                     a[i] = x * cos[i] - sign * y * sin[i];
@@ -286,21 +368,9 @@ pub fn rope(
     });
 }
 
-/// Causal softmax of `scores (queries, keys)` in place, after scaling: query `i` sees the keys up to
-/// `offset + i`; the others get probability 0.
-fn softmax_causal(scores: &mut [f32], keys: usize, offset: usize, scale: f32) {
-    simd(|| {
-        for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
-            let (seen, unseen) = row.split_at_mut(offset + i + 1);
-            softmax_row(seen, scale);
-            unseen.fill(0.0);
-        }
-    });
-}
-
-/// Softmax of `row` times `scale`, in place.
+/// Softmax of `row · scale`, in place.
 #[inline(always)]
-pub fn softmax_row(row: &mut [f32], scale: f32) {
+pub(super) fn softmax_row(row: &mut [f32], scale: f32) {
     let max = max_lanes(row);
     for x in row.iter_mut() {
         *x = exp((*x - max) * scale);
@@ -335,116 +405,19 @@ fn max_lanes(row: &[f32]) -> f32 {
     maxima.iter().copied().fold(tail, f32::max)
 }
 
-/// One head of one sequence: `keys` and `values` are `(keys, head_dim)` views, the queries the last
-/// `n` positions of them.
-#[derive(Clone, Copy)]
-pub struct Head<'a> {
-    pub queries: Mat<'a>,
-    pub keys: Mat<'a>,
-    pub values: Mat<'a>,
+/// `x = cap · tanh(x / cap)`: the soft-cap of logits.
+pub fn softcap(x: &mut [f32], cap: f32) {
+    simd(|| x.iter_mut().for_each(|x| *x = cap * tanh(*x / cap)));
 }
 
-impl Head<'_> {
-    fn offset(&self) -> usize {
-        self.keys.rows - self.queries.rows
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.queries.cols as f32).sqrt()
-    }
-
-    /// Attention probabilities `(queries, keys)` into `scores`.
-    fn probabilities<'s>(&self, scores: &'s mut Vec<f32>) -> &'s mut [f32] {
-        let (queries, keys) = (self.queries.rows, self.keys.rows);
-        scores.resize(queries * keys, 0.0);
-        matmul(
-            MatMut::new(scores, queries, keys),
-            self.queries,
-            self.keys.t(),
-            Write::Overwrite,
-        );
-        softmax_causal(scores, keys, self.offset(), self.scale());
-        scores
-    }
-
-    /// Causal attention into `out (queries, head_dim)`; `scores` is scratch.
-    pub fn attend(&self, scores: &mut Vec<f32>, out: MatMut<'_>) {
-        if self.queries.rows == 1 {
-            return self.attend_one(scores, out);
+/// Turns the gradient `dy` of capped numbers `y` into that of the numbers before [`softcap`].
+pub fn softcap_backward(y: &[f32], cap: f32, dy: &mut [f32]) {
+    simd(|| {
+        for (d, y) in dy.iter_mut().zip(y) {
+            let tanh = y / cap;
+            *d *= 1.0 - tanh * tanh;
         }
-        let (queries, keys) = (self.queries.rows, self.keys.rows);
-        let probabilities = self.probabilities(scores);
-        matmul(
-            out,
-            Mat::new(probabilities, queries, keys),
-            self.values,
-            Write::Overwrite,
-        );
-    }
-
-    /// The decoding step: one query, for which packing matrices would cost more than the product.
-    fn attend_one(&self, scores: &mut Vec<f32>, out: MatMut<'_>) {
-        let (keys, dim) = (self.keys.rows, self.queries.cols);
-        scores.resize(keys, 0.0);
-        simd(|| {
-            let query = &self.queries.data[..dim];
-            for (j, score) in scores.iter_mut().enumerate() {
-                *score = dot_lanes(query, &self.keys.data[j * self.keys.row_stride..][..dim]);
-            }
-            softmax_row(scores, self.scale());
-            let out = &mut out.data[..dim];
-            out.fill(0.0);
-            for (j, p) in scores.iter().enumerate() {
-                let value = &self.values.data[j * self.values.row_stride..][..dim];
-                out.iter_mut().zip(value).for_each(|(o, v)| *o += p * v);
-            }
-        });
-    }
-
-    /// Backward of [`attend`](Self::attend) over a whole sequence, for the output gradient `dout`:
-    /// overwrites `dqueries`, adds to `dkeys` and `dvalues` (several query heads may share them).
-    pub fn attend_backward(
-        &self,
-        scratch: &mut AttentionScratch,
-        dout: Mat<'_>,
-        dqueries: MatMut<'_>,
-        dkeys: MatMut<'_>,
-        dvalues: MatMut<'_>,
-    ) {
-        let (queries, keys) = (self.queries.rows, self.keys.rows);
-        let probabilities = self.probabilities(&mut scratch.scores);
-        matmul(
-            dvalues,
-            Mat::new(probabilities, queries, keys).t(),
-            dout,
-            Write::Accumulate,
-        );
-        let dscores = &mut scratch.dscores;
-        dscores.resize(queries * keys, 0.0);
-        matmul(
-            MatMut::new(dscores, queries, keys),
-            dout,
-            self.values.t(),
-            Write::Overwrite,
-        );
-        let scale = self.scale();
-        simd(|| {
-            for (p, d) in probabilities.chunks_exact(keys).zip(dscores.chunks_exact_mut(keys)) {
-                let mean = dot_lanes(p, d);
-                d.iter_mut().zip(p).for_each(|(d, p)| *d = p * (*d - mean) * scale);
-            }
-        });
-        let dscores = Mat::new(dscores, queries, keys);
-        matmul(dqueries, dscores, self.keys, Write::Overwrite);
-        matmul(dkeys, dscores.t(), self.queries, Write::Accumulate);
-    }
-}
-
-/// Buffers reused from head to head.
-#[derive(Default)]
-pub struct AttentionScratch {
-    pub scores: Vec<f32>,
-    dscores: Vec<f32>,
+    });
 }
 
 /// `log Σ exp(x)`.
@@ -516,4 +489,23 @@ pub fn adamw(values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &m
             *value = *value * c.keep - c.rate * (*m / c.correction1) / denominator;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tanh;
+
+    /// Catches: a tanh that loses digits near 0 or where its two forms meet, or overflows.
+    #[test]
+    fn tanh_is_exact_to_rounding() {
+        let mut x = 1e-6f32;
+        while x < 200.0 {
+            for x in [x, -x] {
+                let exact = f64::from(x).tanh();
+                let error = (f64::from(tanh(x)) - exact) / exact;
+                assert!(error.abs() <= 4e-7, "tanh({x}) is off by {error:.1e}");
+            }
+            x *= 1.001;
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! key/value cache, [`trunk`] is training with an explicit backward pass; both run the one layer
 //! below and differ in what a query may attend to.
 
+pub mod attention;
 pub mod cache;
 pub mod kernels;
 pub mod paged;
@@ -20,7 +21,7 @@ use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 
-use self::kernels::{Mat, MatMut, Rotation, Write};
+use self::kernels::{Mat, MatMut, NormConstants, Rotation, Write};
 use self::product::Rows;
 use self::quantised::Coding;
 use super::config::DecoderConfig;
@@ -140,6 +141,8 @@ pub struct LayerActivations {
     /// `(N, kv_heads · head_dim)`, rotated.
     pub key: Vec<f32>,
     pub value: Vec<f32>,
+    /// Queries and keys before their norms; empty when the model has none.
+    pub before_qk_norms: [Vec<f32>; 2],
     /// `(N, heads · head_dim)`: the attention's output.
     pub attended: Vec<f32>,
     /// `(N, hidden)`: the residual stream between attention and MLP.
@@ -147,6 +150,9 @@ pub struct LayerActivations {
     /// `(N, intermediate)`.
     pub gate: Vec<f32>,
     pub up: Vec<f32>,
+    /// The projected outputs `(N, hidden)` of attention and MLP before their norms; empty when the
+    /// model has none.
+    pub before_post_norms: [Vec<f32>; 2],
 }
 
 impl<'a> Weights<'a> {
@@ -207,7 +213,25 @@ impl<'a> Weights<'a> {
         for (token, x) in tokens.iter().zip(x.chunks_exact_mut(width)) {
             table.decode(*token as usize, x);
         }
+        if let Some(scale) = self.embedding_scale() {
+            kernels::scale(&mut x, scale);
+        }
         x
+    }
+
+    /// What embeddings are multiplied by (Gemma): `sqrt(hidden)`, rounded to the type of the embedding
+    /// as transformers rounds it.
+    pub fn embedding_scale(&self) -> Option<f32> {
+        let scale = (self.config().hidden as f64).sqrt() as f32;
+        let dtype = match &self.decoder.parameters[self.decoder.layout.embedding].weight {
+            Weight::Dense(table) => table.dtype(),
+            Weight::Quantised(_) => DType::F32,
+        };
+        self.config().scaled_embedding.then(|| match dtype {
+            DType::BF16 => bf16::from_f32(scale).to_f32(),
+            DType::F16 => f16::from_f32(scale).to_f32(),
+            _ => scale,
+        })
     }
 
     /// `x · Wᵀ (+ bias)` for `x (N, inputs)`.
@@ -246,24 +270,36 @@ impl<'a> Weights<'a> {
         all
     }
 
-    /// RMSNorm with the weights of parameter `index`.
+    /// RMSNorm with the weights of parameter `index`, over rows as long as the weights.
     pub fn norm(&self, x: &[f32], index: usize) -> Vec<f32> {
         let mut y = vec![0.0; x.len()];
-        kernels::rms_norm(x, self.get(index), self.config().rms_eps, &mut y);
+        kernels::rms_norm(x, self.get(index), self.norm_constants(), &mut y);
         y
     }
 
-    pub fn rotate(&self, x: &mut [f32], width: usize, positions: &[u32], rotation: Rotation) {
-        let rope = &self.decoder.rope;
-        kernels::rope(
-            x,
-            self.config().head_dim,
-            width,
-            positions,
-            &rope.cos,
-            &rope.sin,
-            rotation,
-        );
+    fn norm_constants(&self) -> NormConstants {
+        NormConstants {
+            eps: self.config().rms_eps,
+            offset: self.config().norm_offset(),
+        }
+    }
+
+    /// Replaces `x` by its norm and answers what it was; without a norm, leaves it and answers nothing.
+    fn normed(&self, x: &mut Vec<f32>, norm: Option<usize>) -> Vec<f32> {
+        match norm {
+            Some(index) => {
+                let y = self.norm(x, index);
+                std::mem::replace(x, y)
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Rotates the heads of `x (N, width)` by the rotary embedding `rope` of the decoder.
+    pub fn rotate(&self, x: &mut [f32], rope: usize, width: usize, positions: &[u32], rotation: Rotation) {
+        let table = &self.decoder.ropes[rope];
+        let angles = |position| table.at(position);
+        kernels::rope(x, self.config().head_dim, width, positions, angles, rotation);
     }
 
     /// One layer over the packed residual stream `input (N, hidden)`. `attend` maps queries, keys and
@@ -276,39 +312,55 @@ impl<'a> Weights<'a> {
         attend: impl FnOnce(&[f32], &[f32], &[f32], &mut [f32]),
     ) -> (Vec<f32>, LayerActivations) {
         let config = self.config();
-        let (query_width, kv_width) = (config.query_width(), config.kv_width());
         let normed = self.norm(&input, layer.attention_norm);
         let [mut query, mut key, value] = self.linears(&normed, [&layer.query, &layer.key, &layer.value]);
-        self.rotate(&mut query, query_width, positions, Rotation::Forward);
-        self.rotate(&mut key, kv_width, positions, Rotation::Forward);
+        let before_qk_norms = [
+            self.normed(&mut query, layer.qk_norms.map(|norms| norms[0])),
+            self.normed(&mut key, layer.qk_norms.map(|norms| norms[1])),
+        ];
+        self.rotate(
+            &mut query,
+            layer.rope,
+            config.query_width(),
+            positions,
+            Rotation::Forward,
+        );
+        self.rotate(&mut key, layer.rope, config.kv_width(), positions, Rotation::Forward);
         let mut attended = vec![0.0; query.len()];
         attend(&query, &key, &value, &mut attended);
         let mut middle = self.linear(&attended, &layer.output);
+        let attention_output = self.normed(&mut middle, layer.post_norms.map(|norms| norms[0]));
         kernels::add(&mut middle, &input);
         let normed = self.norm(&middle, layer.mlp_norm);
         let [gate, up] = self.linears(&normed, [&layer.gate, &layer.up]);
         let mut activated = vec![0.0; gate.len()];
-        kernels::swiglu(&gate, &up, &mut activated);
+        kernels::gated(config.activation, &gate, &up, &mut activated);
         let mut output = self.linear(&activated, &layer.down);
+        let mlp_output = self.normed(&mut output, layer.post_norms.map(|norms| norms[1]));
         kernels::add(&mut output, &middle);
         let activations = LayerActivations {
             input,
             query,
             key,
             value,
+            before_qk_norms,
             attended,
             middle,
             gate,
             up,
+            before_post_norms: [attention_output, mlp_output],
         };
         (output, activations)
     }
 
-    /// Logits `(M, vocab)` of normed hidden states `(M, hidden)`.
+    /// Logits `(M, vocab)` of normed hidden states `(M, hidden)`, after the soft-cap if there is one.
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let config = self.config();
         let head = (self.decoder.layout.head, config.vocab);
-        let [logits] = self.products(hidden, config.hidden, [head]);
+        let [mut logits] = self.products(hidden, config.hidden, [head]);
+        if let Some(cap) = config.final_softcap {
+            kernels::softcap(&mut logits, cap);
+        }
         logits
     }
 }

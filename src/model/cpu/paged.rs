@@ -158,7 +158,7 @@ impl Queries<'_> {
             None => kernels::softmax_row(scores, scale),
             Some(cap) => {
                 for score in scores.iter_mut() {
-                    *score = cap * (*score * scale / cap).tanh();
+                    *score = cap * kernels::tanh(*score * scale / cap);
                 }
                 kernels::softmax_row(scores, 1.0);
             }

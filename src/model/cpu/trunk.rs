@@ -8,10 +8,11 @@
 
 use rayon::prelude::*;
 
-use super::kernels::{self, AttentionScratch, Head, Mat, MatMut, Rotation, Write};
+use super::attention::{AttentionScratch, Head};
+use super::kernels::{self, Mat, MatMut, Rotation, Write};
 use super::{LayerActivations, Weights, gather_rows, head_columns};
 use crate::error::Result;
-use crate::model::config::DecoderConfig;
+use crate::model::config::{Attention, DecoderConfig};
 use crate::model::decoder::{Decoder, LayerLayout, LinearLayout};
 
 /// A sequence of tokens of which those from `completion` on are learnt or scored.
@@ -251,7 +252,15 @@ fn forward_shard(weights: &Weights<'_>, batch: &[Sequence], wanted: Wanted, keep
     let mut scratch = AttentionScratch::default();
     for layer in &layout.layers {
         let (output, activations) = weights.layer(layer, stream, &packed.positions, |query, key, value, out| {
-            attend(weights.config(), &packed.starts, [query, key, value], out, &mut scratch);
+            let tensors = [query, key, value];
+            attend(
+                weights.config(),
+                layer.attention,
+                &packed.starts,
+                tensors,
+                out,
+                &mut scratch,
+            );
         });
         stream = output;
         if keep == Keep::Activations {
@@ -316,12 +325,13 @@ fn heads<'a>(config: &'a DecoderConfig, starts: &'a [usize]) -> impl Iterator<It
 }
 
 impl HeadPlace {
-    fn views<'a>(&self, config: &DecoderConfig, [query, key, value]: [&'a [f32]; 3]) -> Head<'a> {
+    fn views<'a>(&self, config: &DecoderConfig, attention: Attention, [query, key, value]: [&'a [f32]; 3]) -> Head<'a> {
         let (len, dim, kv_width) = (self.len, config.head_dim, config.kv_width());
         Head {
             queries: Mat::strided(&query[self.at..], len, dim, config.query_width()),
             keys: Mat::strided(&key[self.kv_at..], len, dim, kv_width),
             values: Mat::strided(&value[self.kv_at..], len, dim, kv_width),
+            attention,
         }
     }
 }
@@ -329,6 +339,7 @@ impl HeadPlace {
 /// Causal attention within each packed sequence.
 fn attend(
     config: &DecoderConfig,
+    attention: Attention,
     starts: &[usize],
     tensors: [&[f32]; 3],
     out: &mut [f32],
@@ -336,7 +347,7 @@ fn attend(
 ) {
     for place in heads(config, starts) {
         let out = MatMut::strided(&mut out[place.at..], place.len, config.head_dim, config.query_width());
-        place.views(config, tensors).attend(&mut scratch.scores, out);
+        place.views(config, attention, tensors).attend(&mut scratch.scores, out);
     }
 }
 
@@ -398,6 +409,9 @@ impl Backward<'_> {
         for (layer, activations) in layout.layers.iter().zip(shard.layers).rev() {
             self.layer(layer, activations, &shard.packed, &mut dstream);
         }
+        if let Some(scale) = weights.embedding_scale() {
+            kernels::scale(&mut dstream, scale);
+        }
         let dembedding = &mut self.gradients.0[layout.embedding];
         for (token, gradient) in shard.packed.tokens.iter().zip(dstream.chunks_exact(width)) {
             kernels::add(&mut dembedding[*token as usize * width..][..width], gradient);
@@ -414,11 +428,15 @@ impl Backward<'_> {
             let end = (start + HEAD_CHUNK).min(dlogprobs.len());
             let hidden = &shard.hidden[start * width..end * width];
             let mut logits = self.weights.logits(hidden);
+            let capped = config.final_softcap.map(|cap| (cap, logits.clone()));
             for (row, index) in logits.chunks_exact_mut(vocab).zip(start..end) {
                 scale(row, temperature);
                 let gradient = dlogprobs[index] / temperature;
                 kernels::negative_softmax(row, shard.log_sums[index], gradient);
                 row[shard.packed.targets[index] as usize] += gradient;
+            }
+            if let Some((cap, capped)) = capped {
+                kernels::softcap_backward(&capped, cap, &mut logits);
             }
             let rows = end - start;
             let dlogits = Mat::new(&logits, rows, vocab);
@@ -439,42 +457,106 @@ impl Backward<'_> {
 
     /// Turns `dstream` from the gradient of a layer's output into that of its input.
     fn layer(&mut self, layer: &LayerLayout, activations: LayerActivations, packed: &Packed, dstream: &mut [f32]) {
-        let weights = self.weights;
-        let config = weights.config();
         let LayerActivations {
             input,
             query,
             key,
             value,
+            before_qk_norms,
             attended,
             middle,
-            mut gate,
-            mut up,
+            gate,
+            up,
+            before_post_norms: [attention_output, mlp_output],
         } = activations;
-        // The MLP; what is cheap to compute again was not kept.
+        let [attention_norm, mlp_norm] = [0, 1].map(|which| layer.post_norms.map(|norms| norms[which]));
+        let doutput = self.before_norm(mlp_norm, &mlp_output, dstream);
+        self.mlp(layer, &middle, [gate, up], doutput.as_deref(), dstream);
+        let doutput = self.before_norm(attention_norm, &attention_output, dstream);
+        let tensors = [&query[..], &key, &value];
+        let gradients = self.attention(layer, &attended, tensors, packed, doutput.as_deref().unwrap_or(dstream));
+        self.queries_and_keys(layer, &input, before_qk_norms, gradients, packed, dstream);
+    }
+
+    /// The gradient of what a norm read, if there is the norm.
+    fn before_norm(&mut self, norm: Option<usize>, x: &[f32], dy: &[f32]) -> Option<Vec<f32>> {
+        norm.map(|index| {
+            let mut dx = vec![0.0; x.len()];
+            self.norm(index, x, dy, &mut dx);
+            dx
+        })
+    }
+
+    /// The MLP of which the output's gradient is `doutput`, or `dstream` itself; adds to `dstream`.
+    /// What is cheap to compute again was not kept.
+    fn mlp(
+        &mut self,
+        layer: &LayerLayout,
+        middle: &[f32],
+        [mut gate, mut up]: [Vec<f32>; 2],
+        doutput: Option<&[f32]>,
+        dstream: &mut [f32],
+    ) {
+        let weights = self.weights;
+        let activation = weights.config().activation;
         let mut activated = vec![0.0; gate.len()];
-        kernels::swiglu(&gate, &up, &mut activated);
+        kernels::gated(activation, &gate, &up, &mut activated);
         let mut dactivated = vec![0.0; activated.len()];
-        self.linear(&layer.down, &activated, dstream, &mut dactivated);
-        kernels::swiglu_backward(&mut gate, &mut up, &dactivated);
-        let normed = weights.norm(&middle, layer.mlp_norm);
+        self.linear(&layer.down, &activated, doutput.unwrap_or(dstream), &mut dactivated);
+        kernels::gated_backward(activation, &mut gate, &mut up, &dactivated);
+        let normed = weights.norm(middle, layer.mlp_norm);
         let mut dnormed = vec![0.0; normed.len()];
         self.linear(&layer.gate, &normed, &gate, &mut dnormed);
         self.linear(&layer.up, &normed, &up, &mut dnormed);
-        self.norm(layer.mlp_norm, &middle, &dnormed, dstream);
-        // Attention.
+        self.norm(layer.mlp_norm, middle, &dnormed, dstream);
+    }
+
+    /// The gradients of rotated queries and keys and of values.
+    fn attention(
+        &mut self,
+        layer: &LayerLayout,
+        attended: &[f32],
+        tensors: [&[f32]; 3],
+        packed: &Packed,
+        doutput: &[f32],
+    ) -> [Vec<f32>; 3] {
         let mut dattended = vec![0.0; attended.len()];
-        self.linear(&layer.output, &attended, dstream, &mut dattended);
-        let [mut dquery, mut dkey, dvalue] =
-            attend_backward(config, &packed.starts, [&query, &key, &value], &dattended);
-        weights.rotate(&mut dquery, config.query_width(), &packed.positions, Rotation::Back);
-        weights.rotate(&mut dkey, config.kv_width(), &packed.positions, Rotation::Back);
-        let normed = weights.norm(&input, layer.attention_norm);
+        self.linear(&layer.output, attended, doutput, &mut dattended);
+        attend_backward(
+            self.weights.config(),
+            layer.attention,
+            &packed.starts,
+            tensors,
+            &dattended,
+        )
+    }
+
+    /// From the gradients of queries, keys and values to that of the layer's input, added to `dstream`.
+    fn queries_and_keys(
+        &mut self,
+        layer: &LayerLayout,
+        input: &[f32],
+        before_norms: [Vec<f32>; 2],
+        [mut dquery, mut dkey, dvalue]: [Vec<f32>; 3],
+        packed: &Packed,
+        dstream: &mut [f32],
+    ) {
+        let weights = self.weights;
+        let widths = [weights.config().query_width(), weights.config().kv_width()];
+        for (which, gradient) in [&mut dquery, &mut dkey].into_iter().enumerate() {
+            let width = widths[which];
+            weights.rotate(gradient, layer.rope, width, &packed.positions, Rotation::Back);
+            let norm = layer.qk_norms.map(|norms| norms[which]);
+            if let Some(before) = self.before_norm(norm, &before_norms[which], gradient) {
+                *gradient = before;
+            }
+        }
+        let normed = weights.norm(input, layer.attention_norm);
         let mut dnormed = vec![0.0; normed.len()];
         self.linear(&layer.query, &normed, &dquery, &mut dnormed);
         self.linear(&layer.key, &normed, &dkey, &mut dnormed);
         self.linear(&layer.value, &normed, &dvalue, &mut dnormed);
-        self.norm(layer.attention_norm, &input, &dnormed, dstream);
+        self.norm(layer.attention_norm, input, &dnormed, dstream);
     }
 
     /// Adds the gradients of `y = x · Wᵀ (+ bias)` to those of W and bias, and to `dx`.
@@ -501,17 +583,24 @@ impl Backward<'_> {
 
     /// Adds the gradients of an RMSNorm to those of its weights, and to `dx`.
     fn norm(&mut self, index: usize, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        let eps = self.weights.config().rms_eps;
-        kernels::rms_norm_backward(x, self.weights.get(index), eps, dy, dx, &mut self.gradients.0[index]);
+        let constants = self.weights.norm_constants();
+        let gradient = &mut self.gradients.0[index];
+        kernels::rms_norm_backward(x, self.weights.get(index), constants, dy, dx, gradient);
     }
 }
 
-fn attend_backward(config: &DecoderConfig, starts: &[usize], tensors: [&[f32]; 3], dout: &[f32]) -> [Vec<f32>; 3] {
+fn attend_backward(
+    config: &DecoderConfig,
+    attention: Attention,
+    starts: &[usize],
+    tensors: [&[f32]; 3],
+    dout: &[f32],
+) -> [Vec<f32>; 3] {
     let (query_width, kv_width, dim) = (config.query_width(), config.kv_width(), config.head_dim);
     let [mut dquery, mut dkey, mut dvalue] = tensors.map(|tensor| vec![0.0; tensor.len()]);
     let mut scratch = AttentionScratch::default();
     for place in heads(config, starts) {
-        place.views(config, tensors).attend_backward(
+        place.views(config, attention, tensors).attend_backward(
             &mut scratch,
             Mat::strided(&dout[place.at..], place.len, dim, query_width),
             MatMut::strided(&mut dquery[place.at..], place.len, dim, query_width),
