@@ -12,6 +12,8 @@ use bylaw::model::cpu::trunk::{self, Sequence, Wanted};
 use bylaw::prompt::Request;
 use bylaw::record::{FinishReason, Message};
 use bylaw::seed::Seed;
+use rand::Rng as _;
+use rand::seq::SliceRandom as _;
 
 const SCORES: f32 = 1e-4;
 
@@ -61,7 +63,7 @@ fn prompts(count: usize) -> Vec<String> {
         .collect()
 }
 
-/// The same but for rounding.
+/// The same.
 fn assert_same(one: &Generation, other: &Generation, what: &str) {
     assert_eq!(one.text, other.text, "{what}");
     assert_eq!(
@@ -77,6 +79,64 @@ fn assert_same(one: &Generation, other: &Generation, what: &str) {
 }
 
 // ---------------------------------------------------------------- alone and together
+
+/// Catches: anything by which a row's result could depend on its company: 200 requests of mixed length,
+/// settings and order, alone, together, in other orders, in small batches that find the prefixes of
+/// earlier ones in the cache, and on other threads. The same to the bit, log-probabilities included.
+#[test]
+fn two_hundred_requests_do_not_depend_on_their_company() {
+    let mut rng = Seed::new(11).rng();
+    let requests: Vec<GenerateRequest> = prompts(200)
+        .into_iter()
+        .enumerate()
+        .map(|(index, prompt)| {
+            let mut request = request(
+                &prompt,
+                [0.0, 0.7, 1.0, 1.3][index % 4],
+                rng.random_range(1..40),
+                index as u64,
+            );
+            request.sampling.top_k = [0, 0, 5, 50][rng.random_range(0..4)];
+            request.sampling.top_p = [1.0, 0.9, 0.5][rng.random_range(0..3)];
+            request.sampling.min_p = [0.0, 0.0, 0.1][rng.random_range(0..3)];
+            request.sampling.repetition_penalty = [1.0, 1.0, 1.2][rng.random_range(0..3)];
+            if rng.random_bool(0.3) {
+                request.stop = vec!["the".into(), ". ".into()];
+            }
+            request
+        })
+        .collect();
+    let together = generate(&engine(), &requests);
+    for _ in 0..2 {
+        assert_eq!(generate(&engine(), &requests), together, "the same again");
+    }
+    let alone = engine();
+    for (index, asked) in requests.iter().enumerate() {
+        let fresh = if index % 20 == 0 {
+            one(&engine(), asked)
+        } else {
+            one(&alone, asked)
+        };
+        assert_eq!(&Ok(fresh), &together[index], "request {index} alone");
+    }
+    let mut order: Vec<usize> = (0..requests.len()).collect();
+    order.shuffle(&mut rng);
+    for size in [3, 17, 64] {
+        let engine = engine();
+        for part in order.chunks(size) {
+            let asked: Vec<GenerateRequest> = part.iter().map(|index| requests[*index].clone()).collect();
+            for (index, generated) in part.iter().zip(generate(&engine, &asked)) {
+                assert_eq!(generated, together[*index], "request {index} in a batch of {size}");
+            }
+        }
+    }
+    let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    assert_eq!(
+        single.install(|| generate(&engine(), &requests)),
+        together,
+        "one thread"
+    );
+}
 
 /// Catches: rows that see each other's cache, a slot taken over with the last row's keys, positions
 /// that go on from another row, results handed to the wrong request.

@@ -274,3 +274,107 @@ impl Blocks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::Rng as _;
+
+    use super::*;
+    use crate::seed::Seed;
+
+    fn admitted(blocks: &mut Blocks, tokens: &[u32], longest: usize) -> (Table, Option<Copy>) {
+        match blocks.admit(tokens, tokens.len() - 1, longest) {
+            Admission::Admitted(table, copy) => (table, copy),
+            other => panic!("not admitted: {other:?}"),
+        }
+    }
+
+    fn sequence(count: usize, salt: u32) -> Vec<u32> {
+        (0..count as u32)
+            .map(|index| index * 7 + salt * u32::from(index >= 40))
+            .collect()
+    }
+
+    /// Catches: a prefix that is forgotten when its sequence ends, or shared beyond where two part.
+    #[test]
+    fn a_prefix_is_computed_once() {
+        let mut blocks = Blocks::new(16);
+        let first = sequence(100, 1);
+        let (mut table, copy) = admitted(&mut blocks, &first, 110);
+        assert_eq!((table.computed, copy), (0, None));
+        let twin = blocks.admit(&first, first.len() - 1, 110);
+        assert!(matches!(twin, Admission::PrefixUnderWay), "{twin:?}");
+        blocks.computed(&mut table, 100);
+        blocks.finish(table);
+        // The same again: all but the last token is there.
+        let (same, copy) = admitted(&mut blocks, &first, 110);
+        assert_eq!(same.computed, 99);
+        assert!(copy.is_some());
+        // Another that parts at token 40: one whole block, and eight tokens of the next.
+        let (other, copy) = admitted(&mut blocks, &sequence(90, 2), 100);
+        assert_eq!(other.computed, 40);
+        assert_eq!(other.blocks[0], same.blocks[0]);
+        assert_eq!(copy.unwrap().to, other.blocks[1]);
+        assert_ne!(other.blocks[1], same.blocks[1]);
+    }
+
+    /// Catches: tokens that were admitted but never computed taken for a prefix.
+    #[test]
+    fn what_was_not_computed_is_no_prefix() {
+        let mut blocks = Blocks::new(16);
+        let tokens = sequence(100, 1);
+        let (mut table, _) = admitted(&mut blocks, &tokens, 100);
+        blocks.computed(&mut table, 50);
+        blocks.finish(table);
+        assert_eq!(admitted(&mut blocks, &tokens, 100).0.computed, 50);
+    }
+
+    /// Catches: room that leaks, blocks with two owners, promises that cannot be kept: over a random
+    /// history every admitted sequence reaches its full length, whatever others do, and at the end
+    /// everything can be had again.
+    #[test]
+    fn promises_are_kept() {
+        for seed in 0..30 {
+            let mut rng = Seed::new(seed).rng();
+            let mut blocks = Blocks::new(24);
+            let mut live: Vec<(Table, Vec<u32>, usize)> = Vec::new();
+            for _ in 0..400 {
+                let length = rng.random_range(2..200);
+                let tokens = sequence(length, rng.random_range(0..4));
+                let longest = length + rng.random_range(0..60);
+                if let Admission::Admitted(table, _) = blocks.admit(&tokens, length - 1, longest) {
+                    live.push((table, tokens, longest));
+                }
+                for (table, tokens, longest) in &mut live {
+                    blocks.computed(table, tokens.len());
+                    if tokens.len() < *longest && rng.random_bool(0.8) {
+                        let token = rng.random_range(0..3);
+                        blocks.push(table, tokens.len(), token);
+                        tokens.push(token);
+                    }
+                }
+                if live.len() > 1 && rng.random_bool(0.6) {
+                    let (mut table, tokens, _) = live.swap_remove(rng.random_range(0..live.len()));
+                    blocks.computed(&mut table, tokens.len());
+                    blocks.finish(table);
+                }
+                // A block of two tables holds the same prefix in both.
+                for (index, (one, one_tokens, _)) in live.iter().enumerate() {
+                    for (other, other_tokens, _) in &live[index + 1..] {
+                        for (place, block) in one.blocks.iter().enumerate() {
+                            if let Some(at) = other.blocks.iter().position(|other| other == block) {
+                                assert_eq!(at, place);
+                                let end = (place + 1) * BLOCK;
+                                assert_eq!(one_tokens[..end], other_tokens[..end]);
+                            }
+                        }
+                    }
+                }
+            }
+            live.into_iter().for_each(|(table, ..)| blocks.finish(table));
+            assert_eq!((blocks.promised, blocks.free.len() + blocks.idle), (0, 24));
+            let all: Vec<u32> = (1000..1000 + 24 * BLOCK as u32).collect();
+            assert_eq!(admitted(&mut blocks, &all, all.len()).0.blocks.len(), 24);
+        }
+    }
+}

@@ -405,3 +405,131 @@ fn reduce<S: Simd, const R: usize, const C: usize>(simd: S, sums: [[S::f32s; C];
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+    use crate::model::decoder::normal;
+    use crate::seed::Seed;
+
+    const SHAPES: [(usize, usize, usize); 6] = [
+        (1, 64, 5),
+        (3, 40, 17),
+        (8, 130, 33),
+        (13, 24, 4),
+        (31, 96, 70),
+        (200, 1600, 9),
+    ];
+
+    /// The stored forms of some weights, and the numbers that each stands for.
+    fn stored(weights: &[f32]) -> Vec<(&'static str, Vec<u32>, Vec<f32>)> {
+        let halves: Vec<bf16> = weights.iter().map(|w| bf16::from_f32(*w)).collect();
+        let pairs = halves
+            .chunks(2)
+            .map(|pair| u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16)
+            .collect();
+        let exact = halves.iter().map(|w| w.to_f32()).collect();
+        vec![("f32", Vec::new(), weights.to_vec()), ("bf16", pairs, exact)]
+    }
+
+    fn rows<'a>(kind: &str, pairs: &'a [u32], values: &'a [f32]) -> Rows<'a> {
+        match kind {
+            "bf16" => Rows::Bf16(pairs),
+            _ => Rows::F32(values),
+        }
+    }
+
+    fn product(x: &[f32], inputs: usize, weights: Rows<'_>, outputs: usize, threads: usize) -> Vec<f32> {
+        let mut ys = [vec![0.0; x.len() / inputs * outputs]];
+        products(x, inputs, &[weights], &mut ys, threads);
+        let [y] = ys;
+        y
+    }
+
+    /// Catches: rows or columns left out or mixed up at the edges of tiles, blocks and threads; a wrong
+    /// pairing of halves; a tail of inputs dropped.
+    #[test]
+    fn products_are_sums() {
+        for (count, inputs, outputs) in SHAPES {
+            let x = normal(count * inputs, 1.0, Seed::new(1));
+            let weights = normal(outputs * inputs, 1.0, Seed::new(2));
+            for (kind, pairs, values) in stored(&weights) {
+                let y = product(&x, inputs, rows(kind, &pairs, &values), outputs, 3);
+                for (index, y) in y.iter().enumerate() {
+                    let (row, column) = (&x[index / outputs * inputs..], &values[index % outputs * inputs..]);
+                    let terms = row
+                        .iter()
+                        .zip(column)
+                        .take(inputs)
+                        .map(|(a, b)| f64::from(*a) * f64::from(*b));
+                    let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+                    assert!(
+                        (f64::from(*y) - sum).abs() <= 1e-6 * size,
+                        "{kind} {count}x{inputs}x{outputs}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Catches: a sum whose order follows the batch or the threads, which would make a row's text depend
+    /// on its company.
+    #[test]
+    fn a_row_gives_the_same_bits_in_any_batch() {
+        for (count, inputs, outputs) in SHAPES {
+            let x = normal(count * inputs, 1.0, Seed::new(3));
+            let weights = normal(outputs * inputs, 1.0, Seed::new(4));
+            for (kind, pairs, values) in stored(&weights) {
+                let weights = rows(kind, &pairs, &values);
+                let together = product(&x, inputs, weights, outputs, 1);
+                assert_eq!(product(&x, inputs, weights, outputs, 3), together, "{kind}: threads");
+                for start in [0, count / 2, count - 1] {
+                    for end in start + 1..=count.min(start + 9) {
+                        let part = product(&x[start * inputs..end * inputs], inputs, weights, outputs, 2);
+                        assert_eq!(part, together[start * outputs..end * outputs], "{kind} {start}..{end}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Catches: a kernel that is right for the vectors of one machine only.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn instruction_sets_agree_within_rounding() {
+        fn run<V: Copy>(version: V, run: impl Fn(V, Product<'_, '_>), values: &[f32], x: &Operand<'_>) -> Vec<f32> {
+            let mut y = vec![0.0; 7 * 11];
+            let mut rows: Vec<&mut [f32]> = y.chunks_mut(11).collect();
+            run(
+                version,
+                Product {
+                    x,
+                    weights: Rows::F32(values),
+                    first: 0,
+                    y: &mut rows,
+                    scratch: &mut Vec::new(),
+                },
+            );
+            y
+        }
+        let (x, weights) = (normal(7 * 200, 1.0, Seed::new(5)), normal(11 * 200, 1.0, Seed::new(6)));
+        let x = Operand::plain(&x, 200);
+        let portable = run(pulp::Scalar, |scalar, product| product.with_simd(scalar), &weights, &x);
+        let close = |other: Vec<f32>| {
+            let worst = portable
+                .iter()
+                .zip(&other)
+                .map(|(a, b)| (a - b).abs())
+                .fold(0.0, f32::max);
+            assert!(worst < 1e-4, "{worst}");
+        };
+        if let Some(avx2) = pulp::x86::V3::try_new() {
+            close(run(avx2, |simd, product| simd.vectorize(product), &weights, &x));
+        }
+        if let Some(avx512) = pulp::x86::V4::try_new() {
+            close(run(avx512, |simd, product| simd.vectorize(product), &weights, &x));
+        }
+    }
+}
