@@ -12,7 +12,8 @@
 #
 # Environment: PYTHON (with scripts/compare/requirements.txt; default python3), ROUNDS (5), THREADS (2),
 # TASKS ("a8 a32 judge revise"), DTYPES ("f32 bf16 q8_0"), PEERS ("bylaw transformers llama.cpp"),
-# PAIRS (200), MAX_LOAD (0.5: waits until the machine is that idle before it starts; `any` does not wait).
+# PAIRS (200, of task judge), ROWS (64, of task revise), MAX_LOAD (0.5: waits until the machine is that idle
+# before it starts; `any` does not wait), LLAMA_FLAGS (more flags for llama-batched-bench).
 #
 # How the sides are timed. Loading is outside the clock everywhere, EOS is off everywhere, decoding is
 # greedy. bylaw: `BYLAW_BENCH --model M --dtype D --threads N --task T --prompts FILE`, where M is the
@@ -32,7 +33,7 @@ threads=${THREADS:-2}
 tasks=${TASKS:-a8 a32 judge revise}
 dtypes=${DTYPES:-f32 bf16 q8_0}
 peers=${PEERS:-bylaw transformers llama.cpp}
-pairs=${PAIRS:-200}
+sizes="${PAIRS:-200} ${ROWS:-64}"
 max_load=${MAX_LOAD:-0.5}
 
 if [ "$bylaw" != - ] && ! [ -x "$bylaw" ]; then
@@ -46,9 +47,9 @@ fi
 
 mkdir -p "$work/out" "$work/prompts"
 [ -e "$work/hf/model.safetensors" ] || "$python" "$here/smollm_shape.py" "$work"
-if [ "$(cat "$work/prompts/pairs" 2>/dev/null)" != "$pairs" ]; then
-  "$python" "$here/generation_prompts.py" "$work/hf" "$work/prompts" --pairs "$pairs" >&2
-  echo "$pairs" > "$work/prompts/pairs"
+if [ "$(cat "$work/prompts/sizes" 2>/dev/null)" != "$sizes" ]; then
+  "$python" "$here/generation_prompts.py" "$work/hf" "$work/prompts" --pairs "${PAIRS:-200}" --rows "${ROWS:-64}" >&2
+  echo "$sizes" > "$work/prompts/sizes"
 fi
 
 wait_for_quiet() {

@@ -1,6 +1,6 @@
 """Writes the prompts of scripts/compare-generation.sh, as tokens, one JSON object a line.
 
-    generation_prompts.py TOKENIZER_DIR OUT_DIR [--pairs N]
+    generation_prompts.py TOKENIZER_DIR OUT_DIR [--pairs N] [--rows N]
 
     a8.jsonl, a32.jsonl  {"tokens": [..], "max_new_tokens": 64}: 32..256 tokens, about 128 in the mean
     judge.jsonl          {"prefix": [..], "options": [[A], [B]]}: 200 pairs in both orders, the two
@@ -26,7 +26,6 @@ from transformers import AutoTokenizer  # noqa: E402
 from synthetic_text import PRINCIPLES, QUESTION, Writer  # noqa: E402
 
 SHOTS = 5
-REVISE_ROWS = 64
 ROUNDS = 4
 
 
@@ -88,6 +87,7 @@ def main():
     parser.add_argument("tokenizer", type=Path, metavar="TOKENIZER_DIR")
     parser.add_argument("out", type=Path, metavar="OUT_DIR")
     parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=64, help="of the revision task")
     arguments = parser.parse_args()
 
     prompts = Prompts(AutoTokenizer.from_pretrained(arguments.tokenizer))
@@ -95,7 +95,7 @@ def main():
         "a8": list(prompts.completion(8)),
         "a32": list(prompts.completion(32)),
         "judge": list(prompts.judge(arguments.pairs)),
-        "revise": list(prompts.revise(REVISE_ROWS)),
+        "revise": list(prompts.revise(arguments.rows)),
     }
     summary = {}
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def number(value, form):
 
 def generation_rows(task, groups, summary, bandwidth):
     yield ["engine", "dtype", "runs", "s", "min..max", "prefill s", "decode ms/step", "new tokens/s", "of the bound",
-           "bylaw is faster by"]
+           "time against bylaw's"]
     for dtype in WEIGHT_BYTES:
         ours = median(groups.get((task, "bylaw", dtype), []), "seconds")
         for peer in PEERS:
@@ -70,7 +70,7 @@ def generation_rows(task, groups, summary, bandwidth):
 
 
 def plain_rows(task, groups):
-    yield ["engine", "dtype", "runs", "s", "min..max", "prompt tokens", "new tokens", "bylaw is faster by"]
+    yield ["engine", "dtype", "runs", "s", "min..max", "prompt tokens", "new tokens", "time against bylaw's"]
     for dtype in WEIGHT_BYTES:
         ours = median(groups.get((task, "bylaw", dtype), []), "seconds")
         for peer in PEERS:
@@ -104,8 +104,18 @@ def agreement(task, dtype, out):
     if task == "judge":
         worst = max(abs(a - b) for left, right in zip(ours, theirs) for a, b in zip(left, right))
         return f"{task} {dtype}: largest difference of a log-probability {worst:.2e}"
-    same = sum(left == right for left, right in zip(ours, theirs))
-    return f"{task} {dtype}: {same} of {len(ours)} rows have the same tokens"
+    pairs = [(flat(left), flat(right)) for left, right in zip(ours, theirs)]
+    same = sum(left == right for left, right in pairs)
+    share = statistics.mean(common_prefix(left, right) / len(right) for left, right in pairs)
+    return f"{task} {dtype}: {same} of {len(pairs)} rows have the same tokens; common prefix {share:.0%} in the mean"
+
+
+def flat(row):
+    return sum(row, []) if row and isinstance(row[0], list) else row
+
+
+def common_prefix(left, right):
+    return next((i for i, (a, b) in enumerate(zip(left, right)) if a != b), min(len(left), len(right)))
 
 
 def main():

@@ -12,8 +12,9 @@ Shape: hidden 576, 30 layers, 9 query and 3 key/value heads of 64, intermediate 
 byte-level BPE of 49152 ids trained on synthetic text, `<s>` = 0 and `</s>` = 1.
 
 Scale: every matrix keeps the variance of what passes through it, so that the residual stream stays
-near 1 and the logits have a standard deviation of about 2 over the vocabulary. The embedding of
-`</s>` is zero: its logit is 0, far below the largest of 49152, and nothing ends early.
+near 1 and the logits have a standard deviation of about 2 over the vocabulary. Queries and keys are
+larger, so that attention picks instead of averaging; otherwise greedy decoding repeats one token.
+The embedding of `</s>` is zero: its logit is 0, far below the largest of 49152, and nothing ends early.
 """
 
 import argparse
@@ -37,6 +38,7 @@ import synthetic_text  # noqa: E402
 VOCAB_SIZE = 49152
 CONTEXT = 8192
 LOGIT_STD = 2.0
+QUERY_KEY_STD = 2.0  # of their entries; attention scores have its square
 
 GGUF_TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -84,6 +86,8 @@ def random_model(tokenizer, seed):
                 continue
             fan_in = weight.shape[1]
             std = LOGIT_STD / fan_in**0.5 if "embed" in name else 1.0 / fan_in**0.5
+            if name.endswith(("q_proj.weight", "k_proj.weight")):
+                std *= QUERY_KEY_STD
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 # What enters the residual stream: 60 of these together double its variance.
                 std /= 60**0.5
