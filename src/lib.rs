@@ -7,6 +7,7 @@
 pub mod atomic;
 pub mod error;
 pub mod interrupt;
+pub mod memory;
 pub mod progress;
 pub mod record;
 pub mod seed;

@@ -39,7 +39,7 @@ fn bench() -> &'static Bench {
     static BENCH: OnceLock<Bench> = OnceLock::new();
     BENCH.get_or_init(|| {
         let model = Arc::new(Model::load(BUILTIN).unwrap());
-        let engine = LocalEngine::new(model.clone());
+        let engine = LocalEngine::new(model.clone()).unwrap();
         let world = World::builtin().unwrap();
         Bench {
             templates: Templates::new(engine.style()),

@@ -18,7 +18,7 @@ use rand::seq::SliceRandom as _;
 const SCORES: f32 = 1e-4;
 
 fn engine() -> LocalEngine {
-    LocalEngine::new(Arc::new(small::model()))
+    LocalEngine::new(Arc::new(small::model())).unwrap()
 }
 
 fn request(prompt: &str, temperature: f32, max_new_tokens: usize, seed: u64) -> GenerateRequest {
@@ -398,7 +398,7 @@ fn scores_are_the_same_in_a_batch_and_alone() {
 #[test]
 fn options_that_merge_with_the_prefix_are_comparable() {
     let model = small::model();
-    let engine = LocalEngine::new(Arc::new(model.clone()));
+    let engine = LocalEngine::new(Arc::new(model.clone())).unwrap();
     let cases: [(&str, &[&str]); 3] = [
         ("The respon", &["se", "d", " ", "x"]),
         ("It is t", &["he man", "o a man", "hat", "all"]),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// on each other in that order.
 const LEVELS: [(u8, &[&str]); 14] = [
     (0, &["error", "progress", "record", "seed"]),
-    (0, &["atomic", "interrupt"]),
+    (0, &["atomic", "interrupt", "memory"]),
     (1, &["constitution", "model"]),
     (2, &["dataset", "prompt"]),
     (2, &["engine"]),

@@ -37,9 +37,10 @@ impl LocalEngine {
         batch::run(&weights, &mut pool, tasks)
     }
 
-    pub fn new(model: Arc<Model>) -> Self {
+    pub fn new(model: Arc<Model>) -> Result<Self> {
+        Weights::serving(&model.decoder, 1)?.settle();
         let pool = Mutex::new(Pool::of_bytes(&model.decoder, CACHE_BYTES));
-        Self { model, pool }
+        Ok(Self { model, pool })
     }
 
     /// The tokens of a prompt, or why they do not fit with `room` tokens after them.

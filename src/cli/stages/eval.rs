@@ -235,7 +235,7 @@ impl Stage for Judge {
         evaluate(session, out, provenance, "judge", || {
             let seed = session.stage_seed(self.kind());
             let contests = world.contests(Split::Evaluation, self.pairs, seed)?;
-            let engine = LocalEngine::new(model);
+            let engine = LocalEngine::new(model)?;
             let templates = Templates::new(engine.style());
             let context = Context {
                 engine: &engine,

@@ -109,7 +109,7 @@ struct Asked {
 impl Asked {
     fn load(reference: &str, raw: bool) -> Result<Self> {
         let model = Arc::new(Model::load(reference)?);
-        let engine = LocalEngine::new(model.clone());
+        let engine = LocalEngine::new(model.clone())?;
         let style = if raw { crate::prompt::Style::Raw } else { engine.style() };
         Ok(Self {
             templates: Templates::new(style),

@@ -9,8 +9,8 @@
 use rayon::prelude::*;
 
 use super::Weights;
-use super::kernels;
 use super::paged::{PADDING, Queries};
+use super::{kernels, pages};
 use crate::model::config::{Attention, DecoderConfig};
 use crate::model::decoder::Decoder;
 
@@ -94,7 +94,11 @@ impl KvCache {
                 keys: vec![0.0; blocks * shape.key_block()],
                 values: vec![0.0; blocks * shape.value_block()],
             })
-            .collect();
+            .collect::<Vec<LayerCache>>();
+        for layer in &layers {
+            pages::reserve(&layer.keys);
+            pages::reserve(&layer.values);
+        }
         Self { layers, blocks }
     }
 

@@ -9,6 +9,7 @@ pub mod attention;
 pub mod cache;
 pub mod kernels;
 pub mod paged;
+mod pages;
 pub mod product;
 pub mod quantised;
 pub mod trunk;
@@ -187,6 +188,18 @@ impl<'a> Weights<'a> {
 
     pub fn config(&self) -> &'a DecoderConfig {
         &self.decoder.config
+    }
+
+    /// Moves the weights to large pages where the system has them; worth it once before many passes.
+    pub fn settle(&self) {
+        for stored in &self.stored {
+            match stored {
+                Stored::F32(values) => pages::gather(values),
+                Stored::F16(values) => pages::gather(values),
+                Stored::Bf16(values) => pages::gather(values),
+                Stored::Quantised(_, bytes) => pages::gather(bytes),
+            }
+        }
     }
 
     /// Threads that a pass may use.
