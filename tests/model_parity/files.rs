@@ -113,7 +113,10 @@ fn tensors_of_a_text_part_are_found() {
             let name = name.strip_prefix("model.").unwrap().to_owned();
             (format!("{prefix}{name}"), view)
         });
-        let vision = ("vision_tower.norm.weight".to_owned(), file.tensor("model.norm.weight").unwrap());
+        let vision = (
+            "vision_tower.norm.weight".to_owned(),
+            file.tensor("model.norm.weight").unwrap(),
+        );
         let bytes = safetensors::serialize(renamed.chain([vision]), None).unwrap();
         std::fs::write(&path, bytes).unwrap();
         edit_json(&dir.path().join("config.json"), |json| {
@@ -362,7 +365,12 @@ fn what_is_not_supported_is_refused_by_name() {
     );
     refuse(
         &|json| json["architectures"] = serde_json::json!(["GemmaForCausalLM"]),
-        &["Gemma2ForCausalLM", "Gemma3ForCausalLM", "Phi3ForCausalLM", "MistralForCausalLM"],
+        &[
+            "Gemma2ForCausalLM",
+            "Gemma3ForCausalLM",
+            "Phi3ForCausalLM",
+            "MistralForCausalLM",
+        ],
     );
     refuse(
         &|json| json["quantization_config"] = serde_json::json!({ "quant_method": "awq" }),
@@ -378,15 +386,28 @@ fn what_is_not_supported_is_refused_by_name() {
         &|json| json["rope_parameters"]["rope_type"] = "llama3".into(),
         &["llama3", "factor"],
     );
-    refuse(&|json| json["hidden_size"] = "big".into(), &["config.json", "hidden_size"]);
+    refuse(
+        &|json| json["hidden_size"] = "big".into(),
+        &["config.json", "hidden_size"],
+    );
     refuse(
         &|json| json["rope_parameters"]["rope_type"] = "dynamic".into(),
         &["dynamic", "longrope"],
     );
     for (checkpoint, key, value, mention) in [
-        ("gemma2", "use_bidirectional_attention", serde_json::json!(true), "use_bidirectional_attention"),
+        (
+            "gemma2",
+            "use_bidirectional_attention",
+            serde_json::json!(true),
+            "use_bidirectional_attention",
+        ),
         ("gemma2", "sliding_window", serde_json::json!(0), "sliding_window"),
-        ("gemma3", "layer_types", serde_json::json!(["full_attention"]), "layer_types"),
+        (
+            "gemma3",
+            "layer_types",
+            serde_json::json!(["full_attention"]),
+            "layer_types",
+        ),
         (
             "gemma3",
             "layer_types",

@@ -82,7 +82,11 @@ pub fn random_decoder(features: &str) -> Decoder {
     for parameter in &mut decoder.parameters {
         let noise = normal(parameter.weight.elem_count(), 0.3, Seed::new(2).child(&parameter.name));
         let is_norm = parameter.name.contains("norm");
-        let middle = if is_norm { 1.0 - decoder.config.norm_offset() } else { 0.0 };
+        let middle = if is_norm {
+            1.0 - decoder.config.norm_offset()
+        } else {
+            0.0
+        };
         let values: Vec<f32> = noise.into_iter().map(|x| middle + x).collect();
         let shape = parameter.weight.dense().unwrap().shape().clone();
         parameter.weight = Weight::Dense(Tensor::from_vec(values, shape, &Device::Cpu).unwrap());

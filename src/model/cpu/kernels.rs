@@ -50,7 +50,10 @@ impl<'a> Mat<'a> {
     /// The rows from `start` on, `count` of them.
     #[must_use]
     pub fn range(self, start: usize, count: usize) -> Self {
-        assert!(start + count <= self.rows && self.col_stride == 1, "rows outside the matrix");
+        assert!(
+            start + count <= self.rows && self.col_stride == 1,
+            "rows outside the matrix"
+        );
         Self::strided(&self.data[start * self.row_stride..], count, self.cols, self.row_stride)
     }
 

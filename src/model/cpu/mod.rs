@@ -188,7 +188,13 @@ impl<'a> Weights<'a> {
             self.normed(&mut query, layer.qk_norms.map(|norms| norms[0])),
             self.normed(&mut key, layer.qk_norms.map(|norms| norms[1])),
         ];
-        self.rotate(&mut query, layer.rope, config.query_width(), positions, Rotation::Forward);
+        self.rotate(
+            &mut query,
+            layer.rope,
+            config.query_width(),
+            positions,
+            Rotation::Forward,
+        );
         self.rotate(&mut key, layer.rope, config.kv_width(), positions, Rotation::Forward);
         let mut attended = vec![0.0; query.len()];
         attend(&query, &key, &value, &mut attended);

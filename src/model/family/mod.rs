@@ -149,7 +149,9 @@ fn windowed(keys: &Keys, layers: usize, default: impl Fn(usize) -> bool) -> Resu
     };
     if types.len() != layers {
         let count = types.len();
-        return Err(Error::input(format!("`layer_types` has {count} entries for {layers} layers")));
+        return Err(Error::input(format!(
+            "`layer_types` has {count} entries for {layers} layers"
+        )));
     }
     let windowed = |kind: String| match kind.as_str() {
         FULL => Ok(false),
@@ -302,7 +304,9 @@ pub fn stored(config: &DecoderConfig, name: &str) -> Stored {
 /// The name of a checkpoint's tensor without the prefixes of a model whose text part is one of several
 /// (Gemma 3 with images, as transformers 4 and 5 save it).
 pub fn text_name(name: &str) -> String {
-    let inner = name.strip_prefix("model.language_model.").map(|rest| format!("model.{rest}"));
+    let inner = name
+        .strip_prefix("model.language_model.")
+        .map(|rest| format!("model.{rest}"));
     let outer = || name.strip_prefix("language_model.").unwrap_or(name).to_owned();
     inner.unwrap_or_else(outer)
 }
