@@ -5,7 +5,7 @@
 //! that a window saves its work and a long sequence its memory.
 
 use super::head_columns;
-use super::kernels::{Mat, MatMut, Write, dot_lanes, matmul, simd, softmax_row, tanh};
+use super::kernels::{Mat, MatMut, Write, dot_lanes, matmul, simd, softcap, softmax_row};
 use crate::model::config::{Attention, DecoderConfig};
 
 /// Queries whose scores are held at a time.
@@ -192,11 +192,6 @@ impl<'a> Head<'a> {
         }
         self.softmax(scores);
     }
-}
-
-/// `x = cap · tanh(x · scale / cap)`.
-fn softcap(x: &mut [f32], scale: f32, cap: f32) {
-    simd(|| x.iter_mut().for_each(|x| *x = cap * tanh(*x * scale / cap)));
 }
 
 /// One head of one packed sequence.

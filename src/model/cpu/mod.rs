@@ -231,7 +231,7 @@ impl<'a> Weights<'a> {
         let head = self.get(self.decoder.layout.head);
         matmul_transposed(&mut logits, hidden, head, config.vocab, config.hidden);
         if let Some(cap) = config.final_softcap {
-            kernels::softcap(&mut logits, cap);
+            kernels::softcap(&mut logits, 1.0, cap);
         }
         logits
     }
