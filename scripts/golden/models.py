@@ -15,6 +15,9 @@
     phi3/           fused projections, a window
     phi3-longrope/  fused projections, longrope with its short factors, three quarters of a head rotated
 
+    rope.json       rotary frequencies (float32) and attention factors of published configurations, by
+                    layer type where there are several
+
 Each directory is what `save_pretrained` writes, plus
 
     config-4x.json  the same configuration as transformers 4 wrote it, and as most published
@@ -473,6 +476,53 @@ def make_phi3_longrope():
     save(randomise(Phi3ForCausalLM(config), seed=11), "phi3-longrope", seed=21)
 
 
+def make_rope():
+    """Frequencies as transformers rounds them: at long positions one unit in the last place is felt."""
+    heads = {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128}
+    llama3 = {
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    longrope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0 + 0.05 * i for i in range(48)],
+        "long_factor": [1.0 + 0.5 * i for i in range(48)],
+    }
+    plain = lambda theta: {"rope_type": "default", "rope_theta": theta}  # noqa: E731
+    contexts = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
+    gemma = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+        "sliding_attention": plain(10000.0),
+    }
+    cases = []
+    for model, config in [
+        (LlamaForCausalLM, LlamaConfig(**heads, rope_parameters=plain(10000.0))),
+        (LlamaForCausalLM, LlamaConfig(**heads, max_position_embeddings=131072, rope_parameters=llama3)),
+        (Qwen2ForCausalLM, Qwen2Config(**heads, rope_parameters=plain(1000000.0))),
+        (Gemma3ForCausalLM, Gemma3TextConfig(**{**heads, "head_dim": 256}, rope_parameters=gemma)),
+        (Phi3ForCausalLM, Phi3Config(**heads, **contexts, rope_parameters=longrope)),
+    ]:
+        config.architectures = [model.__name__]
+        with torch.device("meta"):
+            kind = type(model(config).model.rotary_emb)
+        rotary = kind(config)
+        types = ["full_attention_", "sliding_attention_"] if "Gemma3" in model.__name__ else [""]
+        cases.append(
+            {
+                "config": json.loads(config.to_json_string(use_diff=False)),
+                "frequencies": [getattr(rotary, f"{prefix}inv_freq") for prefix in types],
+                "attention_factors": [getattr(rotary, f"{prefix}attention_scaling") for prefix in types],
+            }
+        )
+    write_json(GOLDEN / "rope.json", {"cases": cases})
+
+
 def main():
     torch.set_num_threads(1)
     make_llama()
@@ -486,6 +536,7 @@ def main():
     make_gemma3()
     make_phi3()
     make_phi3_longrope()
+    make_rope()
 
 
 if __name__ == "__main__":

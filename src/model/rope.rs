@@ -65,8 +65,8 @@ impl Rope {
         let rotated = self.rotated(head_dim);
         (0..rotated / 2)
             .map(|i| {
-                let wavelength = (self.theta as f32).powf((2 * i) as f32 / rotated as f32);
-                self.scaling.apply(i, wavelength)
+                let period = (self.theta as f32).powf((2 * i) as f32 / rotated as f32);
+                self.scaling.apply(i, period)
             })
             .collect()
     }
@@ -92,9 +92,9 @@ impl Rope {
 }
 
 impl RopeScaling {
-    /// The frequency number `index`, whose wavelength over `2π` is `wavelength`.
-    fn apply(&self, index: usize, wavelength: f32) -> f32 {
-        let frequency = 1.0 / wavelength;
+    /// Frequency number `index`, which is `1 / period` without scaling.
+    fn apply(&self, index: usize, period: f32) -> f32 {
+        let frequency = 1.0 / period;
         match self {
             Self::None => frequency,
             Self::Linear { factor } => frequency / *factor as f32,
@@ -104,12 +104,12 @@ impl RopeScaling {
                 high_freq_factor,
                 original_context,
             } => {
-                let frequency = f64::from(frequency);
-                let turns = original_context * frequency / std::f64::consts::TAU;
-                let smooth = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
-                (frequency * (smooth + (1.0 - smooth) / factor)) as f32
+                let wavelength = std::f32::consts::TAU / frequency;
+                let (low, high) = (*low_freq_factor as f32, *high_freq_factor as f32);
+                let smooth = ((*original_context as f32 / wavelength - low) / (high - low)).clamp(0.0, 1.0);
+                (1.0 - smooth) * frequency / *factor as f32 + smooth * frequency
             }
-            Self::Long { short, .. } => 1.0 / (short[index] as f32 * wavelength),
+            Self::Long { short, .. } => 1.0 / (short[index] as f32 * period),
         }
     }
 }

@@ -3,6 +3,7 @@
 use bylaw::model::config::{DecoderConfig, Family};
 use bylaw::model::family;
 use bylaw::model::rope::RopeScaling;
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::support::{CHECKPOINTS, golden, load};
@@ -28,6 +29,37 @@ fn rope_scaling_may_say_its_kind_twice() {
     json["rope_scaling"] = serde_json::json!({ "factor": 2.0, "rope_type": "linear", "type": "linear" });
     let config = family::parse(&json.to_string()).unwrap();
     assert_eq!(config.rope.scaling, RopeScaling::Linear { factor: 2.0 });
+}
+
+/// Catches: frequencies in higher precision than the model was trained with, or rounded elsewhere; at
+/// position 100,000 a difference in the last place turns a head by 0.01.
+#[test]
+fn rotary_frequencies_are_those_of_transformers() {
+    #[derive(Deserialize)]
+    struct Case {
+        config: serde_json::Value,
+        frequencies: Vec<Vec<f32>>,
+        attention_factors: Vec<f32>,
+    }
+    let text = std::fs::read_to_string(golden("rope.json")).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let cases: Vec<Case> = serde_json::from_value(json["cases"].take()).unwrap();
+    for case in cases {
+        let config = parse(&case.config);
+        assert_eq!(config.ropes().count(), case.frequencies.len());
+        for ((rope, frequencies), factor) in config.ropes().zip(&case.frequencies).zip(&case.attention_factors) {
+            assert_eq!(rope.attention_factor(), *factor, "{rope:?}");
+            let ours = rope.frequencies(config.head_dim);
+            assert_eq!(ours.len(), frequencies.len());
+            let places = ours
+                .iter()
+                .zip(frequencies)
+                .map(|(a, b)| a.to_bits().abs_diff(b.to_bits()));
+            let places: Vec<u32> = places.collect();
+            println!("{:?}: last places off {places:?}", config.family);
+            assert!(places.iter().all(|places| *places <= 1), "{rope:?}");
+        }
+    }
 }
 
 fn parse(json: &serde_json::Value) -> DecoderConfig {

@@ -414,6 +414,12 @@ fn what_is_not_supported_is_refused_by_name() {
             serde_json::json!(["full_attention", "linear_attention", "full_attention"]),
             "linear_attention",
         ),
+        (
+            "gemma3",
+            "rope_parameters",
+            serde_json::json!({ "sliding_attention": { "rope_type": "linear", "factor": 2.0 } }),
+            "sliding_attention",
+        ),
         ("phi3-longrope", "head_dim", serde_json::json!(32), "short_factor"),
     ] {
         let dir = copy_of(checkpoint);

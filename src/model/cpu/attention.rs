@@ -1,10 +1,12 @@
-//! Causal attention of one head over one sequence, forward and backward.
+//! Causal attention, forward and backward: of one head over one sequence, and of every head over a batch
+//! of packed sequences.
 //!
 //! The scores of a block of queries exist at a time, and only for the keys that the block may see, so
 //! that a window saves its work and a long sequence its memory.
 
-use super::kernels::{Mat, MatMut, Write, dot_lanes, matmul, simd, softmax_row, tanh};
-use crate::model::config::Attention;
+use super::head_columns;
+use super::kernels::{Mat, MatMut, Write, dot_lanes, matmul, simd, softcap, softmax_row};
+use crate::model::config::{Attention, DecoderConfig};
 
 /// Queries whose scores are held at a time.
 const BLOCK: usize = 512;
@@ -164,7 +166,74 @@ impl<'a> Head<'a> {
     }
 }
 
-/// `x = cap · tanh(x · scale / cap)`.
-fn softcap(x: &mut [f32], scale: f32, cap: f32) {
-    simd(|| x.iter_mut().for_each(|x| *x = cap * tanh(*x * scale / cap)));
+/// One head of one packed sequence.
+struct HeadPlace {
+    len: usize,
+    /// Where its queries begin, and where the keys and values it reads.
+    at: usize,
+    kv_at: usize,
+}
+
+/// Every head of every packed sequence.
+fn heads<'a>(config: &'a DecoderConfig, starts: &'a [usize]) -> impl Iterator<Item = HeadPlace> + 'a {
+    starts.windows(2).flat_map(move |bounds| {
+        (0..config.heads).map(move |head| {
+            let (column, kv_column) = head_columns(config, head);
+            HeadPlace {
+                len: bounds[1] - bounds[0],
+                at: bounds[0] * config.query_width() + column,
+                kv_at: bounds[0] * config.kv_width() + kv_column,
+            }
+        })
+    })
+}
+
+impl HeadPlace {
+    fn views<'a>(&self, config: &DecoderConfig, attention: Attention, [query, key, value]: [&'a [f32]; 3]) -> Head<'a> {
+        let (len, dim, kv_width) = (self.len, config.head_dim, config.kv_width());
+        Head {
+            queries: Mat::strided(&query[self.at..], len, dim, config.query_width()),
+            keys: Mat::strided(&key[self.kv_at..], len, dim, kv_width),
+            values: Mat::strided(&value[self.kv_at..], len, dim, kv_width),
+            attention,
+        }
+    }
+}
+
+/// Causal attention within each packed sequence.
+pub fn attend_packed(
+    config: &DecoderConfig,
+    attention: Attention,
+    starts: &[usize],
+    tensors: [&[f32]; 3],
+    out: &mut [f32],
+    scratch: &mut AttentionScratch,
+) {
+    for place in heads(config, starts) {
+        let out = MatMut::strided(&mut out[place.at..], place.len, config.head_dim, config.query_width());
+        place.views(config, attention, tensors).attend(&mut scratch.scores, out);
+    }
+}
+
+/// Backward of [`attend_packed`] for the output gradient `dout`: the gradients of queries, keys and values.
+pub fn attend_packed_backward(
+    config: &DecoderConfig,
+    attention: Attention,
+    starts: &[usize],
+    tensors: [&[f32]; 3],
+    dout: &[f32],
+) -> [Vec<f32>; 3] {
+    let (query_width, kv_width, dim) = (config.query_width(), config.kv_width(), config.head_dim);
+    let [mut dquery, mut dkey, mut dvalue] = tensors.map(|tensor| vec![0.0; tensor.len()]);
+    let mut scratch = AttentionScratch::default();
+    for place in heads(config, starts) {
+        place.views(config, attention, tensors).attend_backward(
+            &mut scratch,
+            Mat::strided(&dout[place.at..], place.len, dim, query_width),
+            MatMut::strided(&mut dquery[place.at..], place.len, dim, query_width),
+            MatMut::strided(&mut dkey[place.kv_at..], place.len, dim, kv_width),
+            MatMut::strided(&mut dvalue[place.kv_at..], place.len, dim, kv_width),
+        );
+    }
+    [dquery, dkey, dvalue]
 }

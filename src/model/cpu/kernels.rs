@@ -171,9 +171,9 @@ fn exp(x: f32) -> f32 {
 /// `tanh(x)` to about 2e-7 relative, without a branch. Near 0 the odd polynomial of Cephes' `tanhf`
 /// (Moshier 1992), where the quotient of exponentials would lose digits.
 #[inline(always)]
-pub(super) fn tanh(x: f32) -> f32 {
+fn tanh(x: f32) -> f32 {
     let z = x * x;
-    let p = -0.333_332_82 + z * (0.133_314_42 + z * (-0.053_739_715 + z * (0.020_639_09 - z * 5.704_988_7e-3)));
+    let p = -0.333_332_8 + z * (0.133_314_42 + z * (-0.053_739_715 + z * (0.020_639_09 - z * 5.704_988_7e-3)));
     let near = x + x * z * p;
     let far = (1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)).copysign(x);
     if x.abs() < 0.625 { near } else { far }
@@ -284,7 +284,7 @@ fn silu_argument(x: f32) -> (f32, f32) {
 #[inline(always)]
 fn gelu_argument(x: f32) -> (f32, f32) {
     /// `2 · sqrt(2 / π)`.
-    const TWO_ROOT: f32 = 1.595_769_1;
+    const TWO_ROOT: f32 = 1.595_769;
     const CUBIC: f32 = 0.044_715;
     let square = CUBIC * x * x;
     (TWO_ROOT * x * (1.0 + square), TWO_ROOT * (1.0 + 3.0 * square))
@@ -405,12 +405,12 @@ fn max_lanes(row: &[f32]) -> f32 {
     maxima.iter().copied().fold(tail, f32::max)
 }
 
-/// `x = cap · tanh(x / cap)`: the soft-cap of logits.
-pub fn softcap(x: &mut [f32], cap: f32) {
-    simd(|| x.iter_mut().for_each(|x| *x = cap * tanh(*x / cap)));
+/// `x = cap · tanh(x · scale / cap)`: the soft-cap of scores and logits (Gemma 2).
+pub fn softcap(x: &mut [f32], scale: f32, cap: f32) {
+    simd(|| x.iter_mut().for_each(|x| *x = cap * tanh(*x * scale / cap)));
 }
 
-/// Turns the gradient `dy` of capped numbers `y` into that of the numbers before [`softcap`].
+/// Turns the gradient `dy` of capped numbers `y` into that of the scaled numbers before [`softcap`].
 pub fn softcap_backward(y: &[f32], cap: f32, dy: &mut [f32]) {
     simd(|| {
         for (d, y) in dy.iter_mut().zip(y) {

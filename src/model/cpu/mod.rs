@@ -372,7 +372,7 @@ impl<'a> Weights<'a> {
         let head = (self.decoder.layout.head, config.vocab);
         let [mut logits] = self.products(hidden, config.hidden, [head]);
         if let Some(cap) = config.final_softcap {
-            kernels::softcap(&mut logits, cap);
+            kernels::softcap(&mut logits, 1.0, cap);
         }
         logits
     }

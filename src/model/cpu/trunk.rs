@@ -8,11 +8,10 @@
 
 use rayon::prelude::*;
 
-use super::attention::{AttentionScratch, Head};
+use super::attention::{AttentionScratch, attend_packed, attend_packed_backward};
 use super::kernels::{self, Mat, MatMut, Rotation, Write};
-use super::{LayerActivations, Weights, gather_rows, head_columns};
+use super::{LayerActivations, Weights, gather_rows};
 use crate::error::Result;
-use crate::model::config::{Attention, DecoderConfig};
 use crate::model::decoder::{Decoder, LayerLayout, LinearLayout};
 
 /// A sequence of tokens of which those from `completion` on are learnt or scored.
@@ -253,7 +252,7 @@ fn forward_shard(weights: &Weights<'_>, batch: &[Sequence], wanted: Wanted, keep
     for layer in &layout.layers {
         let (output, activations) = weights.layer(layer, stream, &packed.positions, |query, key, value, out| {
             let tensors = [query, key, value];
-            attend(
+            attend_packed(
                 weights.config(),
                 layer.attention,
                 &packed.starts,
@@ -300,55 +299,6 @@ fn by_sequence(values: &[f32], counts: &[usize], width: usize) -> Vec<Vec<f32>> 
             part
         })
         .collect()
-}
-
-/// One head of one packed sequence.
-struct HeadPlace {
-    len: usize,
-    /// Where its queries begin, and where the keys and values it reads.
-    at: usize,
-    kv_at: usize,
-}
-
-/// Every head of every packed sequence.
-fn heads<'a>(config: &'a DecoderConfig, starts: &'a [usize]) -> impl Iterator<Item = HeadPlace> + 'a {
-    starts.windows(2).flat_map(move |bounds| {
-        (0..config.heads).map(move |head| {
-            let (column, kv_column) = head_columns(config, head);
-            HeadPlace {
-                len: bounds[1] - bounds[0],
-                at: bounds[0] * config.query_width() + column,
-                kv_at: bounds[0] * config.kv_width() + kv_column,
-            }
-        })
-    })
-}
-
-impl HeadPlace {
-    fn views<'a>(&self, config: &DecoderConfig, attention: Attention, [query, key, value]: [&'a [f32]; 3]) -> Head<'a> {
-        let (len, dim, kv_width) = (self.len, config.head_dim, config.kv_width());
-        Head {
-            queries: Mat::strided(&query[self.at..], len, dim, config.query_width()),
-            keys: Mat::strided(&key[self.kv_at..], len, dim, kv_width),
-            values: Mat::strided(&value[self.kv_at..], len, dim, kv_width),
-            attention,
-        }
-    }
-}
-
-/// Causal attention within each packed sequence.
-fn attend(
-    config: &DecoderConfig,
-    attention: Attention,
-    starts: &[usize],
-    tensors: [&[f32]; 3],
-    out: &mut [f32],
-    scratch: &mut AttentionScratch,
-) {
-    for place in heads(config, starts) {
-        let out = MatMut::strided(&mut out[place.at..], place.len, config.head_dim, config.query_width());
-        place.views(config, attention, tensors).attend(&mut scratch.scores, out);
-    }
 }
 
 /// `log p(target)` after each hidden state `(M, hidden)`; keeps the log denominators.
@@ -522,7 +472,7 @@ impl Backward<'_> {
     ) -> [Vec<f32>; 3] {
         let mut dattended = vec![0.0; attended.len()];
         self.linear(&layer.output, attended, doutput, &mut dattended);
-        attend_backward(
+        attend_packed_backward(
             self.weights.config(),
             layer.attention,
             &packed.starts,
@@ -587,26 +537,4 @@ impl Backward<'_> {
         let gradient = &mut self.gradients.0[index];
         kernels::rms_norm_backward(x, self.weights.get(index), constants, dy, dx, gradient);
     }
-}
-
-fn attend_backward(
-    config: &DecoderConfig,
-    attention: Attention,
-    starts: &[usize],
-    tensors: [&[f32]; 3],
-    dout: &[f32],
-) -> [Vec<f32>; 3] {
-    let (query_width, kv_width, dim) = (config.query_width(), config.kv_width(), config.head_dim);
-    let [mut dquery, mut dkey, mut dvalue] = tensors.map(|tensor| vec![0.0; tensor.len()]);
-    let mut scratch = AttentionScratch::default();
-    for place in heads(config, starts) {
-        place.views(config, attention, tensors).attend_backward(
-            &mut scratch,
-            Mat::strided(&dout[place.at..], place.len, dim, query_width),
-            MatMut::strided(&mut dquery[place.at..], place.len, dim, query_width),
-            MatMut::strided(&mut dkey[place.kv_at..], place.len, dim, kv_width),
-            MatMut::strided(&mut dvalue[place.kv_at..], place.len, dim, kv_width),
-        );
-    }
-    [dquery, dkey, dvalue]
 }

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::keys::Keys;
 use super::rope::HfRope;
-use super::{gemma2, windowed};
+use super::{gemma2, refuse, windowed};
 use crate::error::Result;
 use crate::model::config::{DecoderConfig, Family};
-use crate::model::rope::Rope;
+use crate::model::rope::{Rope, RopeScaling};
 
 pub fn parse(keys: &mut Keys) -> Result<DecoderConfig> {
     // A `text_config` leaves out whatever is the default of transformers.
@@ -51,7 +51,18 @@ fn ropes(keys: &Keys) -> Result<(Rope, Rope)> {
     let full = keys.read::<HfRope>("rope_scaling")?.unwrap_or(full);
     let local_theta = keys.read("rope_local_base_freq")?.unwrap_or(10_000.0);
     let local = new.sliding_attention.unwrap_or_default();
-    Ok((full.rope(keys, theta)?, local.rope(keys, local_theta)?))
+    let (full, local) = (full.rope(keys, theta)?, local.rope(keys, local_theta)?);
+    // Nothing published has these, and they could not be saved again.
+    if local != Rope::plain(local.theta) {
+        return Err(refuse(
+            Family::Gemma3,
+            "a scaled or partial rotary embedding of sliding_attention",
+        ));
+    }
+    if full.partial != 1.0 || matches!(full.scaling, RopeScaling::Long { .. }) {
+        return Err(refuse(Family::Gemma3, "longrope or a partial rotary embedding"));
+    }
+    Ok((full, local))
 }
 
 pub fn write(config: &DecoderConfig, json: &mut Value) {
