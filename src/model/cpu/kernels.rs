@@ -171,7 +171,7 @@ fn exp(x: f32) -> f32 {
 /// `tanh(x)` to about 2e-7 relative, without a branch. Near 0 the odd polynomial of Cephes' `tanhf`
 /// (Moshier 1992), where the quotient of exponentials would lose digits.
 #[inline(always)]
-fn tanh(x: f32) -> f32 {
+pub(super) fn tanh(x: f32) -> f32 {
     let z = x * x;
     let p = -0.333_332_8 + z * (0.133_314_42 + z * (-0.053_739_715 + z * (0.020_639_09 - z * 5.704_988_7e-3)));
     let near = x + x * z * p;
