@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::sampler::draw;
-use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest};
+use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest, encode};
 use crate::error::Result;
 use crate::model::cpu::Weights;
 use crate::model::cpu::cache::{Extension, KvCache};
@@ -17,7 +17,7 @@ use crate::model::cpu::trunk::{self, Sequence, Wanted};
 use crate::model::decoder::Decoder;
 use crate::model::files::Model;
 use crate::model::tokenizer::Tokenizer;
-use crate::prompt::{Request, Style};
+use crate::prompt::Style;
 use crate::record::FinishReason;
 use crate::seed::{Rng, Seed};
 
@@ -66,31 +66,6 @@ impl LocalEngine {
     pub fn new(model: Arc<Model>) -> Self {
         Self { model }
     }
-
-    /// The tokens of a prompt, or why they do not fit with `room` tokens after them.
-    fn encode(&self, prompt: &Request, room: usize) -> Result<Result<Vec<u32>, Refusal>> {
-        let Request::Text(text) = prompt else {
-            return Ok(Err(Refusal("this engine continues transcripts, not chats".into())));
-        };
-        let tokens = self.model.tokenizer.encode_prompt(text)?;
-        Ok(self.check_room(tokens, room))
-    }
-
-    fn check_room(&self, tokens: Vec<u32>, room: usize) -> Result<Vec<u32>, Refusal> {
-        let context = self.model.decoder.config.context;
-        if tokens.is_empty() {
-            return Err(Refusal(
-                "the prompt is empty, and the model has no token to begin with".into(),
-            ));
-        }
-        if tokens.len() + room > context {
-            return Err(Refusal(format!(
-                "the prompt has {} tokens and leaves no room in the model's context of {context}",
-                tokens.len()
-            )));
-        }
-        Ok(tokens)
-    }
 }
 
 impl Engine for LocalEngine {
@@ -98,7 +73,7 @@ impl Engine for LocalEngine {
         let mut jobs = Vec::new();
         let mut places = Vec::with_capacity(requests.len());
         for request in requests {
-            places.push(match self.encode(&request.prompt, 1)? {
+            places.push(match encode::prompt(&self.model, &request.prompt, 1)? {
                 Ok(prompt) => {
                     jobs.push(Job {
                         prompt,
@@ -135,7 +110,7 @@ impl Engine for LocalEngine {
         let mut places = Vec::with_capacity(requests.len());
         for request in requests {
             let first = sequences.len();
-            places.push(match self.continuations(request)? {
+            places.push(match encode::continuations(&self.model, request)? {
                 Ok(encoded) => {
                     sequences.extend(encoded);
                     Ok(first..sequences.len())
@@ -155,7 +130,10 @@ impl Engine for LocalEngine {
     }
 
     fn style(&self) -> Style {
-        Style::Transcript
+        match self.model.tokenizer.chat() {
+            Some(_) => Style::Chat,
+            None => Style::Transcript,
+        }
     }
 
     fn identity(&self) -> ModelIdentity {
@@ -164,45 +142,6 @@ impl Engine for LocalEngine {
             sha256: self.model.sha256.clone(),
         }
     }
-}
-
-impl LocalEngine {
-    /// The whole text of each continuation in tokens, scored from where the continuations part. A
-    /// tokenizer may join the prefix's end with a continuation's beginning; so the border is found in
-    /// the tokens, not assumed.
-    fn continuations(&self, request: &ScoreRequest) -> Result<Result<Vec<Sequence>, Refusal>> {
-        let Request::Text(prefix) = &request.prompt else {
-            return Ok(Err(Refusal("this engine continues transcripts, not chats".into())));
-        };
-        let mut encoded = Vec::with_capacity(request.continuations.len());
-        for continuation in &request.continuations {
-            let tokens = self.model.tokenizer.encode_prompt(&format!("{prefix}{continuation}"))?;
-            match self.check_room(tokens, 0) {
-                Ok(tokens) => encoded.push(tokens),
-                Err(refusal) => return Ok(Err(refusal)),
-            }
-        }
-        let shared = self.model.tokenizer.encode_prompt(prefix)?;
-        let border = encoded
-            .iter()
-            .map(|tokens| common_prefix(tokens, &shared))
-            .min()
-            .unwrap_or(0);
-        if border == 0 {
-            return Ok(Err(Refusal("nothing precedes the continuations".into())));
-        }
-        Ok(Ok(encoded
-            .into_iter()
-            .map(|tokens| Sequence {
-                completion: border,
-                tokens,
-            })
-            .collect()))
-    }
-}
-
-fn common_prefix(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// The summed log-probability of each sequence's completion.

@@ -4,6 +4,7 @@
 //! that cannot be served (a prompt longer than the context) is refused by itself and does not fail
 //! the others.
 
+pub mod encode;
 pub mod local;
 pub mod sampler;
 pub mod scripted;

@@ -269,6 +269,7 @@ fn sentencepiece(pieces: &[Piece]) -> TokenizerFiles {
     TokenizerFiles {
         tokenizer: format!("{tokenizer:#}\n"),
         config: Some(format!("{config:#}\n")),
+        ..TokenizerFiles::default()
     }
 }
 
