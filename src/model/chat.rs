@@ -8,10 +8,11 @@
 //! not replaced, so that a template trims and splits as it would.
 //!
 //! A template that looks for words in a message (`'</think>' in content`) finds none among stand-ins,
-//! and the two texts differ. Then the words that the template could look for are left as they are; a
-//! control token among them counts as data everywhere in this conversation. If the texts still differ,
-//! contents that share no character with the ends of any control token are harmless, and anything else
-//! is refused. No content is ever encoded with control tokens recognised.
+//! and the two texts differ. Then less is replaced: first all but the words that the template could
+//! look for, then only the characters with which control tokens begin and end, for a match that
+//! neither begins nor ends in a content is markup. A word left in its place that is itself a control
+//! token counts as data in the whole conversation. If the texts still differ, the conversation is
+//! refused. No content is ever encoded with control tokens recognised.
 //!
 //! Where no content has the text of a control token, the tokens are those that transformers computes:
 //! `tokenizer(apply_chat_template(...), add_special_tokens=False)`. The template alone decides whether
@@ -117,37 +118,33 @@ impl Chat<'_> {
                 message.role
             )));
         }
-        let mut text = self.template.render(Value::from(Serde(messages)), generation)?;
-        text.push_str(suffix);
-        if let Some(everything) = Disguise::new(&text, messages, suffix, &BTreeSet::new())
-            && let Some(traced) = self.unmask(&everything, messages, generation, suffix, &text)
-        {
+        let conversation = Conversation {
+            messages,
+            generation,
+            suffix,
+        };
+        let text = self.render(&conversation, |content| content.to_owned())?;
+        if let Some(traced) = self.unmask(&conversation, &Kept::default(), &text) {
             return Ok(traced);
         }
+        let edges = self.tokenizer.control_edges();
         let soft = self.tokenizer.soft_controls();
-        let edges: BTreeSet<char> = self.tokenizer.control_edges();
         let harmless = |word: &String| !word.trim().is_empty() && !word.contains(|c| edges.contains(&c));
-        let mut words: BTreeSet<String> = self.template.literals().into_iter().filter(harmless).collect();
-        words.extend(soft.iter().cloned());
-        if let Some(partly) = Disguise::new(&text, messages, suffix, &words)
-            && let Some(mut traced) = self.unmask(&partly, messages, generation, suffix, &text)
-        {
-            let kept = partly.kept(&soft);
-            traced.controls.retain(|control| {
-                let written = &text[control.range.clone()];
-                !kept.contains(written.trim())
-            });
+        let literals = self.template.literals().into_iter().filter(harmless);
+        let words = literals.chain(soft.iter().cloned()).collect();
+        if let Some(traced) = self.unmask(&conversation, &Kept { words, but: None }, &text) {
             return Ok(traced);
         }
-        let contents = || messages.iter().map(|message| message.content.as_str()).chain([suffix]);
-        if contents().all(|content| !content.contains(|c| edges.contains(&c))) {
-            let last = contents().rfind(|content| !content.trim().is_empty()).unwrap_or_default();
-            let contents_end = text.rfind(last.trim()).map_or(text.len(), |at| at + last.trim().len());
-            return Ok(Traced {
-                controls: self.tokenizer.find_controls(&text),
-                contents_end,
-                text,
-            });
+        let kept = Kept {
+            words: soft,
+            but: Some(edges),
+        };
+        if let Some(mut traced) = self.unmask(&conversation, &kept, &text) {
+            // Too little is disguised for the end of the last content to be seen.
+            let last = conversation.contents().rfind(|content| !content.trim().is_empty());
+            let last = last.unwrap_or_default().trim();
+            traced.contents_end = text.rfind(last).map_or(text.len(), |at| at + last.len());
+            return Ok(traced);
         }
         Err(
             Error::input("the chat template rewrites its messages so that markup and content cannot be told apart")
@@ -155,25 +152,27 @@ impl Chat<'_> {
         )
     }
 
+    /// The text of a conversation, its contents replaced.
+    fn render(&self, conversation: &Conversation<'_>, replace: impl Fn(&str) -> String) -> Result<String> {
+        let messages = conversation.messages.iter().map(|message| Message {
+            role: message.role.clone(),
+            content: replace(&message.content),
+        });
+        let messages: Vec<Message> = messages.collect();
+        let mut text = self
+            .template
+            .render(Value::from(Serde(&messages)), conversation.generation)?;
+        text.push_str(&replace(conversation.suffix));
+        Ok(text)
+    }
+
     /// The markup of `text`, found in the same conversation under a disguise; nothing if the template
     /// treats the disguised one differently.
-    fn unmask(
-        &self,
-        disguise: &Disguise,
-        messages: &[Message],
-        generation: bool,
-        suffix: &str,
-        text: &str,
-    ) -> Option<Traced> {
-        let masked: Vec<Message> = messages
-            .iter()
-            .map(|message| Message {
-                role: message.role.clone(),
-                content: disguise.apply(&message.content),
-            })
-            .collect();
-        let mut disguised = self.template.render(Value::from(Serde(&masked)), generation).ok()?;
-        disguised.push_str(&disguise.apply(suffix));
+    fn unmask(&self, conversation: &Conversation<'_>, kept: &Kept, text: &str) -> Option<Traced> {
+        let disguise = Disguise::new(text, conversation, kept)?;
+        let disguised = self
+            .render(conversation, |content| disguise.apply(content, kept))
+            .ok()?;
         // The byte of `text` for each byte of `disguised`, at the borders of characters.
         let mut places = vec![0; disguised.len() + 1];
         let mut contents_end = 0;
@@ -190,16 +189,17 @@ impl Chat<'_> {
             return None;
         }
         places[disguised.len()] = text.len();
-        let controls = self.tokenizer.find_controls(&disguised);
+        let doubtful = conversation.controls_among(&kept.words);
+        let controls = self.tokenizer.find_controls(&disguised).into_iter();
+        let controls = controls.map(|control| Control {
+            range: places[control.range.start]..places[control.range.end],
+            ..control
+        });
         Some(Traced {
-            text: text.to_owned(),
             controls: controls
-                .into_iter()
-                .map(|control| Control {
-                    range: places[control.range.start]..places[control.range.end],
-                    ..control
-                })
+                .filter(|control| !doubtful.contains(text[control.range.clone()].trim()))
                 .collect(),
+            text: text.to_owned(),
             contents_end,
         })
     }
@@ -223,58 +223,69 @@ impl Traced {
 /// The roles that a message can have.
 const ROLES: [&str; 3] = ["system", "user", "assistant"];
 
+/// A conversation to be rendered; `suffix` follows it as data.
+struct Conversation<'a> {
+    messages: &'a [Message],
+    generation: bool,
+    suffix: &'a str,
+}
+
+impl Conversation<'_> {
+    fn contents(&self) -> impl DoubleEndedIterator<Item = &str> {
+        let contents = self.messages.iter().map(|message| message.content.as_str());
+        contents.chain([self.suffix])
+    }
+
+    /// Those of `words` that a content has.
+    fn controls_among<'w>(&self, words: &'w BTreeSet<String>) -> BTreeSet<&'w str> {
+        let said = |word: &&str| self.contents().any(|content| content.contains(*word));
+        words.iter().map(String::as_str).filter(said).collect()
+    }
+}
+
+/// What of the contents is not replaced.
+#[derive(Default)]
+struct Kept {
+    /// Words that stay wherever they stand.
+    words: BTreeSet<String>,
+    /// Every character but these.
+    but: Option<BTreeSet<char>>,
+}
+
 /// Stand-ins for the characters of contents.
 struct Disguise {
     stand_ins: BTreeMap<char, char>,
     behind: BTreeMap<char, char>,
-    /// Words that are left as they are, longest first.
-    words: Vec<String>,
-    /// The contents after the replacement.
-    contents: Vec<String>,
 }
 
 impl Disguise {
-    /// Stand-ins for the characters of `messages` and `suffix`, none of which is in `text`; nothing if there
-    /// are too few.
-    fn new(text: &str, messages: &[Message], suffix: &str, words: &BTreeSet<String>) -> Option<Self> {
-        let contents: Vec<&str> = messages
-            .iter()
-            .map(|message| message.content.as_str())
-            .chain([suffix])
-            .collect();
-        let taken: BTreeSet<char> = text
-            .chars()
-            .chain(contents.iter().flat_map(|content| content.chars()))
-            .collect();
+    /// Stand-ins none of which is in `text` or the conversation; nothing if there are too few.
+    fn new(text: &str, conversation: &Conversation<'_>, kept: &Kept) -> Option<Self> {
+        let said: BTreeSet<char> = conversation.contents().flat_map(str::chars).collect();
+        let taken: BTreeSet<char> = text.chars().chain(said.iter().copied()).collect();
         // Planes 15 and 16 are private; the last two points of a plane are no characters.
         let mut free = ('\u{F0000}'..='\u{FFFFD}')
             .chain('\u{100000}'..='\u{10FFFD}')
             .filter(|c| !taken.contains(c));
-        let mut words: Vec<String> = words.iter().cloned().collect();
-        words.sort_by_key(|word| std::cmp::Reverse(word.len()));
-        let mut disguise = Self {
-            stand_ins: BTreeMap::new(),
-            behind: BTreeMap::new(),
-            words,
-            contents: Vec::new(),
-        };
-        for c in contents.iter().flat_map(|content| content.chars()) {
-            if !is_space(c) && !disguise.stand_ins.contains_key(&c) {
-                let stand_in = free.next()?;
-                disguise.stand_ins.insert(c, stand_in);
-                disguise.behind.insert(stand_in, c);
-            }
-        }
-        disguise.contents = contents.iter().map(|content| disguise.apply(content)).collect();
-        Some(disguise)
+        let replaced = |c: &char| kept.but.as_ref().map_or(!is_space(*c), |but| but.contains(c));
+        let stand_ins: BTreeMap<char, char> = said
+            .into_iter()
+            .filter(replaced)
+            .map(|c| Some((c, free.next()?)))
+            .collect::<Option<_>>()?;
+        Some(Self {
+            behind: stand_ins.iter().map(|(c, stand_in)| (*stand_in, *c)).collect(),
+            stand_ins,
+        })
     }
 
-    fn apply(&self, content: &str) -> String {
+    fn apply(&self, content: &str, kept: &Kept) -> String {
         let mut out = String::with_capacity(content.len() * 2);
         let mut rest = content;
         while let Some(c) = rest.chars().next() {
-            let word = self.words.iter().find(|word| rest.starts_with(word.as_str()));
-            let taken = match word {
+            // The longest, for one word may begin another.
+            let words = kept.words.iter().filter(|word| rest.starts_with(word.as_str()));
+            let taken = match words.max_by_key(|word| word.len()) {
                 Some(word) => {
                     out.push_str(word);
                     word.len()
@@ -292,12 +303,6 @@ impl Disguise {
     /// The character for which `c` stands.
     fn behind(&self, c: char) -> Option<char> {
         self.behind.get(&c).copied()
-    }
-
-    /// Those of `controls` that a content still shows.
-    fn kept(&self, controls: &BTreeSet<String>) -> BTreeSet<String> {
-        let shown = |control: &&String| self.contents.iter().any(|content| content.contains(control.as_str()));
-        controls.iter().filter(shown).cloned().collect()
     }
 }
 

@@ -232,4 +232,84 @@ fn described(error: &minijinja::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn render(source: &str) -> String {
+        let template = ChatTemplate::new(source, BTreeMap::new()).unwrap();
+        template.render(Value::from(Vec::<Value>::new()), false).unwrap()
+    }
+
+    /// Catches: a clock that moves, a wrong weekday, days of a leap year, an impossible date taken.
+    #[test]
+    fn the_clock_stands_where_it_is_put() {
+        let template = ChatTemplate::new("{{ strftime_now('%a %d %b %Y, %j') }}", BTreeMap::new()).unwrap();
+        let at = |date: &str| {
+            let messages = Value::from(Vec::<Value>::new());
+            template.at(date.parse().unwrap()).render(messages, false).unwrap()
+        };
+        assert_eq!(at("2024-02-29"), "Thu 29 Feb 2024, 060");
+        assert_eq!(at("2000-12-31"), "Sun 31 Dec 2000, 366");
+        assert_eq!(at("2023-03-01"), "Wed 01 Mar 2023, 060");
+        assert_eq!(render("{{ strftime_now('%d %b %Y') }}"), "26 Jul 2024");
+        for wrong in ["2023-02-29", "2024-13-01", "2024-00-01", "24 Jul 2024", "2024-07", ""] {
+            assert!(wrong.parse::<Date>().is_err(), "{wrong} was taken for a date");
+        }
+    }
+
+    /// Catches: `{% generation %}` as an unknown tag, with white space control or without.
+    #[test]
+    fn generation_blocks_are_scopes() {
+        assert_eq!(render("a {%- generation -%} b {%- endgeneration %} c"), "ab c");
+        assert_eq!(render("{% generation %}\nx\n{% endgeneration %}\ny"), "x\ny");
+    }
+
+    /// Catches: a message of `raise_exception` hidden behind words of the template engine.
+    #[test]
+    fn what_a_template_raises_is_the_error() {
+        let template = ChatTemplate::new("{{ raise_exception('No system role.') }}", BTreeMap::new()).unwrap();
+        let error = template.render(Value::from(()), false).unwrap_err();
+        assert_eq!(error.message(), "the chat template refuses the conversation: No system role.");
+        let template = ChatTemplate::new("x\n{{ messages.nothing.more }}", BTreeMap::new()).unwrap();
+        let error = template.render(Value::from(()), false).unwrap_err();
+        assert!(error.message().contains("line 2"), "{error}");
+    }
+
+    /// Catches: JSON as HTML wants it, and options that are not those of `json.dumps`.
+    #[test]
+    fn json_is_pythons() {
+        assert_eq!(
+            render("{{ {'ü<': ['\"', 1.5, none]} | tojson(ensure_ascii=true) }}"),
+            "{\"\\u00fc<\": [\"\\\"\", 1.5, null]}"
+        );
+        assert_eq!(
+            render("{{ {'b': [], 'a': 1} | tojson(sort_keys=true, separators=(',', ':')) }}"),
+            "{\"a\":1,\"b\":[]}"
+        );
+    }
+
+    /// Catches: words of comments and of plain text taken for what a template looks for.
+    #[test]
+    fn literals_are_found_in_code_alone() {
+        let found = literals("{# 'no' #} 'nor' {% if '</think>' in x %}{{ \"a'b\" ~ 'c' }}{% endif %}");
+        assert_eq!(found, BTreeSet::from(["</think>", "a'b", "c"].map(str::to_owned)));
+    }
+
+    /// Catches: a list of named templates whose first is taken instead of `default`.
+    #[test]
+    fn of_named_templates_default_counts() {
+        let files = |config: &str, chat_template: Option<&str>| TokenizerFiles {
+            config: Some(config.to_owned()),
+            chat_template: chat_template.map(str::to_owned),
+            ..TokenizerFiles::default()
+        };
+        let named = r#"{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
+        let source = |files| ChatTemplate::from_files(&files).unwrap().unwrap().source().to_owned();
+        assert_eq!(source(files(named, None)), "D");
+        assert_eq!(source(files(named, Some("F"))), "F");
+        assert_eq!(source(files(r#"{"chat_template": "S"}"#, None)), "S");
+        assert!(ChatTemplate::from_files(&files("{}", None)).unwrap().is_none());
+        let none_is_default = r#"{"chat_template": [{"name": "rag", "template": "T"}]}"#;
+        assert!(ChatTemplate::from_files(&files(none_is_default, None)).is_err());
+    }
+}
