@@ -83,6 +83,13 @@ impl ChatTemplate {
         }
     }
 
+    /// The same template with `text` for a special token: `bos_token`, `eos_token`.
+    #[must_use]
+    pub fn with_token(mut self, name: &str, text: &str) -> Self {
+        self.tokens.insert(name.to_owned(), text.to_owned());
+        self
+    }
+
     pub fn date(&self) -> Date {
         self.date
     }
@@ -113,8 +120,11 @@ impl ChatTemplate {
             .get_template(NAME)
             .and_then(|template| template.render(Value::from(variables)))
             .map_err(|error| match python::raised(&error) {
-                Some(message) => Error::input(format!("the chat template refuses the conversation: {message}")),
-                None => Error::input(format!("the chat template fails: {}", described(&error))).because(error),
+                Some(message) => Error::input(format!("the chat template refuses the conversation: {message}"))
+                    .help("the model takes other roles or another order of turns"),
+                None => Error::input(format!("the chat template fails: {}", described(&error)))
+                    .help("compare it with the template in the model's repository")
+                    .because(error),
             })
     }
 
