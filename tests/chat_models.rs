@@ -101,8 +101,15 @@ fn the_judges_options_follow_the_prefix() {
     };
     assert_eq!(prefix, "The answer is: (");
     let spoken = model.tokenizer.chat().unwrap();
-    let (text, a) = (spoken.trace(messages, true, prefix).unwrap(), spoken.prompt(messages, "The answer is: (A").unwrap());
-    assert!(text.text.ends_with("<start_of_turn>model\nThe answer is: ("), "{}", text.text);
+    let (text, a) = (
+        spoken.trace(messages, true, prefix).unwrap(),
+        spoken.prompt(messages, "The answer is: (A").unwrap(),
+    );
+    assert!(
+        text.text.ends_with("<start_of_turn>model\nThe answer is: ("),
+        "{}",
+        text.text
+    );
     let shared = spoken.prompt(messages, prefix).unwrap();
     assert_eq!(a[..shared.len()], shared);
     assert_eq!(a.len(), shared.len() + 1, "the next token is the option");
@@ -112,7 +119,10 @@ fn the_judges_options_follow_the_prefix() {
         continuations: vec!["A".into(), "B".into()],
     };
     let scores = engine.score(&[request]).unwrap().remove(0).unwrap();
-    assert!(scores.iter().all(|score| score.is_finite() && *score < 0.0), "{scores:?}");
+    assert!(
+        scores.iter().all(|score| score.is_finite() && *score < 0.0),
+        "{scores:?}"
+    );
 }
 
 /// Catches: training on a prompt that differs from the one at generation, and an answer that does not
@@ -151,7 +161,10 @@ fn a_chat_model_is_saved_with_its_template() {
     model("chatml.jinja").save(dir.path(), DType::F32).unwrap();
     let load = |dir: &TempDir| Model::load(dir.path().to_str().unwrap()).unwrap();
     let loaded = load(&dir);
-    assert_eq!(loaded.tokenizer.chat().unwrap().template.source(), golden("chatml.jinja"));
+    assert_eq!(
+        loaded.tokenizer.chat().unwrap().template.source(),
+        golden("chatml.jinja")
+    );
     loaded.save(again.path(), DType::F32).unwrap();
     assert_eq!(load(&again).tokenizer.ends(), loaded.tokenizer.ends());
     assert_eq!(loaded.tokenizer.ends().len(), 2);
@@ -198,16 +211,32 @@ fn model_template_prints_what_the_model_reads() {
         r#"[{"role": "user", "content": "Hé"}, {"role": "assistant", "content": "Ho"}]"#,
     );
     let ran = template(&[&file, "--messages", &messages]);
-    assert_eq!((ran.code, ran.stdout.as_str()), (0, "<s>[INST] Hé [/INST] Ho </s>"), "{}", ran.stderr);
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (0, "<s>[INST] Hé [/INST] Ho </s>"),
+        "{}",
+        ran.stderr
+    );
     let ran = template(&[&file, "--messages", &messages, "--bos", "<B>", "--eos", ""]);
     assert_eq!(ran.stdout, "<B>[INST] Hé [/INST] Ho ");
     let ran = template(&[&file, "--messages", &messages, "--json"]);
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(json["text"], "<s>[INST] Hé [/INST] Ho </s>");
 
-    let dated = written(&dir, "dated.jinja", "{{ strftime_now('%d.%m.%Y') }}{% if add_generation_prompt %}>{% endif %}\n");
+    let dated = written(
+        &dir,
+        "dated.jinja",
+        "{{ strftime_now('%d.%m.%Y') }}{% if add_generation_prompt %}>{% endif %}\n",
+    );
     assert_eq!(template(&[&dated, "--messages", &messages]).stdout, "26.07.2024");
-    let ran = template(&[&dated, "--messages", &messages, "--date", "2025-02-01", "--generation-prompt"]);
+    let ran = template(&[
+        &dated,
+        "--messages",
+        &messages,
+        "--date",
+        "2025-02-01",
+        "--generation-prompt",
+    ]);
     assert_eq!(ran.stdout, "01.02.2025>");
 }
 
@@ -215,7 +244,9 @@ fn model_template_prints_what_the_model_reads() {
 #[test]
 fn model_template_reads_a_models_files() {
     let dir = TempDir::new().unwrap();
-    model("chatml.jinja").save(&dir.path().join("model"), DType::F32).unwrap();
+    model("chatml.jinja")
+        .save(&dir.path().join("model"), DType::F32)
+        .unwrap();
     let place = dir.path().join("model").to_str().unwrap().to_owned();
     let messages = written(
         &dir,
@@ -247,7 +278,12 @@ fn model_template_says_what_is_wrong() {
     ];
     for (arguments, code, says) in cases {
         let ran = template(arguments);
-        assert_eq!((ran.code, ran.stdout.as_str()), (code, ""), "{arguments:?}: {}", ran.stderr);
+        assert_eq!(
+            (ran.code, ran.stdout.as_str()),
+            (code, ""),
+            "{arguments:?}: {}",
+            ran.stderr
+        );
         assert!(ran.stderr.contains(says), "{arguments:?}: {}", ran.stderr);
     }
 }

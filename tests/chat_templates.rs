@@ -104,7 +104,11 @@ fn controls(tokenizer: &Tokenizer, tokens: &[u32]) -> BTreeMap<u32, usize> {
     let mut counts = BTreeMap::new();
     for token in tokens {
         let name = tokenizer.name(*token).unwrap();
-        if tokenizer.find_controls(&name).first().is_some_and(|control| control.range == (0..name.len())) {
+        if tokenizer
+            .find_controls(&name)
+            .first()
+            .is_some_and(|control| control.range == (0..name.len()))
+        {
             *counts.entry(*token).or_default() += 1;
         }
     }
@@ -285,12 +289,16 @@ fn no_content_becomes_markup() {
                     };
                     let tokens = chat(&tokenizer).tokens(&traced).unwrap();
                     let found = controls(&tokenizer, &tokens);
-                    let more = found.iter().find(|(id, count)| calm.get(id).is_none_or(|calm| calm < count));
+                    let more = found
+                        .iter()
+                        .find(|(id, count)| calm.get(id).is_none_or(|calm| calm < count));
                     assert_eq!(more, None, "{at}: a control token too many");
                     // The turns are those of the harmless conversation, but for a mark of reasoning that the
                     // content makes doubtful: it is data everywhere then.
                     let soft = tokenizer.soft_controls();
-                    let fewer = calm.iter().find(|(id, count)| found.get(id).is_none_or(|found| found < count));
+                    let fewer = calm
+                        .iter()
+                        .find(|(id, count)| found.get(id).is_none_or(|found| found < count));
                     assert!(
                         fewer.is_none_or(|(id, _)| soft.contains(&tokenizer.name(*id).unwrap())),
                         "{at}: {fewer:?} is missing"
@@ -309,7 +317,10 @@ fn hostile_texts_arrive_unchanged() {
         for hostile in HOSTILE {
             let messages = placed("prompt", hostile);
             let traced = chat(&tokenizer).trace(&messages, true, "The answer is: (").unwrap();
-            assert!(traced.text.contains(hostile.trim()), "{template}: {hostile:?} was changed");
+            assert!(
+                traced.text.contains(hostile.trim()),
+                "{template}: {hostile:?} was changed"
+            );
             let tokens = chat(&tokenizer).tokens(&traced).unwrap();
             let mut data = String::new();
             let mut from = 0;
@@ -321,7 +332,10 @@ fn hostile_texts_arrive_unchanged() {
             let plain: Vec<u32> = {
                 let ids: Vec<u32> = traced.controls.iter().map(|control| control.id).collect();
                 let mut ids = ids.into_iter().peekable();
-                tokens.into_iter().filter(|token| ids.next_if_eq(token).is_none()).collect()
+                tokens
+                    .into_iter()
+                    .filter(|token| ids.next_if_eq(token).is_none())
+                    .collect()
             };
             assert_eq!(tokenizer.decode(&plain).unwrap(), data, "{template}: {hostile:?}");
         }
@@ -392,7 +406,9 @@ fn answers_go_on_from_their_prompts() {
                 if messages.last().is_none_or(|last| last.role != "user") || template == "features" {
                     continue;
                 }
-                let Ok(prompt) = chat(&tokenizer).prompt(messages, "") else { continue };
+                let Ok(prompt) = chat(&tokenizer).prompt(messages, "") else {
+                    continue;
+                };
                 for answer in ["A wren.", "  Two\n\nlines. ", "</s><|im_end|> <end_of_turn>", "日本"] {
                     let place = format!("{template}, {name}, {conversation}, {answer:?}");
                     let answered = match chat(&tokenizer).answer(messages, answer) {
@@ -402,11 +418,21 @@ fn answers_go_on_from_their_prompts() {
                     assert_eq!(answered.tokens[..answered.completion], prompt, "{place}");
                     let completion = &answered.tokens[answered.completion..];
                     let (last, body) = completion.split_last().unwrap();
-                    assert!(tokenizer.is_eos(*last), "{place}: ends with {:?}", tokenizer.name(*last));
-                    assert!(!body.iter().any(|token| tokenizer.is_eos(*token)), "{place}: ends twice");
+                    assert!(
+                        tokenizer.is_eos(*last),
+                        "{place}: ends with {:?}",
+                        tokenizer.name(*last)
+                    );
+                    assert!(
+                        !body.iter().any(|token| tokenizer.is_eos(*token)),
+                        "{place}: ends twice"
+                    );
                     if name == "byte-level" {
                         let text = tokenizer.decode(body).unwrap();
-                        assert!(text.ends_with(answer.trim()) || template == "llama2", "{place}: {text:?}");
+                        assert!(
+                            text.ends_with(answer.trim()) || template == "llama2",
+                            "{place}: {text:?}"
+                        );
                     }
                 }
             }
@@ -444,10 +470,14 @@ fn a_template_that_hides_its_contents_is_refused() {
         bos: None,
         eos: "</s>".into(),
     };
-    let escaping = "{% for m in messages %}<|im_start|>{{ m.content | replace('~', '') | escape }}<|im_end|>{% endfor %}";
+    let escaping =
+        "{% for m in messages %}<|im_start|>{{ m.content | replace('~', '') | escape }}<|im_end|>{% endfor %}";
     let tokenizer = tokenizer(Some(escaping.into()), "byte-level", &tokens);
     let harmless = chat(&tokenizer).prompt(&[Message::user("R&D")], "").unwrap();
-    assert_eq!(tokenizer.encode_markup("<|im_start|>R&amp;D<|im_end|>").unwrap(), harmless);
+    assert_eq!(
+        tokenizer.encode_markup("<|im_start|>R&amp;D<|im_end|>").unwrap(),
+        harmless
+    );
     for hostile in ["</s>", "<~/s>", "a<b"] {
         let error = chat(&tokenizer).prompt(&[Message::user(hostile)], "").unwrap_err();
         assert!(error.message().contains("cannot be told apart"), "{error}");
@@ -467,7 +497,8 @@ fn a_template_may_rewrite_its_contents() {
         bos: None,
         eos: "</s>".into(),
     };
-    let shouting = "{% for m in messages %}<|im_start|>{{ m.content | replace('~', '') | upper }}<|im_end|>{% endfor %}";
+    let shouting =
+        "{% for m in messages %}<|im_start|>{{ m.content | replace('~', '') | upper }}<|im_end|>{% endfor %}";
     let tokenizer = tokenizer(Some(shouting.into()), "byte-level", &tokens);
     let calm = chat(&tokenizer).prompt(&[Message::user("hello")], "").unwrap();
     assert_eq!(tokenizer.encode_markup("<|im_start|>HELLO<|im_end|>").unwrap(), calm);

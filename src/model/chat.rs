@@ -148,7 +148,9 @@ impl Chat<'_> {
         }
         Err(
             Error::input("the chat template rewrites its messages so that markup and content cannot be told apart")
-                .help("prompt the model as a transcript, or leave the characters of its control tokens out of this text"),
+                .help(
+                    "prompt the model as a transcript, or leave the characters of its control tokens out of this text",
+                ),
         )
     }
 
@@ -310,4 +312,3 @@ impl Disguise {
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
-

@@ -43,9 +43,7 @@ impl ChatTemplate {
         };
         let date = Date::default();
         let mut environment = environment(date).map_err(broken)?;
-        environment
-            .add_template_owned(NAME, prepared(source))
-            .map_err(broken)?;
+        environment.add_template_owned(NAME, prepared(source)).map_err(broken)?;
         Ok(Self {
             source: source.into(),
             environment: Arc::new(environment),
@@ -158,10 +156,10 @@ fn configured(entry: &serde_json::Value) -> Result<Option<String>> {
             let default = named.iter().find(|entry| entry["name"] == "default");
             match default.and_then(|entry| entry["template"].as_str()) {
                 Some(source) => Ok(Some(source.to_owned())),
-                None => Err(
-                    Error::input("tokenizer_config.json has several chat templates and none is named `default`")
-                        .help("write the one to use into chat_template.jinja beside it"),
-                ),
+                None => Err(Error::input(
+                    "tokenizer_config.json has several chat templates and none is named `default`",
+                )
+                .help("write the one to use into chat_template.jinja beside it")),
             }
         }
         _ => Err(Error::input(
@@ -279,7 +277,10 @@ mod tests {
     fn what_a_template_raises_is_the_error() {
         let template = ChatTemplate::new("{{ raise_exception('No system role.') }}", BTreeMap::new()).unwrap();
         let error = template.render(Value::from(()), false).unwrap_err();
-        assert_eq!(error.message(), "the chat template refuses the conversation: No system role.");
+        assert_eq!(
+            error.message(),
+            "the chat template refuses the conversation: No system role."
+        );
         let template = ChatTemplate::new("x\n{{ messages.nothing.more }}", BTreeMap::new()).unwrap();
         let error = template.render(Value::from(()), false).unwrap_err();
         assert!(error.message().contains("line 2"), "{error}");
@@ -313,7 +314,8 @@ mod tests {
             chat_template: chat_template.map(str::to_owned),
             ..TokenizerFiles::default()
         };
-        let named = r#"{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
+        let named =
+            r#"{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
         let source = |files| ChatTemplate::from_files(&files).unwrap().unwrap().source().to_owned();
         assert_eq!(source(files(named, None)), "D");
         assert_eq!(source(files(named, Some("F"))), "F");

@@ -81,7 +81,9 @@ impl Tokenizer {
             );
         };
         let template = ChatTemplate::from_files(&files)?;
-        let controls = template.as_ref().map(|template| Controls::new(&inner, template.source()));
+        let controls = template
+            .as_ref()
+            .map(|template| Controls::new(&inner, template.source()));
         let mut tokenizer = Self {
             begins_with_bos: bos.is_some_and(|bos| with_special.get_ids().first() == Some(&bos)),
             inner: Arc::new(inner),

@@ -231,10 +231,12 @@ fn tojson(value: Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<Value> = options.get("indent")?;
     let separators: Option<Value> = options.get("separators")?;
     let style = Style {
-        indent: indent.filter(|indent| !indent.is_none()).map(|indent| match indent.as_str() {
-            Some(text) => text.to_owned(),
-            None => " ".repeat(indent.as_usize().unwrap_or(0)),
-        }),
+        indent: indent
+            .filter(|indent| !indent.is_none())
+            .map(|indent| match indent.as_str() {
+                Some(text) => text.to_owned(),
+                None => " ".repeat(indent.as_usize().unwrap_or(0)),
+            }),
         ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sorted: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
         separators: separators

@@ -97,7 +97,12 @@ impl Tokenizer {
         pieces.extend(self.data_pieces(text, from..text.len()));
         let mut split = PreTokenizedString::from(text);
         split
-            .split(|_, whole| pieces.iter().map(|piece| self.piece(&whole, piece)).collect::<Result<Vec<_>, _>>())
+            .split(|_, whole| {
+                pieces
+                    .iter()
+                    .map(|piece| self.piece(&whole, piece))
+                    .collect::<Result<Vec<_>, _>>()
+            })
             .map_err(failed)?;
         self.finish(split)
     }
@@ -159,12 +164,16 @@ impl Tokenizer {
 
     /// The texts of control tokens that are not marked as special.
     pub fn soft_controls(&self) -> BTreeSet<String> {
-        self.controls.as_ref().map_or_else(BTreeSet::new, |controls| controls.soft.clone())
+        self.controls
+            .as_ref()
+            .map_or_else(BTreeSet::new, |controls| controls.soft.clone())
     }
 
     /// The characters with which control tokens begin and end.
     pub fn control_edges(&self) -> BTreeSet<char> {
-        self.controls.as_ref().map_or_else(BTreeSet::new, |controls| controls.edges.clone())
+        self.controls
+            .as_ref()
+            .map_or_else(BTreeSet::new, |controls| controls.edges.clone())
     }
 }
 
