@@ -402,8 +402,12 @@ fn answers_go_on_from_their_prompts() {
     for name in TOKENIZERS {
         for (template, tokenizer) in tokenizers(name) {
             for (conversation, messages) in &expected.conversations {
-                // The template of language features ends its prompt in a space, which tokenizers join to an answer.
-                if messages.last().is_none_or(|last| last.role != "user") || template == "features" {
+                if messages.last().is_none_or(|last| last.role != "user") {
+                    continue;
+                }
+                // The template of language features ends its prompt in a space, which tokenizers join to an
+                // answer; those that put a space before every piece cannot take the two apart.
+                if template == "features" && name != "byte-level" {
                     continue;
                 }
                 let Ok(prompt) = chat(&tokenizer).prompt(messages, "") else {

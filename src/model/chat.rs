@@ -60,7 +60,9 @@ impl Chat<'_> {
     }
 
     /// A conversation and the assistant's answer to it, as the template writes them, up to the token that
-    /// ends the turn. An error unless it begins with the tokens of the prompt.
+    /// ends the turn. It begins with the tokens of the prompt: where the tokenizer would join the end of
+    /// the prompt to the answer (`Assistant: ` and `A`), the answer's tokens begin anew, as they do in
+    /// generation; an error if the tokenizer cannot do that.
     pub fn answer(&self, messages: &[Message], answer: &str) -> Result<Answered> {
         let prompt = self.trace(messages, true, "")?;
         let mut all = messages.to_vec();
@@ -83,7 +85,11 @@ impl Chat<'_> {
                 whole.controls.push(Control { range, id });
             }
         }
+        let border = prompt.text.len();
         let (prompt, mut tokens) = (self.tokens(&prompt)?, self.tokens(&whole)?);
+        if !tokens.starts_with(&prompt) && self.tokenizer.cuts_cleanly()? {
+            tokens = self.tokenizer.encode_cut(&whole.text, &whole.controls, border)?;
+        }
         if end.is_none() {
             tokens.push(self.tokenizer.special().eos);
         }
@@ -91,7 +97,7 @@ impl Chat<'_> {
             return Err(Error::input(
                 "the tokens of the prompt are not the first of those with the answer: the tokenizer joins their border",
             )
-            .help("an answer that begins with another character can be trained on"));
+            .help("train in transcripts (--prompt-style transcript), or with a template whose prompt ends otherwise"));
         }
         Ok(Answered {
             tokens,
@@ -123,7 +129,7 @@ impl Chat<'_> {
             generation,
             suffix,
         };
-        let text = self.render(&conversation, |content| content.to_owned())?;
+        let text = self.render(&conversation, str::to_owned)?;
         if let Some(traced) = self.unmask(&conversation, &Kept::default(), &text) {
             return Ok(traced);
         }

@@ -87,14 +87,25 @@ impl Tokenizer {
 
     /// The tokens of a text in which `controls` are markup and all else is data.
     pub fn encode_around(&self, text: &str, controls: &[Control]) -> Result<Vec<u32>> {
+        self.encode_cut(text, controls, text.len())
+    }
+
+    /// As [`Self::encode_around`], with no token across the byte `cut`.
+    pub fn encode_cut(&self, text: &str, controls: &[Control], cut: usize) -> Result<Vec<u32>> {
+        let data = |range: Range<usize>| {
+            let cut = cut.clamp(range.start, range.end);
+            [range.start..cut, cut..range.end]
+                .into_iter()
+                .flat_map(|range| self.data_pieces(text, range))
+        };
         let mut pieces = Vec::new();
         let mut from = 0;
         for control in controls {
-            pieces.extend(self.data_pieces(text, from..control.range.start));
+            pieces.extend(data(from..control.range.start));
             pieces.push((control.range.clone(), Some(control.id)));
             from = control.range.end;
         }
-        pieces.extend(self.data_pieces(text, from..text.len()));
+        pieces.extend(data(from..text.len()));
         let mut split = PreTokenizedString::from(text);
         split
             .split(|_, whole| {
@@ -105,6 +116,12 @@ impl Tokenizer {
             })
             .map_err(failed)?;
         self.finish(split)
+    }
+
+    /// Whether a text can be cut without a trace: some tokenizers put a space before every piece.
+    pub fn cuts_cleanly(&self) -> Result<bool> {
+        let pair = "\u{1}\u{1}";
+        Ok(self.encode_cut(pair, &[], 1)? == self.encode_around(pair, &[])?)
     }
 
     /// Data as runs of text, between them the added tokens that are ordinary vocabulary.
