@@ -282,6 +282,40 @@ mod tests {
         );
     }
 
+    /// Catches: a request that reaches a chat model inside other words, or without what it must write.
+    #[test]
+    fn chat_requests_are_turns() {
+        let templates = Templates::new(Style::Chat);
+        let criticism = Criticism {
+            messages: &question(),
+            answer: "Run.",
+            critique_request: "What is missing?",
+        };
+        let Request::Chat { messages, prefix } = templates.revision(criticism, "The wind.", "Rewrite it.").unwrap()
+        else {
+            panic!("a chat is asked in turns");
+        };
+        let turns: Vec<(&str, &str)> = messages
+            .iter()
+            .map(|message| (message.role.as_str(), message.content.as_str()))
+            .collect();
+        let expected = [
+            ("user", "How do I fly a kite?"),
+            ("assistant", "Run."),
+            (
+                "user",
+                "What is missing?\n\nWrite the critique alone, not a new answer.",
+            ),
+            ("assistant", "The wind."),
+            (
+                "user",
+                "Rewrite it.\n\nWrite the revised answer alone, without a word about the revision.",
+            ),
+        ];
+        assert_eq!(turns, expected);
+        assert_eq!(prefix, "");
+    }
+
     #[test]
     fn a_revision_continues_its_critique() {
         for style in [Style::Transcript, Style::Chat] {

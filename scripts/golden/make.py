@@ -1,4 +1,5 @@
-"""Makes everything in tests/golden/ anew: the checkpoints (models.py) and the losses (losses.py)."""
+"""Makes everything in tests/golden/ anew: the checkpoints (models.py), the losses (losses.py) and the chat
+templates (templates.py)."""
 
 import os
 
@@ -8,12 +9,14 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import losses  # noqa: E402
 import models  # noqa: E402
+import templates  # noqa: E402
 import transformers  # noqa: E402
 
 if __name__ == "__main__":
     transformers.logging.disable_progress_bar()
     models.main()
     losses.main()
+    templates.main()
     files = sorted(path for path in models.GOLDEN.rglob("*") if path.is_file())
     for path in files:
         print(f"{path.stat().st_size:8}  {path.relative_to(models.GOLDEN)}")

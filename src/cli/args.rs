@@ -231,6 +231,8 @@ pub enum ModelCommand {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Print exactly what a model will read of a conversation.
+    Template(super::template::Template),
     /// Copy a model in another number format.
     Cast {
         model: String,

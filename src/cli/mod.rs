@@ -11,6 +11,7 @@ mod pipeline;
 mod progress;
 mod session;
 mod stages;
+mod template;
 
 use std::process::ExitCode;
 

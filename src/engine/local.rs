@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::batch::{self, Answer, Ask, CACHE_BYTES, Pool, Task};
 use super::drawing::Drawing;
-use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest};
+use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest, encode};
 use crate::error::{Error, Result};
 use crate::model::cpu::Weights;
 use crate::model::cpu::trunk::Sequence;
 use crate::model::decoder::Decoder;
 use crate::model::files::Model;
 use crate::model::tokenizer::Tokenizer;
-use crate::prompt::{Request, Style};
+use crate::prompt::Style;
 use crate::seed::Seed;
 
 pub struct LocalEngine {
@@ -42,31 +42,6 @@ impl LocalEngine {
         let pool = Mutex::new(Pool::of_bytes(&model.decoder, CACHE_BYTES));
         Ok(Self { model, pool })
     }
-
-    /// The tokens of a prompt, or why they do not fit with `room` tokens after them.
-    fn encode(&self, prompt: &Request, room: usize) -> Result<Result<Vec<u32>, Refusal>> {
-        let Request::Text(text) = prompt else {
-            return Ok(Err(Refusal("this engine continues transcripts, not chats".into())));
-        };
-        let tokens = self.model.tokenizer.encode_prompt(text)?;
-        Ok(self.check_room(tokens, room))
-    }
-
-    fn check_room(&self, tokens: Vec<u32>, room: usize) -> Result<Vec<u32>, Refusal> {
-        let context = self.model.decoder.config.context;
-        if tokens.is_empty() {
-            return Err(Refusal(
-                "the prompt is empty, and the model has no token to begin with".into(),
-            ));
-        }
-        if tokens.len() + room > context {
-            return Err(Refusal(format!(
-                "the prompt has {} tokens and leaves no room in the model's context of {context}",
-                tokens.len()
-            )));
-        }
-        Ok(tokens)
-    }
 }
 
 impl Engine for LocalEngine {
@@ -74,7 +49,7 @@ impl Engine for LocalEngine {
         let mut tasks = Vec::new();
         let mut places = Vec::with_capacity(requests.len());
         for request in requests {
-            places.push(match self.encode(&request.prompt, 1)? {
+            places.push(match encode::prompt(&self.model, &request.prompt, 1)? {
                 Ok(tokens) => {
                     tasks.push(Task {
                         tokens,
@@ -114,7 +89,7 @@ impl Engine for LocalEngine {
         let mut places = Vec::with_capacity(requests.len());
         for request in requests {
             let first = tasks.len();
-            places.push(match self.continuations(request)? {
+            places.push(match encode::continuations(&self.model, request)? {
                 Ok(sequences) => {
                     tasks.extend(score_tasks(sequences));
                     Ok(first..tasks.len())
@@ -137,7 +112,10 @@ impl Engine for LocalEngine {
     }
 
     fn style(&self) -> Style {
-        Style::Transcript
+        match self.model.tokenizer.chat() {
+            Some(_) => Style::Chat,
+            None => Style::Transcript,
+        }
     }
 
     fn identity(&self) -> ModelIdentity {
@@ -146,45 +124,6 @@ impl Engine for LocalEngine {
             sha256: self.model.sha256.clone(),
         }
     }
-}
-
-impl LocalEngine {
-    /// The whole text of each continuation in tokens, scored from where the continuations part. A
-    /// tokenizer may join the prefix's end with a continuation's beginning; so the border is found in
-    /// the tokens, not assumed.
-    fn continuations(&self, request: &ScoreRequest) -> Result<Result<Vec<Sequence>, Refusal>> {
-        let Request::Text(prefix) = &request.prompt else {
-            return Ok(Err(Refusal("this engine continues transcripts, not chats".into())));
-        };
-        let mut encoded = Vec::with_capacity(request.continuations.len());
-        for continuation in &request.continuations {
-            let tokens = self.model.tokenizer.encode_prompt(&format!("{prefix}{continuation}"))?;
-            match self.check_room(tokens, 0) {
-                Ok(tokens) => encoded.push(tokens),
-                Err(refusal) => return Ok(Err(refusal)),
-            }
-        }
-        let shared = self.model.tokenizer.encode_prompt(prefix)?;
-        let border = encoded
-            .iter()
-            .map(|tokens| common_prefix(tokens, &shared))
-            .min()
-            .unwrap_or(0);
-        if border == 0 {
-            return Ok(Err(Refusal("nothing precedes the continuations".into())));
-        }
-        Ok(Ok(encoded
-            .into_iter()
-            .map(|tokens| Sequence {
-                completion: border,
-                tokens,
-            })
-            .collect()))
-    }
-}
-
-fn common_prefix(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// One row for each continuation; only one for all of them if each is a single token.

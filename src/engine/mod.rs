@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod blocks;
 pub mod drawing;
+pub mod encode;
 pub mod local;
 pub mod sampler;
 pub mod scripted;

@@ -267,6 +267,7 @@ fn sentencepiece(pieces: &[Piece]) -> TokenizerFiles {
     TokenizerFiles {
         tokenizer: format!("{tokenizer:#}\n"),
         config: Some(format!("{config:#}\n")),
+        ..TokenizerFiles::default()
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Model {
     pub tokenizer: Tokenizer,
     /// How the user named it.
     pub reference: String,
-    /// SHA-256 over configuration, weights and tokenizer.
+    /// SHA-256 over configuration, weights, tokenizer and chat template.
     pub sha256: String,
 }
 
@@ -49,10 +49,38 @@ struct Checkpoint {
 }
 
 /// The texts of the tokenizer's files.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct TokenizerFiles {
     pub tokenizer: String,
     pub config: Option<String>,
+    /// `chat_template.jinja`; older checkpoints have the template in `tokenizer_config.json`.
+    pub chat_template: Option<String>,
+    /// `generation_config.json`, which names the tokens that end a completion.
+    pub generation: Option<String>,
+}
+
+impl TokenizerFiles {
+    /// The files of a checkpoint directory.
+    pub fn read(dir: &Path) -> Result<Self> {
+        Ok(Self {
+            tokenizer: read_text(&dir.join("tokenizer.json"))?,
+            ..Self::read_template(dir)?
+        })
+    }
+
+    /// As [`Self::read`], without `tokenizer.json`: enough to render conversations.
+    pub fn read_template(dir: &Path) -> Result<Self> {
+        let optional = |name: &str| match dir.join(name) {
+            path if path.exists() => read_text(&path).map(Some),
+            _ => Ok(None),
+        };
+        Ok(Self {
+            tokenizer: String::new(),
+            config: optional("tokenizer_config.json")?,
+            chat_template: optional("chat_template.jinja")?,
+            generation: optional("generation_config.json")?,
+        })
+    }
 }
 
 impl Model {
@@ -70,7 +98,9 @@ impl Model {
         let mut hash = Sha256::new();
         hash.update(&checkpoint.config);
         hash.update(&tokenizer.tokenizer);
-        hash.update(tokenizer.config.as_deref().unwrap_or_default());
+        for text in [&tokenizer.config, &tokenizer.chat_template, &tokenizer.generation] {
+            hash.update(text.as_deref().unwrap_or_default());
+        }
         checkpoint.weights.iter().for_each(|(_, bytes)| hash.update(bytes));
         let decoder = checkpoint.decoder()?;
         let tokenizer = Tokenizer::new(tokenizer, &checkpoint.config).map_err(|error| error.at_file(reference))?;
@@ -96,11 +126,18 @@ impl Model {
         config["torch_dtype"] = name.into();
         write_tensors(&dir.join("model.safetensors"), &stored_tensors(&self.decoder, dtype)?)?;
         write_json(&dir.join("config.json"), &config)?;
+        let ends = match self.tokenizer.ends() {
+            [only] => serde_json::json!(only),
+            several => serde_json::json!(several),
+        };
         write_json(
             &dir.join("generation_config.json"),
-            &serde_json::json!({ "bos_token_id": special.bos, "eos_token_id": special.eos }),
+            &serde_json::json!({ "bos_token_id": special.bos, "eos_token_id": ends }),
         )?;
         let files = self.tokenizer.files();
+        if let Some(template) = &files.chat_template {
+            atomic::write(&dir.join("chat_template.jinja"), template.as_bytes())?;
+        }
         atomic::write(&dir.join("tokenizer.json"), files.tokenizer.as_bytes())?;
         let tokenizer_config = files.config.clone().unwrap_or_else(|| self.tokenizer.default_config());
         atomic::write(&dir.join("tokenizer_config.json"), tokenizer_config.as_bytes())
@@ -160,6 +197,7 @@ fn builtin() -> Source {
         tokenizer: TokenizerFiles {
             tokenizer: include_str!("../../models/tiny/tokenizer.json").to_owned(),
             config: Some(include_str!("../../models/tiny/tokenizer_config.json").to_owned()),
+            ..TokenizerFiles::default()
         },
     }
 }
@@ -184,13 +222,7 @@ fn read_directory(reference: &str) -> Result<Source> {
     }
     Ok(Source {
         checkpoint: Checkpoint::read(dir)?,
-        tokenizer: TokenizerFiles {
-            tokenizer: read_text(&dir.join("tokenizer.json"))?,
-            config: match dir.join("tokenizer_config.json") {
-                path if path.exists() => Some(read_text(&path)?),
-                _ => None,
-            },
-        },
+        tokenizer: TokenizerFiles::read(dir)?,
     })
 }
 

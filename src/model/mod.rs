@@ -3,6 +3,7 @@
 //! A family (Llama, Gemma 3, ...) is a mapping from its `config.json` to the decoder's features; the decoder
 //! knows features only. candle holds the tensors; the CPU arithmetic is in [`cpu`].
 
+pub mod chat;
 pub mod config;
 pub mod convert;
 pub mod cpu;
@@ -11,6 +12,7 @@ pub mod family;
 pub mod files;
 pub mod heads;
 pub mod rope;
+pub mod template;
 pub mod tokenizer;
 
 use crate::error::Error;

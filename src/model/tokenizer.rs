@@ -1,7 +1,10 @@
 //! Text to tokens and back, with the model's own tokenizer.
 //!
-//! Text from users and models is data: it is encoded so that a literal `</s>` inside it stays five
-//! characters and never becomes a special token.
+//! Text from users and models is data: it is encoded so that a literal `</s>` inside it stays four
+//! characters and never becomes a special token. Conversations through a chat template are encoded by
+//! [`super::chat`].
+
+mod markup;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +15,12 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, TokenizerBuilder};
 
+pub use self::markup::Control;
+use self::markup::Controls;
+use super::chat::Chat;
 use super::family::SpecialTokens;
 use super::files::TokenizerFiles;
+use super::template::{ChatTemplate, Date};
 use crate::error::{Error, Result};
 
 #[derive(Clone)]
@@ -25,10 +32,18 @@ pub struct Tokenizer {
     begins_with_bos: bool,
     /// Every token that ends a completion.
     eos: Vec<u32>,
+    /// How the model is spoken to in turns, if it can be.
+    template: Option<ChatTemplate>,
+    /// The tokens that only the template may write.
+    controls: Option<Arc<Controls>>,
 }
 
 impl Tokenizer {
-    /// From the texts of `tokenizer.json`, `tokenizer_config.json` and the model's `config.json`.
+    /// From the texts of `tokenizer.json`, `tokenizer_config.json`, `generation_config.json`, the chat
+    /// template and the model's `config.json`.
+    ///
+    /// A completion ends at any token that `eos_token`, either configuration's `eos_token_id` or the
+    /// chat template (after an assistant's turn) names.
     pub fn new(files: TokenizerFiles, model_config: &str) -> Result<Self> {
         let mut inner = tokenizers::Tokenizer::from_bytes(&files.tokenizer).map_err(|error| {
             Error::input("tokenizer.json is not a tokenizer")
@@ -46,9 +61,15 @@ impl Tokenizer {
         };
         let tokenizer_config = json(files.config.as_deref().unwrap_or("{}"), "tokenizer_config.json")?;
         let model_config = json(model_config, "config.json")?;
+        let generation_config = json(files.generation.as_deref().unwrap_or("{}"), "generation_config.json")?;
         let named = |key: &str| named_token(&inner, &tokenizer_config[key], key);
         let bos = named("bos_token")?.or_else(|| ids(&model_config["bos_token_id"]).first().copied());
         let mut eos = ids(&model_config["eos_token_id"]);
+        for id in ids(&generation_config["eos_token_id"]) {
+            if !eos.contains(&id) {
+                eos.push(id);
+            }
+        }
         if let Some(named) = named("eos_token")? {
             eos.retain(|id| *id != named);
             eos.insert(0, named);
@@ -59,13 +80,24 @@ impl Tokenizer {
                     .help("set `eos_token` in tokenizer_config.json"),
             );
         };
-        Ok(Self {
+        let template = ChatTemplate::from_files(&files)?;
+        let controls = template
+            .as_ref()
+            .map(|template| Controls::new(&inner, template.source()));
+        let mut tokenizer = Self {
             begins_with_bos: bos.is_some_and(|bos| with_special.get_ids().first() == Some(&bos)),
             inner: Arc::new(inner),
             files,
             special: SpecialTokens { bos, eos: first },
             eos,
-        })
+            template,
+            controls: controls.map(Arc::new),
+        };
+        let end_of_turn = tokenizer.chat().and_then(|chat| chat.end_of_turn());
+        if let Some(end) = end_of_turn.filter(|end| !tokenizer.eos.contains(end)) {
+            tokenizer.eos.push(end);
+        }
+        Ok(tokenizer)
     }
 
     /// Trains a byte-level BPE of `vocab` tokens (GPT-2's splitting) on `texts`.
@@ -107,11 +139,15 @@ impl Tokenizer {
         Ok(TokenizerFiles {
             tokenizer: inner.to_string(true).map_err(failed)?,
             config: Some(format!("{config:#}\n")),
+            ..TokenizerFiles::default()
         })
     }
 
     /// The tokens of a text that is data: no special token, whatever it contains.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        if self.has_soft_controls() {
+            return self.encode_around(text, &[]);
+        }
         let encoding = self
             .inner
             .encode(text, false)
@@ -133,8 +169,11 @@ impl Tokenizer {
 
     /// The text of `tokens`, special tokens left out.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        // What ends a turn is no text, even where the tokenizer does not mark it as special.
+        let ends = |token: &u32| self.has_soft_controls() && self.is_eos(*token);
+        let text: Vec<u32> = tokens.iter().copied().filter(|token| !ends(token)).collect();
         self.inner
-            .decode(tokens, true)
+            .decode(&text, true)
             .map_err(|error| Error::unexpected("tokens cannot be decoded").because(error))
     }
 
@@ -144,6 +183,34 @@ impl Tokenizer {
 
     pub fn is_eos(&self, token: u32) -> bool {
         self.eos.contains(&token)
+    }
+
+    /// Every token that ends a completion, `special().eos` first.
+    pub fn ends(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// The text of a token as the vocabulary has it.
+    pub fn name(&self, token: u32) -> Option<String> {
+        self.inner.id_to_token(token)
+    }
+
+    /// Conversations with the model, if it has a chat template.
+    pub fn chat(&self) -> Option<Chat<'_>> {
+        let template = self.template.as_ref()?;
+        Some(Chat {
+            template,
+            tokenizer: self,
+        })
+    }
+
+    /// The same tokenizer, its chat template's clock at `date`.
+    #[must_use]
+    pub fn at(&self, date: Date) -> Self {
+        Self {
+            template: self.template.as_ref().map(|template| template.at(date)),
+            ..self.clone()
+        }
     }
 
     pub fn files(&self) -> &TokenizerFiles {

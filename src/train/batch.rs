@@ -4,9 +4,10 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::model::chat::{Answered, Chat};
 use crate::model::cpu::trunk::Sequence;
 use crate::model::tokenizer::Tokenizer;
-use crate::prompt::{Request, Templates};
+use crate::prompt::{Request, Style, Templates};
 use crate::record::{Demonstration, Message};
 use crate::seed::Seed;
 
@@ -39,12 +40,22 @@ impl Encoder<'_> {
     pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
         match self.templates.respond(messages)? {
             Request::Text(text) => self.tokenizer.encode_prompt(&text),
-            Request::Chat { .. } => Err(Error::unexpected("training on chat templates is not supported")),
+            Request::Chat { messages, prefix } => self.chat()?.prompt(&messages, &prefix),
         }
     }
 
-    /// A prompt and its answer, ended by EOS.
+    fn chat(&self) -> Result<Chat<'_>> {
+        self.tokenizer.chat().ok_or_else(|| {
+            Error::config("the model has no chat template").help("use --prompt-style transcript, or a chat model")
+        })
+    }
+
+    /// A prompt and its answer, ended by EOS or by the token that ends a turn in the chat template.
     pub fn answer(&self, messages: &[Message], answer: &str) -> Result<Sequence> {
+        if self.templates.style() == Style::Chat {
+            let Answered { tokens, completion } = self.chat()?.answer(messages, answer)?;
+            return self.check(Sequence { tokens, completion });
+        }
         let mut tokens = self.prompt(messages)?;
         let completion = tokens.len();
         let text = format!("{}{}", self.templates.completion_prefix(), answer.trim());

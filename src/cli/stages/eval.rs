@@ -9,19 +9,20 @@ use serde_json::Value;
 
 use super::balance::Fitted;
 use super::generate::judge_rows;
+use super::prompting::Prompting;
 use super::train::load_reward_model;
 use super::{Done, Stage};
 use crate::atomic;
 use crate::cli::session::{Session, constitution_source, data_source, model_source};
 use crate::constitution::Constitution;
 use crate::dataset::{self, Provenance, Source};
+use crate::engine::Sampling;
 use crate::engine::local::LocalEngine;
-use crate::engine::{Engine, Sampling};
 use crate::error::{Error, Result};
 use crate::eval::{policy, preference};
 use crate::job;
 use crate::model::files::Model;
-use crate::prompt::{Style, Templates};
+use crate::prompt::Templates;
 use crate::report::RewardFigures;
 use crate::stage::Context;
 use crate::stage::judge::JudgeConfig;
@@ -64,6 +65,9 @@ pub struct Policy {
     pub policy: String,
     #[command(flatten)]
     pub sampling: Sampling,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub prompting: Prompting,
 }
 
 #[derive(Debug, Clone, Serialize, Args)]
@@ -83,6 +87,9 @@ pub struct Judge {
     /// Pairs of answers of known quality, half of them equally good.
     #[arg(long, default_value_t = 600, value_name = "N")]
     pub pairs: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub prompting: Prompting,
 }
 
 #[derive(Debug, Clone, Serialize, Args)]
@@ -98,6 +105,9 @@ pub struct Reward {
     /// Pairs of answers of known quality, half of them equally good.
     #[arg(long, default_value_t = 600, value_name = "N")]
     pub pairs: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub prompting: Prompting,
 }
 
 /// Does the evaluation unless `out` has it already.
@@ -183,12 +193,12 @@ impl Stage for Policy {
             ));
         };
         let prompts = dataset::read_prompts(prompts_reference)?;
-        let model = Model::load(model)?;
+        let model = self.prompting.load(model)?;
         let reference = self.reference.as_deref().map(Model::load).transpose()?;
         provenance.model = Some(model_source(&model));
         provenance.inputs = vec![data_source(prompts_reference, &prompts)];
         provenance.inputs.extend(reference.as_ref().map(model_source));
-        let templates = Templates::new(Style::Transcript);
+        let templates = Templates::new(self.prompting.style(&model)?);
         evaluate(session, out, provenance, &self.policy, || {
             let encoder = Encoder {
                 tokenizer: &model.tokenizer,
@@ -219,7 +229,8 @@ impl Stage for Judge {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let world = World::builtin()?;
         let constitution = Constitution::resolve(&self.constitution)?;
-        let model = Arc::new(Model::load(&self.model)?);
+        let model = Arc::new(self.prompting.load(&self.model)?);
+        let templates = Templates::new(self.prompting.style(&model)?);
         let slope = match &self.balanced {
             Some(balanced) => Fitted::read(Path::new(balanced))?.slope,
             None => 0.0,
@@ -236,7 +247,6 @@ impl Stage for Judge {
             let seed = session.stage_seed(self.kind());
             let contests = world.contests(Split::Evaluation, self.pairs, seed)?;
             let engine = LocalEngine::new(model)?;
-            let templates = Templates::new(engine.style());
             let context = Context {
                 engine: &engine,
                 templates: &templates,
@@ -280,12 +290,16 @@ impl Stage for Reward {
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&files));
         provenance.inputs = before.iter().map(|(_, files)| model_source(files)).collect();
-        let templates = Templates::new(Style::Transcript);
+        let templates = Templates::new(self.prompting.style(&files)?);
+        let tokenizer = match self.prompting.date {
+            Some(date) => files.tokenizer.at(date),
+            None => files.tokenizer.clone(),
+        };
         evaluate(session, out, provenance, "reward_model", || {
             let oracle = Oracle::new(&world);
             let contests = world.contests(Split::Evaluation, self.pairs, session.stage_seed("eval-judge"))?;
             let encoder = Encoder {
-                tokenizer: &files.tokenizer,
+                tokenizer: &tokenizer,
                 templates: &templates,
                 context: files.decoder.config.context,
             };

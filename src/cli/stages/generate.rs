@@ -6,16 +6,17 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
+use super::prompting::Prompting;
 use super::{Done, Stage};
 use crate::cli::session::{Session, constitution_source, data_source, model_source};
 use crate::constitution::Constitution;
 use crate::dataset::{self, Row};
+use crate::engine::Sampling;
 use crate::engine::local::LocalEngine;
-use crate::engine::{Engine, Sampling};
 use crate::error::{Error, Result};
 use crate::job::{Finished, Job};
 use crate::model::files::Model;
-use crate::prompt::Templates;
+use crate::prompt::{Style, Templates};
 use crate::record::Reject;
 use crate::stage::{Context, Outcome, judge, revise, sample};
 
@@ -28,6 +29,9 @@ pub struct Rows {
     /// Use completions that reach their token limit, instead of rejecting them.
     #[arg(long)]
     pub keep_truncated: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub prompting: Prompting,
 }
 
 #[derive(Debug, Clone, Serialize, Args)]
@@ -107,14 +111,16 @@ struct Asked {
 }
 
 impl Asked {
-    fn load(reference: &str, raw: bool) -> Result<Self> {
-        let model = Arc::new(Model::load(reference)?);
-        let engine = LocalEngine::new(model.clone())?;
-        let style = if raw { crate::prompt::Style::Raw } else { engine.style() };
+    fn load(reference: &str, rows: &Rows, raw: bool) -> Result<Self> {
+        let model = Arc::new(rows.prompting.load(reference)?);
+        let style = match raw {
+            true => Style::Raw,
+            false => rows.prompting.style(&model)?,
+        };
         Ok(Self {
             templates: Templates::new(style),
+            engine: LocalEngine::new(model.clone())?,
             model,
-            engine,
         })
     }
 
@@ -136,7 +142,7 @@ impl Stage for Revise {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let constitution = Constitution::resolve(&self.constitution)?;
         let prompts = dataset::read_prompts(&self.prompts)?;
-        let asked = Asked::load(&self.model, false)?;
+        let asked = Asked::load(&self.model, &self.rows, false)?;
         let config = revise::ReviseConfig {
             rounds: self.rounds,
             critique: Sampling {
@@ -168,7 +174,7 @@ impl Stage for Sample {
             return Err(Error::config("--per-prompt is 0").help("ask for at least one answer to a prompt"));
         }
         let prompts = dataset::read_prompts(&self.prompts)?;
-        let asked = Asked::load(&self.model, self.raw)?;
+        let asked = Asked::load(&self.model, &self.rows, self.raw)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&asked.model));
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
@@ -192,7 +198,7 @@ impl Stage for Judge {
         }
         let constitution = Constitution::resolve(&self.constitution)?;
         let candidates = dataset::read_candidates(&self.candidates)?;
-        let asked = Asked::load(&self.model, false)?;
+        let asked = Asked::load(&self.model, &self.rows, false)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&asked.model));
         provenance.constitution = Some(constitution_source(&self.constitution, &constitution));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::prompting::Prompting;
 use super::{Done, Stage};
 use crate::cli::session::{Session, data_source, model_source};
 use crate::dataset::{self, Provenance, Source, Status, rejects_dir};
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::decoder::Decoder;
 use crate::model::files::Model;
 use crate::model::heads::ScalarHead;
-use crate::prompt::{Style, Templates};
+use crate::prompt::Templates;
 use crate::record::{Reject, hex};
 use crate::seed::Seed;
 use crate::train::batch::Encoder;
@@ -50,6 +51,9 @@ pub struct Common {
     #[arg(long, default_value_t = 500, value_name = "N")]
     #[serde(skip)]
     pub save_steps: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub prompting: Prompting,
 }
 
 #[derive(Debug, Clone, Serialize, Args)]
@@ -116,8 +120,8 @@ impl<'a> Training<'a> {
         settings: &impl Serialize,
         inputs: Vec<Source>,
     ) -> Result<Self> {
-        let model = Model::load(&common.model)?;
-        let templates = Templates::new(Style::Transcript);
+        let model = common.prompting.load(&common.model)?;
+        let templates = Templates::new(common.prompting.style(&model)?);
         let mut provenance = session.provenance(kind, settings)?;
         provenance.model = Some(model_source(&model));
         provenance.inputs = inputs;
