@@ -408,7 +408,6 @@ fn bad_arguments_are_refused() {
     for (arguments, says) in [
         (vec!["--device", "tpu"], "unknown device `tpu`"),
         (vec!["--device", "cuda:0"], "computes on the CPU only"),
-        (vec!["--dtype", "bf16"], "computes in f32"),
         (vec!["--per-prompt", "0"], "--per-prompt is 0"),
     ] {
         let command = [sample(GOLDEN, "prompts.jsonl", "out"), arguments].concat();

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use candle_core::DType;
+use clap::ValueEnum as _;
 use serde::Serialize;
 
 use super::args::{Dtype, Global};
@@ -10,7 +12,7 @@ use super::progress::Display;
 use crate::constitution::Constitution;
 use crate::dataset::{Loaded, Provenance, Source};
 use crate::error::{Error, Result};
-use crate::model::files::Model;
+use crate::model::files::{Model, Precision};
 use crate::progress::Progress;
 use crate::seed::Seed;
 
@@ -21,23 +23,42 @@ pub struct Session {
     /// As given on the command line.
     pub given_seed: Option<u64>,
     pub seed: u64,
+    dtype: Dtype,
     display: Arc<Display>,
 }
 
 impl Session {
     pub fn new(global: &Global) -> Result<Self> {
         check_device(&global.device)?;
-        if matches!(global.dtype, Dtype::Bf16 | Dtype::F16) {
-            return Err(Error::config("the CPU computes in f32").help("leave --dtype at auto, or give f32"));
-        }
         Ok(Self {
             json: global.json,
             quiet: global.quiet,
             verbose: global.verbose,
             given_seed: global.seed,
             seed: global.seed.unwrap_or(0),
+            dtype: global.dtype,
             display: Arc::new(Display::new(global.quiet)),
         })
+    }
+
+    /// How a model that answers or judges holds its weights.
+    pub fn serving(&self) -> Precision {
+        match self.dtype {
+            Dtype::Auto => Precision::AsStored,
+            Dtype::F32 => Precision::Full,
+            Dtype::Bf16 => Precision::As(DType::BF16),
+            Dtype::F16 => Precision::As(DType::F16),
+        }
+    }
+
+    /// How a model that learns holds its weights.
+    pub fn training(&self) -> Result<Precision> {
+        match self.dtype {
+            Dtype::Auto | Dtype::F32 => Ok(Precision::Full),
+            Dtype::Bf16 | Dtype::F16 => {
+                Err(Error::config("training holds its weights in f32").help("leave --dtype at auto, or give f32"))
+            }
+        }
     }
 
     /// The same session with the seed of a recipe, unless one was given.
@@ -61,10 +82,16 @@ impl Session {
     /// A provenance with the stage's settings.
     pub fn provenance(&self, kind: &str, settings: &impl Serialize) -> Result<Provenance> {
         match serde_json::to_value(settings) {
-            Ok(serde_json::Value::Object(settings)) => Ok(Provenance {
-                settings,
-                ..Provenance::new(kind, self.seed)
-            }),
+            Ok(serde_json::Value::Object(mut settings)) => {
+                if self.dtype != Dtype::Auto {
+                    let name = self.dtype.to_possible_value().map(|value| value.get_name().to_owned());
+                    settings.insert("dtype".into(), name.into());
+                }
+                Ok(Provenance {
+                    settings,
+                    ..Provenance::new(kind, self.seed)
+                })
+            }
             _ => Err(Error::unexpected(format!(
                 "the settings of `{kind}` cannot be recorded"
             ))),

@@ -4,9 +4,11 @@
 //! saved loads in transformers. Pickles are never read.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use memmap2::Mmap;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
@@ -45,7 +47,62 @@ struct Source {
 struct Checkpoint {
     config: String,
     config_path: PathBuf,
-    weights: Vec<(PathBuf, Vec<u8>)>,
+    weights: Vec<(PathBuf, Bytes)>,
+}
+
+/// The content of a file of weights.
+enum Bytes {
+    Static(&'static [u8]),
+    Mapped(Mmap),
+}
+
+impl Bytes {
+    /// Maps a file into memory: a large checkpoint is never held twice.
+    fn map(path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path).map_err(|error| Error::io("read", path, error))?;
+        #[expect(unsafe_code, reason = "a memory map")]
+        // SAFETY: the map is read only, and only while the model is loaded. Whoever shortens the file in
+        // that time ends the program, as with any mapped file; what is read is checked like any input.
+        let map = unsafe { Mmap::map(&file) };
+        Ok(Self::Mapped(map.map_err(|error| Error::io("read", path, error))?))
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Static(bytes) => bytes,
+            Self::Mapped(map) => map,
+        }
+    }
+}
+
+/// The type that weights are held in. Norms and biases are `f32` in any case, and so is all arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// `f32`, as training needs it.
+    Full,
+    /// As in the files if those are large and in half precision, which halves what a decoding step has
+    /// to read and loses nothing; else `f32`.
+    AsStored,
+    As(DType),
+}
+
+/// Weights of fewer bytes stay in the processor's caches, where half precision gains nothing.
+const LARGE: usize = 64 << 20;
+
+impl Precision {
+    /// What a tensor of a checkpoint of `bytes` bytes is turned into.
+    fn target(self, tensor: &Tensor, bytes: usize) -> DType {
+        match (self, tensor.dtype()) {
+            _ if tensor.rank() < 2 => DType::F32,
+            (Self::As(dtype), _) => dtype,
+            (Self::AsStored, stored @ (DType::F16 | DType::BF16)) if bytes >= LARGE => stored,
+            _ => DType::F32,
+        }
+    }
 }
 
 /// The texts of the tokenizer's files.
@@ -84,16 +141,20 @@ impl TokenizerFiles {
 }
 
 impl Model {
-    /// Loads a model reference: a directory, or `builtin:tiny`.
+    /// Loads a model reference (a directory, or `builtin:tiny`) in `f32`.
     pub fn load(reference: &str) -> Result<Self> {
+        Self::load_in(reference, Precision::Full)
+    }
+
+    pub fn load_in(reference: &str, precision: Precision) -> Result<Self> {
         let source = match reference {
             BUILTIN => builtin(),
             _ => read_directory(reference)?,
         };
-        Self::assemble(reference, source)
+        Self::assemble(reference, source, precision)
     }
 
-    fn assemble(reference: &str, source: Source) -> Result<Self> {
+    fn assemble(reference: &str, source: Source, precision: Precision) -> Result<Self> {
         let Source { checkpoint, tokenizer } = source;
         let mut hash = Sha256::new();
         hash.update(&checkpoint.config);
@@ -101,8 +162,8 @@ impl Model {
         for text in [&tokenizer.config, &tokenizer.chat_template, &tokenizer.generation] {
             hash.update(text.as_deref().unwrap_or_default());
         }
-        checkpoint.weights.iter().for_each(|(_, bytes)| hash.update(bytes));
-        let decoder = checkpoint.decoder()?;
+        checkpoint.weights.iter().for_each(|(_, bytes)| hash.update(&**bytes));
+        let decoder = checkpoint.decoder(precision)?;
         let tokenizer = Tokenizer::new(tokenizer, &checkpoint.config).map_err(|error| error.at_file(reference))?;
         tokenizer.check_vocabulary(decoder.config.vocab, Path::new(reference))?;
         Ok(Self {
@@ -146,7 +207,7 @@ impl Model {
 
 /// The decoder of a checkpoint directory, whether or not a tokenizer lies beside it.
 pub fn load_decoder(dir: &Path) -> Result<Decoder> {
-    Checkpoint::read(dir)?.decoder()
+    Checkpoint::read(dir)?.decoder(Precision::Full)
 }
 
 impl Checkpoint {
@@ -155,7 +216,7 @@ impl Checkpoint {
         let weights = weight_files(dir)?
             .into_iter()
             .map(|path| {
-                let bytes = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+                let bytes = Bytes::map(&path)?;
                 Ok((path, bytes))
             })
             .collect::<Result<_>>()?;
@@ -166,11 +227,12 @@ impl Checkpoint {
         })
     }
 
-    fn decoder(&self) -> Result<Decoder> {
+    fn decoder(&self, precision: Precision) -> Result<Decoder> {
         let config = family::parse(&self.config).map_err(|error| error.at_file(&self.config_path))?;
         let mut tensors = HashMap::new();
+        let size = self.weights.iter().map(|(_, bytes)| bytes.len()).sum();
         for (path, bytes) in &self.weights {
-            read_safetensors(path, bytes, &mut tensors)?;
+            read_safetensors(path, bytes, &mut tensors, |tensor| precision.target(tensor, size))?;
         }
         // A tensor that no shard has is the index's mistake, not the first shard's.
         let path = match self.weights.as_slice() {
@@ -191,7 +253,7 @@ fn builtin() -> Source {
             config_path: "builtin:tiny/config.json".into(),
             weights: vec![(
                 "builtin:tiny/model.safetensors".into(),
-                include_bytes!("../../models/tiny/model.safetensors").to_vec(),
+                Bytes::Static(include_bytes!("../../models/tiny/model.safetensors")),
             )],
         },
         tokenizer: TokenizerFiles {
@@ -269,7 +331,12 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-fn read_safetensors(path: &Path, bytes: &[u8], tensors: &mut HashMap<String, Tensor>) -> Result<()> {
+fn read_safetensors(
+    path: &Path,
+    bytes: &[u8],
+    tensors: &mut HashMap<String, Tensor>,
+    target: impl Fn(&Tensor) -> DType,
+) -> Result<()> {
     let unreadable = |error: String| {
         Error::input(format!("not a complete safetensors file: {error}"))
             .at_file(path)
@@ -279,7 +346,8 @@ fn read_safetensors(path: &Path, bytes: &[u8], tensors: &mut HashMap<String, Ten
     for (name, view) in file.tensors() {
         let dtype = DType::try_from(view.dtype()).map_err(|error| unreadable(format!("`{name}`: {error}")))?;
         let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
-        tensors.insert(family::text_name(&name), tensor.to_dtype(DType::F32)?);
+        let dtype = target(&tensor);
+        tensors.insert(family::text_name(&name), tensor.to_dtype(dtype)?);
     }
     Ok(())
 }

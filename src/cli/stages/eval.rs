@@ -193,8 +193,11 @@ impl Stage for Policy {
             ));
         };
         let prompts = dataset::read_prompts(prompts_reference)?;
-        let model = self.prompting.load(model)?;
-        let reference = self.reference.as_deref().map(Model::load).transpose()?;
+        let model = self.prompting.load(model, session.serving())?;
+        let reference = self.reference.as_deref();
+        let reference = reference
+            .map(|reference| Model::load_in(reference, session.serving()))
+            .transpose()?;
         provenance.model = Some(model_source(&model));
         provenance.inputs = vec![data_source(prompts_reference, &prompts)];
         provenance.inputs.extend(reference.as_ref().map(model_source));
@@ -229,7 +232,7 @@ impl Stage for Judge {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let world = World::builtin()?;
         let constitution = Constitution::resolve(&self.constitution)?;
-        let model = Arc::new(self.prompting.load(&self.model)?);
+        let model = Arc::new(self.prompting.load(&self.model, session.serving())?);
         let templates = Templates::new(self.prompting.style(&model)?);
         let slope = match &self.balanced {
             Some(balanced) => Fitted::read(Path::new(balanced))?.slope,

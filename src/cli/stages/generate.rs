@@ -111,8 +111,8 @@ struct Asked {
 }
 
 impl Asked {
-    fn load(reference: &str, rows: &Rows, raw: bool) -> Result<Self> {
-        let model = Arc::new(rows.prompting.load(reference)?);
+    fn load(session: &Session, reference: &str, rows: &Rows, raw: bool) -> Result<Self> {
+        let model = Arc::new(rows.prompting.load(reference, session.serving())?);
         let style = match raw {
             true => Style::Raw,
             false => rows.prompting.style(&model)?,
@@ -142,7 +142,7 @@ impl Stage for Revise {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let constitution = Constitution::resolve(&self.constitution)?;
         let prompts = dataset::read_prompts(&self.prompts)?;
-        let asked = Asked::load(&self.model, &self.rows, false)?;
+        let asked = Asked::load(session, &self.model, &self.rows, false)?;
         let config = revise::ReviseConfig {
             rounds: self.rounds,
             critique: Sampling {
@@ -174,7 +174,7 @@ impl Stage for Sample {
             return Err(Error::config("--per-prompt is 0").help("ask for at least one answer to a prompt"));
         }
         let prompts = dataset::read_prompts(&self.prompts)?;
-        let asked = Asked::load(&self.model, &self.rows, self.raw)?;
+        let asked = Asked::load(session, &self.model, &self.rows, self.raw)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&asked.model));
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
@@ -198,7 +198,7 @@ impl Stage for Judge {
         }
         let constitution = Constitution::resolve(&self.constitution)?;
         let candidates = dataset::read_candidates(&self.candidates)?;
-        let asked = Asked::load(&self.model, &self.rows, false)?;
+        let asked = Asked::load(session, &self.model, &self.rows, false)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&asked.model));
         provenance.constitution = Some(constitution_source(&self.constitution, &constitution));

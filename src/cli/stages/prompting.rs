@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::model::files::Model;
+use crate::model::files::{Model, Precision};
 use crate::model::template::Date;
 use crate::prompt::Style;
 
@@ -40,8 +40,8 @@ pub struct Prompting {
 
 impl Prompting {
     /// Loads a model, its chat template's clock at the date.
-    pub fn load(&self, reference: &str) -> Result<Model> {
-        let model = Model::load(reference)?;
+    pub fn load(&self, reference: &str, precision: Precision) -> Result<Model> {
+        let model = Model::load_in(reference, precision)?;
         Ok(match self.date {
             Some(date) => Model {
                 tokenizer: model.tokenizer.at(date),

@@ -120,7 +120,7 @@ impl<'a> Training<'a> {
         settings: &impl Serialize,
         inputs: Vec<Source>,
     ) -> Result<Self> {
-        let model = common.prompting.load(&common.model)?;
+        let model = common.prompting.load(&common.model, session.training()?)?;
         let templates = Templates::new(common.prompting.style(&model)?);
         let mut provenance = session.provenance(kind, settings)?;
         provenance.model = Some(model_source(&model));
