@@ -11,12 +11,12 @@ use crate::prompt::Style;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum PromptStyle {
-    /// Chat if the model has a chat template, else transcript.
+    // Chat if the model has a chat template, else transcript.
     #[default]
     Auto,
-    /// In turns, through the model's chat template.
+    // In turns, through the model's chat template.
     Chat,
-    /// As a transcript to continue.
+    // As a transcript to continue.
     Transcript,
 }
 
