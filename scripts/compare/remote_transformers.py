@@ -3,7 +3,7 @@
     python scripts/compare/remote_transformers.py BYLAW MODEL
 
 BYLAW is the program, MODEL a directory in Hugging Face layout (any tiny model will do). Needs
-`pip install transformers[serving]` and torch. The model gets a plain chat template if it has none.
+`pip install transformers[serving] accelerate` and torch. The model gets a plain chat template if it has none.
 
 What is checked, of the server as of transformers 5.23:
 - chats and transcripts are answered; rows + rejects = inputs; token counts come from the server;
