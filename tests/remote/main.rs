@@ -269,6 +269,8 @@ fn refused_fields_are_left_out_or_named() {
         match () {
             () if body.contains_key("continue_final_message") => error(422, "unknown field: continue_final_message"),
             () if body.contains_key("logprobs") => error(400, "logprobs is not supported"),
+            // TGI.
+            () if body.get("top_p") == Some(&json!(1.0)) => error(422, "`top_p` must be > 0.0 and < 1.0"),
             () => ok(model(asked)),
         }
     });

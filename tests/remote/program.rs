@@ -223,6 +223,46 @@ fn a_run_goes_on_when_the_endpoint_is_back() {
     assert_eq!(rows("parts"), rows("whole"));
 }
 
+/// Catches: Ctrl-C that waits as long as the endpoint asks.
+#[test]
+fn an_interrupt_ends_the_wait() {
+    let server = Server::start(|_| Reply::Json(429, Some(("retry-after", "200".into())), Value::Null));
+    let dir = with_prompts(3);
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bylaw"))
+        .current_dir(dir.path())
+        .args([
+            "sample",
+            "--model",
+            &server.reference(),
+            "--prompts",
+            "prompts.jsonl",
+            "--out",
+            "out",
+        ])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while server.log().is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended early");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    // Well before the 200 s.
+    for _ in 0..600 {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert_eq!(status.code(), Some(130));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    child.kill().unwrap();
+    panic!("it went on waiting");
+}
+
 /// A server at a port that was just left.
 fn rebind(port: u16, answering: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Server {
     for _ in 0..100 {

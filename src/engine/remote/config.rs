@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// How endpoints are asked. None of it but `api` decides what is answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct RemoteConfig {
-    /// What of the OpenAI API an endpoint is asked through.
+    /// What of the OpenAI API an endpoint is asked through; its key is BYLAW_API_KEY of the environment.
     #[arg(long, value_enum, default_value_t = Api::Chat)]
     pub api: Api,
     /// Requests in flight to each endpoint.

@@ -137,6 +137,18 @@ impl Question {
         self
     }
 
+    /// Whether nothing is cut off by `top_p`. It is sent even so, for vLLM would take the model's default.
+    pub fn takes_all(&self) -> bool {
+        self.body.get("top_p").and_then(Value::as_f64) == Some(1.0)
+    }
+
+    pub fn without_neutral_top_p(mut self) -> Self {
+        if self.takes_all() {
+            self.body.remove("top_p");
+        }
+        self
+    }
+
     /// Whether the assistant's turn is to be continued.
     pub fn continues(&self) -> bool {
         self.body.contains_key("continue_final_message")

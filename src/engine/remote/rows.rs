@@ -21,6 +21,8 @@ pub struct Shared {
     pub client: Client,
     /// Whether the endpoints take `logprobs` with a generation, as far as is known.
     logprobs: AtomicBool,
+    /// Whether they take a `top_p` of 1.
+    top_p: AtomicBool,
     /// Log-probabilities a position that they list.
     top: AtomicU32,
     pub unscored: AtomicU64,
@@ -35,6 +37,7 @@ impl Shared {
         Self {
             client,
             logprobs: AtomicBool::new(true),
+            top_p: AtomicBool::new(true),
             top: AtomicU32::new(TOP),
             unscored: AtomicU64::new(0),
             floors: AtomicU64::new(0),
@@ -56,13 +59,33 @@ impl Shared {
         }
     }
 
+    /// Asks, and asks again without a `top_p` of 1 where that is refused, as by TGI. What an endpoint does
+    /// not take is remembered once leaving it out has helped: a refusal may quote the prompt.
+    async fn ask(&self, question: &Question) -> Result<Answer, Unanswered> {
+        if self.top_p.load(Ordering::Relaxed) {
+            match self.client.ask(question).await {
+                Err(Unanswered::Rejected(words)) if words.contains("top_p") && question.takes_all() => {}
+                other => return other,
+            }
+        }
+        let answer = self.client.ask(&question.clone().without_neutral_top_p()).await;
+        if answer.is_ok() {
+            self.top_p.store(false, Ordering::Relaxed);
+        }
+        answer
+    }
+
     pub async fn generate(&self, request: &GenerateRequest) -> Result<Result<Generation, Refusal>> {
         let model = &self.client.endpoints.model;
-        let question = Question::generation(model, request, self.logprobs.load(Ordering::Relaxed));
-        let answer = match self.client.ask(&question).await {
-            Err(Unanswered::Rejected(words)) if question.body.contains_key("logprobs") && words.contains("logprob") => {
-                self.logprobs.store(false, Ordering::Relaxed);
-                self.client.ask(&question.clone().without_logprobs()).await
+        let logprobs = self.logprobs.load(Ordering::Relaxed);
+        let question = Question::generation(model, request, logprobs);
+        let answer = match self.ask(&question).await {
+            Err(Unanswered::Rejected(words)) if logprobs && refuses_logprobs(&words) => {
+                let answer = self.ask(&question.clone().without_logprobs()).await;
+                if answer.is_ok() {
+                    self.logprobs.store(false, Ordering::Relaxed);
+                }
+                answer
             }
             other => other,
         };
@@ -87,38 +110,38 @@ impl Shared {
     pub async fn score(&self, request: &ScoreRequest) -> Result<Result<Vec<f32>, Refusal>> {
         let none = |why: String| Refusal(format!("the endpoint serves no log-probabilities{why}"));
         let model = &self.client.endpoints.model;
-        loop {
-            let top = self.top.load(Ordering::Relaxed);
+        let mut top = self.top.load(Ordering::Relaxed);
+        let answer = loop {
             let question = Question::scoring(model, &request.prompt, top);
-            let answer = match self.client.ask(&question).await {
-                Err(Unanswered::Rejected(words)) if words.contains("logprob") => {
-                    if top > FEWER {
-                        self.top.store(FEWER, Ordering::Relaxed);
-                        continue;
+            match self.ask(&question).await {
+                Err(Unanswered::Rejected(words)) if refuses_logprobs(&words) => {
+                    if top == FEWER {
+                        return Ok(Err(none(format!(": {words}"))));
                     }
-                    return Ok(Err(none(format!(": {words}"))));
+                    top = FEWER;
                 }
-                other => answered(&question, other)?,
-            };
-            let answer = match answer {
-                Ok(answer) => answer,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
-            let Some(list) = answer.top else {
-                return Ok(Err(none(String::new())));
-            };
-            return Ok(list.score(&request.continuations).map_err(Refusal).map(|scores| {
-                self.floors.fetch_add(scores.floors, Ordering::Relaxed);
-                self.options.fetch_add(scores.logprobs.len() as u64, Ordering::Relaxed);
-                scores.logprobs
-            }));
-        }
+                other => break answered(&question, other)?,
+            }
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let Some(list) = answer.top else {
+            return Ok(Err(none(String::new())));
+        };
+        self.top.store(top, Ordering::Relaxed);
+        Ok(list.score(&request.continuations).map_err(Refusal).map(|scores| {
+            self.floors.fetch_add(scores.floors, Ordering::Relaxed);
+            self.options.fetch_add(scores.logprobs.len() as u64, Ordering::Relaxed);
+            scores.logprobs
+        }))
     }
 
     /// The server's count of a prompt's tokens, if it gives one.
     async fn prompt_tokens(&self, prompt: &Request) -> Result<Option<u32>> {
         let question = Question::counting(&self.client.endpoints.model, prompt);
-        Ok(answered(&question, self.client.ask(&question).await)?
+        Ok(answered(&question, self.ask(&question).await)?
             .ok()
             .and_then(|answer| answer.prompt_tokens))
     }
@@ -159,6 +182,11 @@ fn answered(question: &Question, answer: Result<Answer, Unanswered>) -> Result<R
             })))
         }
     }
+}
+
+/// Whether a refusal is of log-probabilities, or of that many; TGI names its own field.
+fn refuses_logprobs(words: &str) -> bool {
+    words.contains("logprob") || words.contains("top_n_tokens")
 }
 
 /// For servers that do not count: English text has about four bytes to a token.
