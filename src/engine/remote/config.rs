@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// How endpoints are asked. None of it but `api` decides what is answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct RemoteConfig {
-    /// What of the OpenAI API an endpoint is asked through; its key is BYLAW_API_KEY of the environment.
+    /// Ask for chats, or for completions of transcripts; the key is BYLAW_API_KEY of the environment.
     #[arg(long, value_enum, default_value_t = Api::Chat)]
     pub api: Api,
     /// Requests in flight to each endpoint.
@@ -36,12 +36,12 @@ pub struct RemoteConfig {
     pub max_total_tokens: Option<u64>,
 }
 
+/// What of the OpenAI API is used: conversations, which the server puts through the model's chat
+/// template, or transcripts to continue, for a model without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
-    /// Conversations, through the model's chat template on the server.
     Chat,
-    /// Transcripts to continue, for a model without a chat template.
     Completions,
 }
 
