@@ -93,7 +93,11 @@ fn texts(generated: &Generated) -> Vec<&str> {
 /// the endpoint, the failures or the order of answers; a limit of requests in flight that is passed.
 #[test]
 fn faults_change_nothing() {
-    let clean = Server::start(|asked| ok(model(asked)));
+    let clean = Server::start(|asked| {
+        // So that requests meet.
+        std::thread::sleep(Duration::from_millis(5));
+        ok(model(asked))
+    });
     let calm = engine(&[&clean], &config());
     let (generate, score) = (generations(60), questions(40));
     let (expected, expected_scores) = (calm.generate(&generate).unwrap(), calm.score(&score).unwrap());

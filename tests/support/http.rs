@@ -177,9 +177,9 @@ fn serve(stream: &TcpStream, state: &State, answering: &Answering) -> std::io::R
         };
         state.log.lock().unwrap().push(asked.clone());
         let reply = answering(&asked);
-        let sent = respond(stream, reply);
+        // Before the answer goes out: with it, the client may send its next request.
         state.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if !sent? {
+        if !respond(stream, reply)? {
             return Ok(());
         }
     }

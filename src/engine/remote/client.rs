@@ -108,11 +108,12 @@ impl Client {
         let (mut failures, mut busy) = (0u32, 0u32);
         loop {
             let lease = self.pool.acquire().await.map_err(Unanswered::End)?;
-            if lease.probe
-                && let Err(cause) = self.revived(lease.index).await
-            {
-                lease.failed(&cause, None);
-                continue;
+            if lease.probe {
+                if let Err(cause) = self.revived(lease.index).await {
+                    lease.failed(&cause, None);
+                    continue;
+                }
+                lease.found_alive();
             }
             self.spend().map_err(Unanswered::End)?;
             let wait = match self.attempt(lease.index, question.path, &body).await {

@@ -20,6 +20,8 @@ const FAILURES: u32 = 5;
 /// How long a circuit stays open at first, and at most.
 const COOLDOWN: Duration = Duration::from_secs(1);
 const LONGEST_COOLDOWN: Duration = Duration::from_secs(30);
+/// At most, if its health check is good: then the requests may be at fault.
+const LONGEST_COOLDOWN_ALIVE: Duration = Duration::from_secs(4);
 /// How often a wait looks for Ctrl-C.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -197,6 +199,14 @@ pub async fn sleep(wait: Duration) -> Result<()> {
 }
 
 impl Lease<'_> {
+    /// The health check before a probe was good: should the probe fail, the cooldown stays short.
+    pub fn found_alive(&self) {
+        let endpoint = &mut self.pool.state().endpoints[self.index];
+        if let Circuit::HalfOpen { cooldown } = &mut endpoint.circuit {
+            *cooldown = (*cooldown).min(LONGEST_COOLDOWN_ALIVE / 2);
+        }
+    }
+
     /// The endpoint answered, be it with a refusal of this one request.
     pub fn succeeded(mut self) {
         self.judge(|endpoint, _| {

@@ -62,6 +62,28 @@ fn a_circuit_opens_and_is_probed_once() {
     assert_eq!(take(&pool, again), taken(0));
 }
 
+/// Catches: a few hopeless requests that keep a living endpoint away from the others for half a minute.
+#[test]
+fn a_living_endpoint_is_probed_soon_again() {
+    let (pool, mut now) = (Pool::new(1, LIMITS), Instant::now());
+    for _ in 0..FAILURES {
+        pool.state().endpoints[0].fail("500", None, now);
+    }
+    for _ in 0..6 {
+        now += LONGEST_COOLDOWN_ALIVE;
+        assert_eq!(take(&pool, now), Choice::Take { index: 0, probe: true });
+        let lease = Lease {
+            pool: &pool,
+            index: 0,
+            probe: true,
+            judged: false,
+        };
+        lease.found_alive();
+        lease.failed("500", None);
+        now = now.max(Instant::now());
+    }
+}
+
 /// Catches: a run that waits for ever, one that ends while an endpoint is being tried, and an outage that
 /// adds up over short ones.
 #[test]
