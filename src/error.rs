@@ -70,6 +70,11 @@ impl Error {
         Self::new(ErrorKind::Input, message)
     }
 
+    /// A remote endpoint failed for good, or refuses to serve (exit code 4).
+    pub fn remote(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Remote, message)
+    }
+
     /// A failure that is nobody's input (exit code 1).
     pub fn unexpected(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unexpected, message)

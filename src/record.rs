@@ -90,7 +90,8 @@ pub struct Completion {
     pub text: String,
     pub tokens: u32,
     pub finish_reason: String,
-    /// Sum of the log-probabilities of its tokens under the sampling distribution at temperature 1.
+    /// Sum of the log-probabilities of its tokens under the sampling distribution at temperature 1; 0 if
+    /// nobody scored them.
     pub logprob: f32,
     pub sample: u32,
 }

@@ -76,7 +76,8 @@ pub struct WithOut<T: Args> {
     #[command(flatten)]
     pub stage: T,
     /// Directory of the result; the same command on it goes on where it was stopped.
-    #[arg(long, value_name = "DIR")]
+    // Not among the options of the group before it.
+    #[arg(long, value_name = "DIR", help_heading = None::<&str>)]
     pub out: PathBuf,
 }
 

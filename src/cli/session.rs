@@ -11,6 +11,7 @@ use super::args::{Dtype, Global};
 use super::progress::Display;
 use crate::constitution::Constitution;
 use crate::dataset::{Loaded, Provenance, Source};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::files::{Model, Precision};
 use crate::progress::Progress;
@@ -114,6 +115,15 @@ pub fn model_source(model: &Model) -> Source {
     Source {
         reference: model.reference.clone(),
         sha256: model.sha256.clone(),
+    }
+}
+
+/// The provenance of the model behind an engine.
+pub fn engine_source(engine: &dyn Engine) -> Source {
+    let identity = engine.identity();
+    Source {
+        reference: identity.reference,
+        sha256: identity.sha256,
     }
 }
 

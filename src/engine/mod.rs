@@ -9,6 +9,7 @@ pub mod blocks;
 pub mod drawing;
 pub mod encode;
 pub mod local;
+pub mod remote;
 pub mod sampler;
 pub mod scripted;
 
@@ -71,7 +72,8 @@ pub struct Generation {
     pub text: String,
     pub tokens: u32,
     pub prompt_tokens: u32,
-    /// Sum of the model's log-probabilities of the tokens, at temperature 1.
+    /// Sum of the model's log-probabilities of the tokens, at temperature 1; 0 where an endpoint serves
+    /// none, which its engine reports.
     pub logprob: f32,
     pub finish_reason: FinishReason,
 }

@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use super::prompting::Prompting;
 use super::{Done, Stage};
-use crate::cli::session::{Session, constitution_source, data_source, model_source};
+use crate::cli::session::{Session, constitution_source, data_source, engine_source};
 use crate::constitution::Constitution;
 use crate::dataset::{self, Row};
-use crate::engine::Sampling;
 use crate::engine::local::LocalEngine;
+use crate::engine::remote::{ApiKey, Endpoints, RemoteConfig, RemoteEngine, is_endpoint};
+use crate::engine::{Engine, Sampling};
 use crate::error::{Error, Result};
 use crate::job::{Finished, Job};
-use crate::model::files::Model;
 use crate::prompt::{Style, Templates};
 use crate::record::Reject;
 use crate::stage::{Context, Outcome, judge, revise, sample};
@@ -36,7 +36,7 @@ pub struct Rows {
 
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Revise {
-    /// The model: a directory in Hugging Face layout, or builtin:tiny.
+    /// The model: a directory in Hugging Face layout, builtin:tiny, or an endpoint, http://host/v1#name.
     #[arg(long)]
     #[serde(skip)]
     pub model: String,
@@ -58,11 +58,14 @@ pub struct Revise {
     pub critique_max_new_tokens: usize,
     #[command(flatten)]
     pub rows: Rows,
+    #[command(flatten, next_help_heading = "Endpoints")]
+    #[serde(skip)]
+    pub remote: RemoteConfig,
 }
 
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Sample {
-    /// The model: a directory in Hugging Face layout, or builtin:tiny.
+    /// The model: a directory in Hugging Face layout, builtin:tiny, or an endpoint, http://host/v1#name.
     #[arg(long)]
     #[serde(skip)]
     pub model: String,
@@ -80,11 +83,14 @@ pub struct Sample {
     pub sampling: Sampling,
     #[command(flatten)]
     pub rows: Rows,
+    #[command(flatten, next_help_heading = "Endpoints")]
+    #[serde(skip)]
+    pub remote: RemoteConfig,
 }
 
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Judge {
-    /// The model: a directory in Hugging Face layout, or builtin:tiny.
+    /// The model: a directory in Hugging Face layout, builtin:tiny, or an endpoint, http://host/v1#name.
     #[arg(long)]
     #[serde(skip)]
     pub model: String,
@@ -101,32 +107,50 @@ pub struct Judge {
     pub principles_per_pair: usize,
     #[command(flatten)]
     pub rows: Rows,
+    #[command(flatten, next_help_heading = "Endpoints")]
+    #[serde(skip)]
+    pub remote: RemoteConfig,
 }
 
 /// A model ready to be asked.
 struct Asked {
-    model: Arc<Model>,
-    engine: LocalEngine,
+    engine: Arc<dyn Engine>,
+    /// The same engine, if it is one of endpoints.
+    remote: Option<Arc<RemoteEngine>>,
     templates: Templates,
 }
 
 impl Asked {
-    fn load(session: &Session, reference: &str, rows: &Rows, raw: bool) -> Result<Self> {
-        let model = Arc::new(rows.prompting.load(reference, session.serving())?);
+    fn load(session: &Session, reference: &str, rows: &Rows, raw: bool, remote: &RemoteConfig) -> Result<Self> {
+        let (engine, remote): (Arc<dyn Engine>, _) = if is_endpoint(reference) {
+            let endpoints = Endpoints::parse(reference)?;
+            let engine = Arc::new(RemoteEngine::connect(endpoints, ApiKey::from_env(), remote)?);
+            (engine.clone(), Some(engine))
+        } else {
+            let model = rows.prompting.load(reference, session.serving())?;
+            (Arc::new(LocalEngine::new(Arc::new(model))?), None)
+        };
         let style = match raw {
             true => Style::Raw,
-            false => rows.prompting.style(&model)?,
+            false => rows.prompting.choose(engine.style(), reference)?,
         };
         Ok(Self {
             templates: Templates::new(style),
-            engine: LocalEngine::new(model.clone())?,
-            model,
+            engine,
+            remote,
         })
+    }
+
+    /// Tells what the user should know of an endpoint's answers.
+    fn tell(&self, session: &Session) {
+        for note in self.remote.iter().flat_map(|engine| engine.notes()) {
+            session.progress().note(&note);
+        }
     }
 
     fn context(&self, session: &Session, kind: &str, rows: &Rows) -> Context<'_> {
         Context {
-            engine: &self.engine,
+            engine: self.engine.as_ref(),
             templates: &self.templates,
             seed: session.stage_seed(kind),
             keep_truncated: rows.keep_truncated,
@@ -142,7 +166,7 @@ impl Stage for Revise {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let constitution = Constitution::resolve(&self.constitution)?;
         let prompts = dataset::read_prompts(&self.prompts)?;
-        let asked = Asked::load(session, &self.model, &self.rows, false)?;
+        let asked = Asked::load(session, &self.model, &self.rows, false, &self.remote)?;
         let config = revise::ReviseConfig {
             rounds: self.rounds,
             critique: Sampling {
@@ -152,15 +176,17 @@ impl Stage for Revise {
             answer: self.sampling.clone(),
         };
         let mut provenance = session.provenance(self.kind(), self)?;
-        provenance.model = Some(model_source(&asked.model));
+        provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.constitution = Some(constitution_source(&self.constitution, &constitution));
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
         provenance.prompts = asked.templates.hashes();
         let context = asked.context(session, self.kind(), &self.rows);
         let job = job(session, out, provenance, &self.rows, "revise");
-        run(&job, &prompts.rows, &prompts.rejects, |rows| {
+        let done = run(&job, &prompts.rows, &prompts.rejects, |rows| {
             revise::revise(context, &constitution, rows, &config)
-        })
+        });
+        asked.tell(session);
+        done
     }
 }
 
@@ -174,16 +200,18 @@ impl Stage for Sample {
             return Err(Error::config("--per-prompt is 0").help("ask for at least one answer to a prompt"));
         }
         let prompts = dataset::read_prompts(&self.prompts)?;
-        let asked = Asked::load(session, &self.model, &self.rows, self.raw)?;
+        let asked = Asked::load(session, &self.model, &self.rows, self.raw, &self.remote)?;
         let mut provenance = session.provenance(self.kind(), self)?;
-        provenance.model = Some(model_source(&asked.model));
+        provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
         provenance.prompts = asked.templates.hashes();
         let context = asked.context(session, self.kind(), &self.rows);
         let job = job(session, out, provenance, &self.rows, "sample");
-        run(&job, &prompts.rows, &prompts.rejects, |rows| {
+        let done = run(&job, &prompts.rows, &prompts.rejects, |rows| {
             sample::sample(context, rows, self.per_prompt, &self.sampling)
-        })
+        });
+        asked.tell(session);
+        done
     }
 }
 
@@ -198,9 +226,9 @@ impl Stage for Judge {
         }
         let constitution = Constitution::resolve(&self.constitution)?;
         let candidates = dataset::read_candidates(&self.candidates)?;
-        let asked = Asked::load(session, &self.model, &self.rows, false)?;
+        let asked = Asked::load(session, &self.model, &self.rows, false, &self.remote)?;
         let mut provenance = session.provenance(self.kind(), self)?;
-        provenance.model = Some(model_source(&asked.model));
+        provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.constitution = Some(constitution_source(&self.constitution, &constitution));
         provenance.inputs = vec![data_source(&self.candidates, &candidates)];
         provenance.prompts = asked.templates.hashes();
@@ -209,9 +237,11 @@ impl Stage for Judge {
             principles_per_pair: self.principles_per_pair,
         };
         let job = job(session, out, provenance, &self.rows, "judge");
-        run(&job, &candidates.rows, &candidates.rejects, |rows| {
+        let done = run(&job, &candidates.rows, &candidates.rejects, |rows| {
             judge_rows(context, &constitution, rows, &config)
-        })
+        });
+        asked.tell(session);
+        done
     }
 }
 

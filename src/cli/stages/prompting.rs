@@ -52,11 +52,21 @@ impl Prompting {
     }
 
     pub fn style(&self, model: &Model) -> Result<Style> {
-        match (self.prompt_style, model.tokenizer.chat()) {
-            (PromptStyle::Auto | PromptStyle::Chat, Some(_)) => Ok(Style::Chat),
-            (PromptStyle::Auto, None) | (PromptStyle::Transcript, _) => Ok(Style::Transcript),
-            (PromptStyle::Chat, None) => Err(Error::config("the model has no chat template")
-                .at_file(&model.reference)
+        let best = match model.tokenizer.chat() {
+            Some(_) => Style::Chat,
+            None => Style::Transcript,
+        };
+        self.choose(best, &model.reference)
+    }
+
+    /// The style asked for, or the `best` of the model.
+    pub fn choose(&self, best: Style, reference: &str) -> Result<Style> {
+        match (self.prompt_style, best) {
+            (PromptStyle::Auto, best) => Ok(best),
+            (PromptStyle::Transcript, _) => Ok(Style::Transcript),
+            (PromptStyle::Chat, Style::Chat) => Ok(Style::Chat),
+            (PromptStyle::Chat, _) => Err(Error::config("the model has no chat template")
+                .at_file(reference)
                 .help("give --prompt-style transcript, or a model with a chat template")),
         }
     }
