@@ -7,6 +7,7 @@
 
 pub mod attention;
 pub mod cache;
+mod halves;
 pub mod kernels;
 pub mod paged;
 mod pages;

@@ -7,11 +7,10 @@
 //! which is what a decoding step is bound by; for many rows the same loop runs near the peak of the
 //! multipliers, without packing.
 
-use std::borrow::Cow;
-
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::halves;
 use super::quantised::{self, Coding};
 
 /// The weights `(outputs, inputs)` of a linear map, row after row.
@@ -56,11 +55,12 @@ pub fn products(x: &[f32], inputs: usize, weights: &[Rows<'_>], ys: &mut [Vec<f3
     if rows == 0 {
         return;
     }
-    let plain = Operand::plain(x, inputs);
-    let split = weights
-        .iter()
-        .any(|weights| matches!(weights, Rows::Bf16(_)))
-        .then(|| Operand::split(x, inputs));
+    let halved = weights.iter().any(|weights| matches!(weights, Rows::Bf16(_)));
+    let x = Operand {
+        values: x,
+        pairs: if halved { halves::pairs(x) } else { Vec::new() },
+        inputs,
+    };
     let widths: Vec<usize> = ys.iter().map(|y| y.len() / rows).collect();
     let parts = if rows * inputs * widths.iter().sum::<usize>() < WORTH_A_THREAD {
         1
@@ -87,10 +87,7 @@ pub fn products(x: &[f32], inputs: usize, weights: &[Rows<'_>], ys: &mut [Vec<f3
         let mut scratch = Vec::new();
         for ((weights, mut y), width) in weights.iter().zip(share).zip(&widths) {
             super::kernels::vectorised(Product {
-                x: match weights {
-                    Rows::Bf16(_) => split.as_ref().unwrap_or(&plain),
-                    _ => &plain,
-                },
+                x: &x,
                 weights: *weights,
                 first: border(*width, part, parts),
                 y: &mut y,
@@ -109,62 +106,12 @@ fn border(width: usize, part: usize, parts: usize) -> usize {
     width * part / parts
 }
 
-/// `x (N, inputs)`, laid out for weights of one type.
+/// `x (N, inputs)`, and the same in bf16 if some weights are.
 struct Operand<'a> {
-    values: Cow<'a, [f32]>,
+    values: &'a [f32],
+    pairs: Vec<u32>,
     inputs: usize,
 }
-
-impl<'a> Operand<'a> {
-    fn plain(x: &'a [f32], inputs: usize) -> Self {
-        Self {
-            values: Cow::Borrowed(x),
-            inputs,
-        }
-    }
-
-    /// As the pairs of bf16 words need it.
-    fn split(x: &[f32], inputs: usize) -> Self {
-        let mut values = x.to_vec();
-        super::kernels::vectorised(Split {
-            values: &mut values,
-            inputs,
-        });
-        Self {
-            values: Cow::Owned(values),
-            inputs,
-        }
-    }
-}
-
-/// Brings the even elements of every two vectors before the odd ones, as the halves of bf16 words
-/// come.
-struct Split<'a> {
-    values: &'a mut [f32],
-    inputs: usize,
-}
-
-impl WithSimd for Split<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let lanes = S::F32_LANES;
-        let mut pair = [0.0; 2 * MAX_LANES];
-        for row in self.values.chunks_exact_mut(self.inputs) {
-            for chunk in row.chunks_exact_mut(2 * lanes) {
-                pair[..2 * lanes].copy_from_slice(chunk);
-                for lane in 0..lanes {
-                    chunk[lane] = pair[2 * lane];
-                    chunk[lanes + lane] = pair[2 * lane + 1];
-                }
-            }
-        }
-    }
-}
-
-/// Lanes of the widest vector.
-const MAX_LANES: usize = 64;
 
 /// The outputs `first..first + width` of every row: `y` has one slice a row, each `width` long.
 /// `scratch` is reused between calls.
@@ -184,28 +131,40 @@ impl WithSimd for Product<'_, '_> {
         let block = (RESIDENT / self.x.inputs).max(8);
         let (rows, width) = (self.y.len(), self.y.first().map_or(0, |row| row.len()));
         // Accumulators must fit the registers: 24 of 32, or 12 of 16.
-        let columns = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
+        let columns = match rows {
+            _ if S::REGISTER_COUNT < 32 => 2,
+            7 | 8 => 3,
+            _ => 4,
+        };
         let mut pass = Pass {
             simd,
             product: self,
             stride: width / columns,
+            staged: Vec::new(),
+            pairs: halves::has_pairs(),
         };
         let mut start = 0;
         while start < rows {
             let end = rows.min(start + block);
-            if columns == 4 {
-                pass.wide::<4>(start, end);
-            } else {
-                pass.wide::<2>(start, end);
+            match columns {
+                2 => pass.columns::<2>(start, end),
+                3 => pass.columns::<3>(start, end),
+                _ => pass.columns::<4>(start, end),
             }
-            for column in pass.stride * columns..width {
-                pass.decode::<1>(column);
-                pass.tiles::<1>(start, end, column);
+            // What is left when the columns do not divide.
+            pass.stride = 1;
+            for column in width / columns * columns..width {
+                pass.column::<1>(start, end, column, 0);
+                pass.flush::<1>(start, end, column, 1);
             }
+            pass.stride = width / columns;
             start = end;
         }
     }
 }
+
+/// Columns that are staged before they are written: a cache line.
+const STAGE: usize = 16;
 
 /// One product under way.
 struct Pass<'a, 'y, S> {
@@ -214,22 +173,64 @@ struct Pass<'a, 'y, S> {
     /// How far apart the columns of a tile are: each then runs through the weights in one long
     /// stream, which the hardware's prefetcher follows.
     stride: usize,
+    /// Results `(rows, C, STAGE)`. The rows of `y` are often a power of two apart: written one number at
+    /// a time, they would push each other out of the cache.
+    staged: Vec<f32>,
+    /// Whether the processor multiplies pairs of bf16 numbers.
+    pairs: bool,
 }
 
 impl<S: Simd> Pass<'_, '_, S> {
     #[inline(always)]
-    fn wide<const C: usize>(&mut self, start: usize, end: usize) {
-        for column in 0..self.stride {
-            self.decode::<C>(column);
-            self.tiles::<C>(start, end, column);
+    fn columns<const C: usize>(&mut self, start: usize, end: usize) {
+        for first in (0..self.stride).step_by(STAGE) {
+            let count = STAGE.min(self.stride - first);
+            for place in 0..count {
+                self.column::<C>(start, end, first + place, place);
+            }
+            self.flush::<C>(start, end, first, count);
+        }
+    }
+
+    /// All rows from `start` to `end` for `C` columns, `column` the first of them.
+    #[inline(always)]
+    fn column<const C: usize>(&mut self, start: usize, end: usize, column: usize, place: usize) {
+        self.decode::<C>(column);
+        self.staged.resize((end - start) * C * STAGE, 0.0);
+        let most = if C == 3 { 8 } else { 6 };
+        let mut row = start;
+        while row < end {
+            let count = most.min(end - row);
+            let staged = row - start;
+            match count {
+                1 => self.tile::<1, C>(row, staged, column, place),
+                2 => self.tile::<2, C>(row, staged, column, place),
+                3 => self.tile::<3, C>(row, staged, column, place),
+                4 => self.tile::<4, C>(row, staged, column, place),
+                5 => self.tile::<5, C>(row, staged, column, place),
+                7 => self.tile::<7, C>(row, staged, column, place),
+                8 => self.tile::<8, C>(row, staged, column, place),
+                _ => self.tile::<6, C>(row, staged, column, place),
+            }
+            row += count;
+        }
+    }
+
+    /// Writes `count` staged columns, `first` the first of each stream.
+    #[inline(always)]
+    fn flush<const C: usize>(&mut self, start: usize, end: usize, first: usize, count: usize) {
+        let rows = self.product.y[start..end].iter_mut();
+        for (y, staged) in rows.zip(self.staged.chunks_exact(C * STAGE)) {
+            for (c, staged) in staged.chunks_exact(STAGE).enumerate() {
+                y[first + c * self.stride..][..count].copy_from_slice(&staged[..count]);
+            }
         }
     }
 
     /// Decodes the weights of `C` columns into the scratch, if they need it.
     #[inline(always)]
     fn decode<const C: usize>(&mut self, column: usize) {
-        let inputs = self.product.x.inputs;
-        let stride = if C == 1 { 0 } else { self.stride };
+        let (inputs, stride) = (self.product.x.inputs, self.stride);
         if let Rows::Coded(coding, bytes) = self.product.weights {
             self.product.scratch.resize(4 * inputs, 0.0);
             for (c, out) in self.product.scratch.chunks_exact_mut(inputs).take(C).enumerate() {
@@ -238,69 +239,69 @@ impl<S: Simd> Pass<'_, '_, S> {
         }
     }
 
-    /// All rows from `start` to `end` for `C` columns.
     #[inline(always)]
-    fn tiles<const C: usize>(&mut self, start: usize, end: usize, column: usize) {
-        let mut row = start;
-        while end - row >= 6 {
-            // Seven and eight rows in two tiles of four rather than in six and the rest.
-            if end - row == 7 || end - row == 8 {
-                break;
+    fn tile<const R: usize, const C: usize>(&mut self, row: usize, staged: usize, column: usize, place: usize) {
+        let sums = match self.product.weights {
+            Rows::Bf16(pairs) => {
+                let (x, w) = (
+                    self.pairs_of::<R>(row),
+                    self.weights_of::<u32, C>(pairs, self.product.x.inputs / 2, column),
+                );
+                if self.pairs {
+                    halves::tile(x, w)
+                } else {
+                    halves::portable_tile(self.simd, x, w)
+                }
             }
-            self.tile::<6, C>(row, column);
-            row += 6;
-        }
-        while row < end {
-            let left = end - row;
-            match left {
-                1 => self.tile::<1, C>(row, column),
-                2 => self.tile::<2, C>(row, column),
-                3 => self.tile::<3, C>(row, column),
-                5 => self.tile::<5, C>(row, column),
-                _ => self.tile::<4, C>(row, column),
+            Rows::F32(values) => tile(
+                self.simd,
+                self.rows_of::<R>(row),
+                self.weights_of(values, self.product.x.inputs, column),
+            ),
+            Rows::Coded(..) => {
+                let inputs = self.product.x.inputs;
+                let mut w: [&[f32]; C] = [&[]; C];
+                for (c, w) in w.iter_mut().enumerate() {
+                    *w = &self.product.scratch[c * inputs..][..inputs];
+                }
+                tile(self.simd, self.rows_of::<R>(row), w)
             }
-            row += if left == 5 { 5 } else { left.min(4) };
+        };
+        for (r, sums) in sums.iter().enumerate() {
+            for (c, sum) in sums.iter().enumerate() {
+                self.staged[((staged + r) * C + c) * STAGE + place] = *sum;
+            }
         }
     }
 
     #[inline(always)]
-    fn tile<const R: usize, const C: usize>(&mut self, row: usize, column: usize) {
-        let Self { simd, product, stride } = self;
-        let inputs = product.x.inputs;
-        let stride = if C == 1 { 0 } else { *stride };
-        let mut x: [&[f32]; R] = [&[]; R];
-        for (r, x) in x.iter_mut().enumerate() {
-            *x = &product.x.values[(row + r) * inputs..][..inputs];
+    fn rows_of<const R: usize>(&self, row: usize) -> [&[f32]; R] {
+        let Operand { values, inputs, .. } = self.product.x;
+        let mut rows: [&[f32]; R] = [&[]; R];
+        for (r, to) in rows.iter_mut().enumerate() {
+            *to = &values[(row + r) * inputs..][..*inputs];
         }
-        let sums = match product.weights {
-            Rows::Bf16(pairs) => {
-                let mut w: [&[u32]; C] = [&[]; C];
-                for (c, w) in w.iter_mut().enumerate() {
-                    *w = &pairs[(product.first + column + c * stride) * (inputs / 2)..][..inputs / 2];
-                }
-                tile_bf16(*simd, x, w)
-            }
-            Rows::F32(values) => {
-                let mut w: [&[f32]; C] = [&[]; C];
-                for (c, w) in w.iter_mut().enumerate() {
-                    *w = &values[(product.first + column + c * stride) * inputs..][..inputs];
-                }
-                tile_f32(*simd, x, w)
-            }
-            Rows::Coded(..) => {
-                let mut w: [&[f32]; C] = [&[]; C];
-                for (c, w) in w.iter_mut().enumerate() {
-                    *w = &product.scratch[c * inputs..][..inputs];
-                }
-                tile_f32(*simd, x, w)
-            }
-        };
-        for (r, sums) in sums.iter().enumerate() {
-            let y = &mut *product.y[row + r];
-            for (c, sum) in sums.iter().enumerate() {
-                y[column + c * stride] = *sum;
-            }
+        rows
+    }
+
+    #[inline(always)]
+    fn pairs_of<const R: usize>(&self, row: usize) -> [&[u32]; R] {
+        let Operand { pairs, inputs, .. } = self.product.x;
+        let mut rows: [&[u32]; R] = [&[]; R];
+        for (r, to) in rows.iter_mut().enumerate() {
+            *to = &pairs[(row + r) * (inputs / 2)..][..inputs / 2];
         }
+        rows
+    }
+
+    /// The weights of `C` columns, `length` words each, out of all.
+    #[inline(always)]
+    fn weights_of<'w, T, const C: usize>(&self, all: &'w [T], length: usize, column: usize) -> [&'w [T]; C] {
+        let mut weights: [&[T]; C] = [&[]; C];
+        for (c, to) in weights.iter_mut().enumerate() {
+            *to = &all[(self.product.first + column + c * self.stride) * length..][..length];
+        }
+        weights
     }
 }
 
@@ -312,7 +313,7 @@ impl<S: Simd> Pass<'_, '_, S> {
     clippy::needless_range_loop,
     reason = "indices run over several arrays, and must unroll"
 )]
-fn tile_f32<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w: [&[f32]; C]) -> [[f32; C]; R] {
+fn tile<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w: [&[f32]; C]) -> [[f32; C]; R] {
     let inputs = x[0].len();
     let vectors = inputs / S::F32_LANES;
     let mut xs: [&[S::f32s]; R] = [&[]; R];
@@ -345,54 +346,6 @@ fn tile_f32<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w:
         }
     }
     reduce(simd, sums)
-}
-
-/// The weights are pairs; `x` has been split to match.
-#[inline(always)]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "indices run over several arrays, and must unroll"
-)]
-fn tile_bf16<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w: [&[u32]; C]) -> [[f32; C]; R] {
-    let vectors = w[0].len() / S::F32_LANES;
-    let mut xs: [&[S::f32s]; R] = [&[]; R];
-    for r in 0..R {
-        xs[r] = &S::as_simd_f32s(x[r]).0[..2 * vectors];
-    }
-    let mut ws: [&[S::u32s]; C] = [&[]; C];
-    for c in 0..C {
-        ws[c] = &S::as_simd_u32s(w[c]).0[..vectors];
-    }
-    let (high, half) = (simd.splat_u32s(0xffff_0000), simd.splat_u32s(16));
-    let mut sums = [[simd.splat_f32s(0.0); C]; R];
-    for i in 0..vectors {
-        let mut even = [simd.splat_f32s(0.0); C];
-        let mut odd = [simd.splat_f32s(0.0); C];
-        for c in 0..C {
-            let pair = ws[c][i];
-            even[c] = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(pair, half));
-            odd[c] = simd.transmute_f32s_u32s(simd.and_u32s(pair, high));
-        }
-        for r in 0..R {
-            for c in 0..C {
-                sums[r][c] = simd.mul_add_e_f32s(xs[r][2 * i], even[c], sums[r][c]);
-            }
-            for c in 0..C {
-                sums[r][c] = simd.mul_add_e_f32s(xs[r][2 * i + 1], odd[c], sums[r][c]);
-            }
-        }
-    }
-    let mut out = reduce(simd, sums);
-    for i in 2 * vectors * S::F32_LANES..x[0].len() {
-        for r in 0..R {
-            for c in 0..C {
-                let pair = w[c][i / 2];
-                let bits = if i % 2 == 0 { pair << 16 } else { pair & 0xffff_0000 };
-                out[r][c] += x[r][i] * f32::from_bits(bits);
-            }
-        }
-    }
-    out
 }
 
 #[inline(always)]
@@ -457,6 +410,15 @@ mod tests {
             let weights = normal(outputs * inputs, 1.0, Seed::new(2));
             for (kind, pairs, values) in stored(&weights) {
                 let y = product(&x, inputs, rows(kind, &pairs, &values), outputs, 3);
+                // In bf16 both sides are rounded.
+                let round = |x: &f32| {
+                    if kind == "bf16" {
+                        bf16::from_f32(*x).to_f32()
+                    } else {
+                        *x
+                    }
+                };
+                let x: Vec<f32> = x.iter().map(round).collect();
                 for (index, y) in y.iter().enumerate() {
                     let (row, column) = (&x[index / outputs * inputs..], &values[index % outputs * inputs..]);
                     let terms = row
@@ -515,7 +477,11 @@ mod tests {
             y
         }
         let (x, weights) = (normal(7 * 200, 1.0, Seed::new(5)), normal(11 * 200, 1.0, Seed::new(6)));
-        let x = Operand::plain(&x, 200);
+        let x = Operand {
+            values: &x,
+            pairs: Vec::new(),
+            inputs: 200,
+        };
         let portable = run(pulp::Scalar, |scalar, product| product.with_simd(scalar), &weights, &x);
         let close = |other: Vec<f32>| {
             let worst = portable
