@@ -3,7 +3,6 @@
 //! Processors with AVX512-BF16 multiply two pairs at a time; the safe twin below computes the same on
 //! any other, and on these for the test that compares them.
 
-use half::bf16;
 use pulp::Simd;
 
 /// Whether this processor multiplies pairs of bf16 numbers.
@@ -20,10 +19,23 @@ pub fn has_pairs() -> bool {
 
 /// Neighbouring numbers as pairs of bf16 numbers, the first in the low half. The length is even.
 pub fn pairs(x: &[f32]) -> Vec<u32> {
-    let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
-    x.chunks_exact(2)
-        .map(|pair| bits(pair[0]) | bits(pair[1]) << 16)
-        .collect()
+    let mut out = vec![0; x.len() / 2];
+    super::kernels::simd(|| {
+        for (pair, out) in x.chunks_exact(2).zip(&mut out) {
+            *out = round(pair[0]) | round(pair[1]) << 16;
+        }
+    });
+    out
+}
+
+/// The bits of the bf16 number nearest to `x`, ties to even; written without a branch, so that loops
+/// over it vectorise.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    // Rounding could carry a NaN into an infinity.
+    if x.is_nan() { bits >> 16 | 0x40 } else { nearest }
 }
 
 /// Products of `R` rows of pairs with `C` rows of pairs, all of one length.
@@ -59,14 +71,22 @@ mod avx512 {
     #[inline]
     pub fn tile<const R: usize, const C: usize>(x: [&[u32]; R], w: [&[u32]; C]) -> [[f32; C]; R] {
         let vectors = w[0].len() / LANES;
+        let mut xs: [&[[u32; LANES]]; R] = [&[]; R];
+        for r in 0..R {
+            xs[r] = &x[r].as_chunks().0[..vectors];
+        }
+        let mut ws: [&[[u32; LANES]]; C] = [&[]; C];
+        for c in 0..C {
+            ws[c] = &w[c].as_chunks().0[..vectors];
+        }
         let mut sums = [[_mm512_setzero_ps(); C]; R];
         for i in 0..vectors {
             let mut weights = [_mm512_setzero_si512(); C];
             for c in 0..C {
-                weights[c] = load(&w[c][i * LANES..][..LANES]);
+                weights[c] = load(&ws[c][i]);
             }
             for r in 0..R {
-                let row = pairs(load(&x[r][i * LANES..][..LANES]));
+                let row = pairs(load(&xs[r][i]));
                 for c in 0..C {
                     sums[r][c] = _mm512_dpbf16_ps(sums[r][c], row, pairs(weights[c]));
                 }
@@ -86,10 +106,9 @@ mod avx512 {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    fn load(words: &[u32]) -> __m512i {
-        assert_eq!(words.len(), LANES);
+    fn load(words: &[u32; LANES]) -> __m512i {
         #[expect(unsafe_code, reason = "a SIMD load")]
-        // SAFETY: the slice has the 64 bytes that are read, and the load needs no alignment.
+        // SAFETY: the array has the 64 bytes that are read, and the load needs no alignment.
         unsafe {
             _mm512_loadu_si512(words.as_ptr().cast())
         }
@@ -183,6 +202,23 @@ mod tests {
         fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
             portable_tile(simd, self.0, self.1)
         }
+    }
+
+    /// Catches: a rounding that is not to nearest even, or loses a NaN or an infinity.
+    #[test]
+    fn numbers_are_rounded_as_half_rounds_them() {
+        let mut x = normal(4096, 3.0, Seed::new(3));
+        let odd = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-40];
+        x.extend(odd);
+        x.extend((0..4096).map(|i| f32::from_bits(0x3f80_0000 + (i << 4))));
+        x.push(1.0);
+        let rounded = pairs(&x);
+        for (x, pair) in x.chunks_exact(2).zip(rounded) {
+            let expected = [x[0], x[1]].map(|x| u32::from(half::bf16::from_f32(x).to_bits()));
+            assert_eq!([pair & 0xffff, pair >> 16], expected, "{x:?}");
+        }
+        let nan = pairs(&[f32::NAN, f32::from_bits(0x7fff_ffff)])[0];
+        assert!(f32::from_bits(nan << 16).is_nan() && f32::from_bits(nan & 0xffff_0000).is_nan());
     }
 
     /// Catches: a kernel that pairs the wrong numbers, or leaves out a tail.
