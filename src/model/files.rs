@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, ParameterSpec, Weight};
 use super::family::{self, Stored};
+use super::gguf;
 use super::tokenizer::Tokenizer;
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -56,10 +57,11 @@ pub struct TokenizerFiles {
 }
 
 impl Model {
-    /// Loads a model reference: a directory, or `builtin:tiny`.
+    /// Loads a model reference: a directory, a GGUF file, or `builtin:tiny`.
     pub fn load(reference: &str) -> Result<Self> {
         let source = match reference {
             BUILTIN => builtin(),
+            file if file.ends_with(gguf::EXTENSION) => return gguf::load(file),
             _ => read_directory(reference)?,
         };
         Self::assemble(reference, source)
@@ -165,14 +167,14 @@ fn builtin() -> Source {
 }
 
 fn read_directory(reference: &str) -> Result<Source> {
-    if let Some(later) = [".gguf", "hf:", "http://", "https://"]
+    if let Some(later) = ["hf:", "http://", "https://"]
         .iter()
-        .find(|mark| reference.starts_with(**mark) || reference.ends_with(**mark))
+        .find(|mark| reference.starts_with(**mark))
     {
         return Err(Error::config(format!(
             "model references with `{later}` are not supported yet: {reference}"
         ))
-        .help("give a local directory in Hugging Face layout, or builtin:tiny"));
+        .help("give a local directory in Hugging Face layout, a GGUF file, or builtin:tiny"));
     }
     if reference.starts_with("builtin:") {
         return Err(Error::config(format!("no model is built in as `{reference}`")).help("there is builtin:tiny"));
@@ -180,7 +182,7 @@ fn read_directory(reference: &str) -> Result<Source> {
     let dir = Path::new(reference);
     if !dir.is_dir() {
         return Err(Error::input(format!("there is no model directory `{reference}`"))
-            .help("a model is a directory in Hugging Face layout (config.json, tokenizer.json, *.safetensors), or builtin:tiny"));
+            .help("a model is a directory in Hugging Face layout (config.json, tokenizer.json, *.safetensors), a file that ends in .gguf, or builtin:tiny"));
     }
     Ok(Source {
         checkpoint: Checkpoint::read(dir)?,
