@@ -27,17 +27,18 @@ const ARCHITECTURES: [(&str, Family); 6] = [
 struct Keys<'a> {
     header: &'a Header,
     architecture: &'a str,
-    family: Family,
 }
 
 /// A `config.json` for the file.
 pub fn read(header: &Header, file: &File, vocabulary: &Vocabulary) -> Result<Json> {
     let (architecture, family) = architecture(header)?;
-    let keys = Keys {
-        header,
-        architecture,
-        family,
-    };
+    let keys = Keys { header, architecture };
+    if let Some(count) = header.size("split.count")?.filter(|count| *count > 1) {
+        return Err(
+            Error::input(format!("the file is one of {count} that make a model together"))
+                .help("merge them with llama.cpp's llama-gguf-split --merge"),
+        );
+    }
     keys.refuse_experts()?;
     let layers = keys.need("block_count")?;
     // Before anything is made for each layer.
@@ -116,17 +117,15 @@ impl Keys<'_> {
 
     fn sizes(&self, family: Family, layers: usize) -> Result<Json> {
         let (hidden, heads) = (self.need("embedding_length")?, self.need("attention.head_count")?);
-        let head_dim = self
-            .size("attention.key_length")?
-            .unwrap_or(hidden / heads.max(1));
-        if self.size("attention.value_length")?.is_some_and(|width| width != head_dim) {
+        let head_dim = self.size("attention.key_length")?.unwrap_or(hidden / heads.max(1));
+        if self
+            .size("attention.value_length")?
+            .is_some_and(|width| width != head_dim)
+        {
             return Err(self.refuse("keys and values of different lengths"));
         }
         let embedding = self.header.tensors.get(weights::EMBEDDING);
-        let embedding = embedding.ok_or_else(|| {
-            Error::input(format!("the tensor `{}` is missing", weights::EMBEDDING))
-                .help("the file may be one of several: merge them with llama.cpp's llama-gguf-split --merge")
-        })?;
+        let embedding = embedding.ok_or_else(|| weights::missing(weights::EMBEDDING))?;
         let rms_eps = self
             .number("attention.layer_norm_rms_epsilon")?
             .ok_or_else(|| Error::input("the file does not say its `attention.layer_norm_rms_epsilon`"))?;
@@ -225,7 +224,13 @@ impl Keys<'_> {
                 (0..layers).map(|layer| (layer + 1) % every != 0).collect()
             }
         };
-        let name = |windowed: bool| if windowed { "sliding_attention" } else { "full_attention" };
+        let name = |windowed: bool| {
+            if windowed {
+                "sliding_attention"
+            } else {
+                "full_attention"
+            }
+        };
         json["layer_types"] = windowed.into_iter().map(name).collect();
         Ok(())
     }

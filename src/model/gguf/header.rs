@@ -284,10 +284,7 @@ impl Bytes<'_> {
         if self.consumed + self.left < self.length {
             return Err(damaged(format!("its header is longer than {MAX_HEADER} bytes")));
         }
-        Err(truncated(format!(
-            "it ends in its header, after {} bytes",
-            self.length
-        )))
+        Err(truncated(format!("it ends in its header, after {} bytes", self.length)))
     }
 
     fn fill(&mut self, out: &mut [u8]) -> Result<()> {
@@ -339,7 +336,9 @@ impl Bytes<'_> {
             return Ok(());
         }
         let left = self.left;
-        Err(truncated(format!("{count} {things} do not fit in the {left} bytes left")))
+        Err(truncated(format!(
+            "{count} {things} do not fit in the {left} bytes left"
+        )))
     }
 
     fn text(&mut self) -> Result<String> {
@@ -422,5 +421,6 @@ impl Bytes<'_> {
 }
 
 fn unreadable(what: &str) -> Error {
-    Error::input(what).help("versions 2 and 3 in little-endian order are read: convert the model again with a current llama.cpp")
+    Error::input(what)
+        .help("versions 2 and 3 in little-endian order are read: convert the model again with a current llama.cpp")
 }

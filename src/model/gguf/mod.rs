@@ -21,7 +21,7 @@ use super::decoder::Decoder;
 use super::family;
 use super::files::Model;
 use super::tokenizer::Tokenizer;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::hex;
 
 /// How the name of a GGUF file ends.
@@ -31,9 +31,17 @@ pub const EXTENSION: &str = ".gguf";
 pub fn load(reference: &str) -> Result<Model> {
     let path = Path::new(reference);
     let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
-    read(&file, reference).map_err(|error| match error.place() {
-        None => error.at_file(path),
-        Some(_) => error,
+    read(&file, reference).map_err(|error| {
+        let error = match (error.kind(), error.help_text()) {
+            (ErrorKind::Input, None) => {
+                error.help("the file may be damaged, or of a model that is not supported: copy it again, or convert the model again")
+            }
+            _ => error,
+        };
+        match error.place() {
+            None => error.at_file(path),
+            Some(_) => error,
+        }
     })
 }
 

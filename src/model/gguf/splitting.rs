@@ -55,12 +55,50 @@ const NAMED: [(&str, Splitting); 13] = [
     ("llama-v3", LLAMA_BPE),
     ("falcon3", LLAMA_BPE),
     ("qwen2", QWEN),
-    ("deepseek-r1-qwen", Splitting { composed: false, ..QWEN }),
-    ("smollm", Splitting { parts: Parts::Digits, ..PLAIN }),
-    ("dbrx", Splitting { parts: Parts::Expression(LLAMA3), ..PLAIN }),
-    ("smaug-bpe", Splitting { parts: Parts::Expression(LLAMA3), ..PLAIN }),
-    ("gpt-4o", Splitting { parts: Parts::Expression(GPT4O), ..PLAIN }),
-    ("tekken", Splitting { parts: Parts::Expression(TEKKEN), ignores_merges: true, adds_bos: true, ..PLAIN }),
+    (
+        "deepseek-r1-qwen",
+        Splitting {
+            composed: false,
+            ..QWEN
+        },
+    ),
+    (
+        "smollm",
+        Splitting {
+            parts: Parts::Digits,
+            ..PLAIN
+        },
+    ),
+    (
+        "dbrx",
+        Splitting {
+            parts: Parts::Expression(LLAMA3),
+            ..PLAIN
+        },
+    ),
+    (
+        "smaug-bpe",
+        Splitting {
+            parts: Parts::Expression(LLAMA3),
+            ..PLAIN
+        },
+    ),
+    (
+        "gpt-4o",
+        Splitting {
+            parts: Parts::Expression(GPT4O),
+            ..PLAIN
+        },
+    ),
+    (
+        "tekken",
+        Splitting {
+            parts: Parts::Expression(TEKKEN),
+            ignores_merges: true,
+            adds_bos: true,
+            ..PLAIN
+        },
+    ),
 ];
 
 const LLAMA_BPE: Splitting = Splitting {
@@ -88,9 +126,7 @@ pub fn named(name: &str) -> Result<Splitting> {
 impl Splitting {
     /// `pre_tokenizer` of a `tokenizer.json`.
     pub fn pre_tokenizer(&self) -> Json {
-        let bytes = |splits: bool| {
-            json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": splits })
-        };
+        let bytes = |splits: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": splits });
         let first = match self.parts {
             Parts::Gpt2 => return bytes(true),
             Parts::Digits => json!({ "type": "Digits", "individual_digits": true }),

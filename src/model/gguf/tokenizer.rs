@@ -213,7 +213,11 @@ impl Kind {
             4 => Self::UserDefined,
             5 => Self::Unused,
             6 => Self::Byte,
-            _ => return Err(Error::input(format!("`tokenizer.ggml.token_type` has the unknown type {number}"))),
+            _ => {
+                return Err(Error::input(format!(
+                    "`tokenizer.ggml.token_type` has the unknown type {number}"
+                )));
+            }
         })
     }
 }
@@ -223,19 +227,26 @@ fn same_length(key: &str, length: usize, texts: &[String]) -> Result<()> {
         return Ok(());
     }
     let tokens = texts.len();
-    Err(Error::input(format!("`{key}` has {length} entries for {tokens} tokens"))
-        .help("the file may be damaged: copy it again"))
+    Err(
+        Error::input(format!("`{key}` has {length} entries for {tokens} tokens"))
+            .help("the file may be damaged: copy it again"),
+    )
 }
 
 fn byte_level(header: &Header, tokens: &Tokens<'_>, ends: &[u32]) -> Result<(Json, bool)> {
     let name = header.text("tokenizer.ggml.pre")?.unwrap_or("default");
     let splitting = splitting::named(name)?;
-    let adds_bos = header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(splitting.adds_bos);
+    let adds_bos = header
+        .flag("tokenizer.ggml.add_bos_token")?
+        .unwrap_or(splitting.adds_bos);
     let merges = header
         .texts("tokenizer.ggml.merges")?
         .ok_or_else(|| Error::input("the file has no `tokenizer.ggml.merges`"))?;
     let vocabulary = tokens.vocabulary();
-    let merges = merges.iter().map(|merge| pair(merge, &vocabulary)).collect::<Result<Vec<_>>>()?;
+    let merges = merges
+        .iter()
+        .map(|merge| pair(merge, &vocabulary))
+        .collect::<Result<Vec<_>>>()?;
     let normalizer = splitting.composed.then(|| json!({ "type": "NFC" }));
     let tokenizer = json!({
         "version": "1.0",
@@ -257,12 +268,14 @@ fn pair(merge: &str, vocabulary: &Map<String, Json>) -> Result<[String; 2]> {
     let space = merge.bytes().skip(1).position(|byte| byte == b' ').map(|at| at + 1);
     let sides = space.map(|at| (&merge[..at], &merge[at + 1..]));
     let made = sides.filter(|(left, right)| {
-        [left, right].into_iter().all(|side| vocabulary.contains_key(*side)) && vocabulary.contains_key(&format!("{left}{right}"))
+        [left, right].into_iter().all(|side| vocabulary.contains_key(*side))
+            && vocabulary.contains_key(&format!("{left}{right}"))
     });
-    made.map(|(left, right)| [left.to_owned(), right.to_owned()]).ok_or_else(|| {
-        Error::input(format!("the merge `{merge}` does not make one token of two"))
-            .help("the file may be damaged: copy it again")
-    })
+    made.map(|(left, right)| [left.to_owned(), right.to_owned()])
+        .ok_or_else(|| {
+            Error::input(format!("the merge `{merge}` does not make one token of two"))
+                .help("the file may be damaged: copy it again")
+        })
 }
 
 fn sentence_piece(header: &Header, tokens: &Tokens<'_>, ends: &[u32]) -> Result<(Json, bool)> {

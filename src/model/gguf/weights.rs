@@ -81,10 +81,7 @@ impl<'a> Reader<'a> {
         let stored = family::stored(self.config, &spec.name);
         let name = gguf_name(self.config, &stored.name)
             .ok_or_else(|| Error::unexpected(format!("no GGUF tensor is known for `{}`", spec.name)))?;
-        let info = self.header.tensors.get(&name).ok_or_else(|| {
-            Error::input(format!("the tensor `{name}` is missing"))
-                .help("the file is incomplete, or of a model that differs from its architecture")
-        })?;
+        let info = self.header.tensors.get(&name).ok_or_else(|| missing(&name))?;
         let mut shape = spec.shape.clone();
         if let Some((_, rows)) = stored.part {
             shape[0] = rows;
@@ -150,6 +147,11 @@ impl<'a> Reader<'a> {
             ),
         }
     }
+}
+
+pub fn missing(name: &str) -> Error {
+    Error::input(format!("the tensor `{name}` is missing"))
+        .help("the file is incomplete, or of a model that differs from its architecture")
 }
 
 /// A vector of the file as numbers, if it has it.
