@@ -67,6 +67,12 @@ impl Model {
         Self::assemble(reference, source)
     }
 
+    /// The model as it is trained, with its numbers in `f32`: those of a GGUF file may be halves.
+    pub fn in_f32(mut self) -> Result<Self> {
+        self.decoder = self.decoder.to_dtype(DType::F32)?;
+        Ok(self)
+    }
+
     fn assemble(reference: &str, source: Source) -> Result<Self> {
         let Source { checkpoint, tokenizer } = source;
         let mut hash = Sha256::new();

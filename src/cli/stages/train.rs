@@ -116,7 +116,7 @@ impl<'a> Training<'a> {
         settings: &impl Serialize,
         inputs: Vec<Source>,
     ) -> Result<Self> {
-        let model = Model::load(&common.model)?;
+        let model = Model::load(&common.model)?.in_f32()?;
         let templates = Templates::new(Style::Transcript);
         let mut provenance = session.provenance(kind, settings)?;
         provenance.model = Some(model_source(&model));
