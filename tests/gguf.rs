@@ -200,9 +200,8 @@ fn load_bytes(bytes: &[u8]) -> Result<Model, Error> {
 
 /// The file is the user's input, the report names it and each of `mentions`, and says what to do.
 fn assert_refused(bytes: &[u8], mentions: &[&str]) {
-    let error = match load_bytes(bytes) {
-        Ok(_) => panic!("accepted; expected an error about {mentions:?}"),
-        Err(error) => error,
+    let Err(error) = load_bytes(bytes) else {
+        panic!("accepted; expected an error about {mentions:?}");
     };
     let report = format!("{error}\n{}", error.help_text().unwrap_or_default());
     assert_eq!(error.kind(), ErrorKind::Input, "{report}");
