@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, ParameterSpec, Weight};
 use super::family::{self, Stored};
+use super::gguf;
 use super::tokenizer::Tokenizer;
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -141,7 +142,8 @@ impl TokenizerFiles {
 }
 
 impl Model {
-    /// Loads a model reference (a directory, or `builtin:tiny`) in `f32`.
+    /// Loads a model reference (a directory, a GGUF file, or `builtin:tiny`) in `f32`, but for what is
+    /// quantised.
     pub fn load(reference: &str) -> Result<Self> {
         Self::load_in(reference, Precision::Full)
     }
@@ -149,9 +151,20 @@ impl Model {
     pub fn load_in(reference: &str, precision: Precision) -> Result<Self> {
         let source = match reference {
             BUILTIN => builtin(),
+            file if file.ends_with(gguf::EXTENSION) => return Self::load_gguf(file, precision),
             _ => read_directory(reference)?,
         };
         Self::assemble(reference, source, precision)
+    }
+
+    fn load_gguf(file: &str, precision: Precision) -> Result<Self> {
+        let model = gguf::load(file)?;
+        let decoder = match precision {
+            Precision::Full => model.decoder.to_dtype(DType::F32)?,
+            Precision::AsStored => model.decoder,
+            Precision::As(dtype) => model.decoder.to_dtype(dtype)?,
+        };
+        Ok(Self { decoder, ..model })
     }
 
     fn assemble(reference: &str, source: Source, precision: Precision) -> Result<Self> {
@@ -265,14 +278,14 @@ fn builtin() -> Source {
 }
 
 fn read_directory(reference: &str) -> Result<Source> {
-    if let Some(later) = [".gguf", "hf:", "http://", "https://"]
+    if let Some(later) = ["hf:", "http://", "https://"]
         .iter()
-        .find(|mark| reference.starts_with(**mark) || reference.ends_with(**mark))
+        .find(|mark| reference.starts_with(**mark))
     {
         return Err(Error::config(format!(
             "model references with `{later}` are not supported yet: {reference}"
         ))
-        .help("give a local directory in Hugging Face layout, or builtin:tiny"));
+        .help("give a local directory in Hugging Face layout, a GGUF file, or builtin:tiny"));
     }
     if reference.starts_with("builtin:") {
         return Err(Error::config(format!("no model is built in as `{reference}`")).help("there is builtin:tiny"));
@@ -280,7 +293,7 @@ fn read_directory(reference: &str) -> Result<Source> {
     let dir = Path::new(reference);
     if !dir.is_dir() {
         return Err(Error::input(format!("there is no model directory `{reference}`"))
-            .help("a model is a directory in Hugging Face layout (config.json, tokenizer.json, *.safetensors), or builtin:tiny"));
+            .help("a model is a directory in Hugging Face layout (config.json, tokenizer.json, *.safetensors), a file that ends in .gguf, or builtin:tiny"));
     }
     Ok(Source {
         checkpoint: Checkpoint::read(dir)?,

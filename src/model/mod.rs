@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod decoder;
 pub mod family;
 pub mod files;
+pub mod gguf;
 pub mod heads;
 pub mod rope;
 pub mod template;

@@ -208,7 +208,15 @@ mod tests {
     #[test]
     fn numbers_are_rounded_as_half_rounds_them() {
         let mut x = normal(4096, 3.0, Seed::new(3));
-        let odd = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-40];
+        let odd = [
+            0.0,
+            -0.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MAX,
+            f32::MIN_POSITIVE,
+            1e-40,
+        ];
         x.extend(odd);
         x.extend((0..4096).map(|i| f32::from_bits(0x3f80_0000 + (i << 4))));
         x.push(1.0);

@@ -492,10 +492,15 @@ mod tests {
             assert!(worst < 1e-4, "{worst}");
         };
         if let Some(avx2) = pulp::x86::V3::try_new() {
-            close(run(avx2, |simd, product| simd.vectorize(product), &weights, &x));
+            close(run(avx2, |simd, product| Simd::vectorize(simd, product), &weights, &x));
         }
         if let Some(avx512) = pulp::x86::V4::try_new() {
-            close(run(avx512, |simd, product| simd.vectorize(product), &weights, &x));
+            close(run(
+                avx512,
+                |simd, product| Simd::vectorize(simd, product),
+                &weights,
+                &x,
+            ));
         }
     }
 }

@@ -12,6 +12,8 @@ fn request(prompt: Request, top_k: usize) -> GenerateRequest {
             top_k,
             top_p: 0.9,
             max_new_tokens: 32,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
         },
         stop: vec!["\n\nHuman:".into()],
         seed: Seed::new(1),
@@ -130,4 +132,14 @@ fn what_is_no_answer_is_named() {
         assert!(error_message(&body).contains(says), "{body}");
     }
     assert!(shortened(&"é".repeat(1000)).chars().count() < 200);
+}
+
+/// Catches: settings beyond OpenAI's that are dropped, so that another distribution is drawn from.
+#[test]
+fn extensions_are_passed_on() {
+    let mut request = request(Request::Text("Hi".into()), 0);
+    request.sampling.min_p = 0.05;
+    request.sampling.repetition_penalty = 1.1;
+    let sent = body(Question::generation("m", &request, false));
+    assert_eq!((&sent["min_p"], &sent["repetition_penalty"]), (&json!(0.05), &json!(1.1)));
 }
