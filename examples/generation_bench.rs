@@ -98,7 +98,7 @@ impl Bench<'_> {
                 Ok(Done {
                     prompt_tokens: self.rows.iter().map(|row| row.tokens.len()).sum(),
                     new_tokens: completions.iter().map(Vec::len).sum(),
-                    results: completions.into_iter().map(|tokens| tokens.into()).collect(),
+                    results: completions.into_iter().map(Into::into).collect(),
                 })
             }
         }
@@ -141,7 +141,7 @@ impl Bench<'_> {
             }
         }
         Ok(Done {
-            results: results.into_iter().map(|turns| turns.into()).collect(),
+            results: results.into_iter().map(Into::into).collect(),
             prompt_tokens,
             new_tokens,
         })

@@ -66,7 +66,7 @@ fn chat(messages: Vec<Message>) -> GenerateRequest {
 /// that takes the others down with it.
 #[test]
 fn the_engine_speaks_through_the_template() {
-    let engine = LocalEngine::new(Arc::new(model("llama2.jinja")));
+    let engine = LocalEngine::new(Arc::new(model("llama2.jinja"))).unwrap();
     assert_eq!(engine.style(), Style::Chat);
     let question = || Message::user("How do I fly a kite?");
     let requests = [
@@ -113,7 +113,7 @@ fn the_judges_options_follow_the_prefix() {
     let shared = spoken.prompt(messages, prefix).unwrap();
     assert_eq!(a[..shared.len()], shared);
     assert_eq!(a.len(), shared.len() + 1, "the next token is the option");
-    let engine = LocalEngine::new(model.clone());
+    let engine = LocalEngine::new(model.clone()).unwrap();
     let request = ScoreRequest {
         prompt,
         continuations: vec!["A".into(), "B".into()],

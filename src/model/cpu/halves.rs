@@ -135,10 +135,6 @@ fn product_of_pair(x: u32, w: u32) -> f32 {
 
 /// The safe twin of [`tile`], for any vectors.
 #[inline(always)]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "indices run over several arrays, and must unroll"
-)]
 pub fn portable_tile<S: Simd, const R: usize, const C: usize>(
     simd: S,
     x: [&[u32]; R],

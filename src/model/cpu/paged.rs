@@ -215,9 +215,7 @@ impl Queries<'_> {
         for r in 0..R {
             let at = r * padded + vector * S::F32_LANES;
             let to = S::as_mut_simd_f32s(&mut out[at..at + V * S::F32_LANES]).0;
-            for v in 0..V {
-                to[v] = sums[r][v];
-            }
+            to[..V].copy_from_slice(&sums[r]);
         }
     }
 }

@@ -309,10 +309,6 @@ impl<S: Simd> Pass<'_, '_, S> {
 // instructions unless the optimiser happens to inline them.
 
 #[inline(always)]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "indices run over several arrays, and must unroll"
-)]
 fn tile<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w: [&[f32]; C]) -> [[f32; C]; R] {
     let inputs = x[0].len();
     let vectors = inputs / S::F32_LANES;

@@ -141,5 +141,8 @@ fn extensions_are_passed_on() {
     request.sampling.min_p = 0.05;
     request.sampling.repetition_penalty = 1.1;
     let sent = body(Question::generation("m", &request, false));
-    assert_eq!((&sent["min_p"], &sent["repetition_penalty"]), (&json!(0.05), &json!(1.1)));
+    assert_eq!(
+        (&sent["min_p"], &sent["repetition_penalty"]),
+        (&json!(0.05), &json!(1.1))
+    );
 }
