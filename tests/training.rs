@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bylaw::dataset::{Dataset, Manifest, Provenance, Status, rejects_dir};
 use bylaw::engine::Sampling;
-use bylaw::engine::local::{Drawing, Job, draw_all};
+use bylaw::engine::drawing::Drawing;
+use bylaw::engine::local::{Job, draw_all};
 use bylaw::error::{ErrorKind, Result};
 use bylaw::model::cpu::trunk::{Gradients, Sequence, Wanted};
 use bylaw::model::decoder::Decoder;
@@ -323,9 +324,10 @@ fn dpo_begins_at_ln_2_and_prefers_the_chosen() {
         )
         .unwrap();
         let losses = figures(dir.path(), "loss");
-        assert!((losses[0] - std::f64::consts::LN_2).abs() < 2e-7, "{}", losses[0]);
+        // The reference is scored by the engine, whose sums run in another order than the trunk's.
+        assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "{}", losses[0]);
         for name in ["rewards/chosen", "rewards/rejected", "rewards/margins"] {
-            assert!(figures(dir.path(), name)[0].abs() < 1e-6, "{name} at step 0");
+            assert!(figures(dir.path(), name)[0].abs() < 1e-5, "{name} at step 0");
         }
         assert!(losses[11] < losses[0] - 0.02, "{losses:?}");
         assert_eq!(figures(dir.path(), "rewards/accuracies")[11], 1.0);

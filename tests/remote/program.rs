@@ -5,13 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bylaw::dataset::{Dataset, Row};
-use bylaw::engine::Engine;
-use bylaw::engine::remote::RemoteConfig;
 use bylaw::record::{Candidates, Preference, Reject, Revision};
 use serde_json::{Value, json};
 
 use super::http::{Asked, Attempts, Reply, Server, error, faulty, model, ok};
-use super::{KEY, config, engine, is_about};
+use super::{KEY, is_about};
 
 struct Ran {
     code: i32,
