@@ -12,6 +12,7 @@ use bylaw::model::cpu::trunk::{self, Sequence, Wanted};
 use bylaw::prompt::Request;
 use bylaw::record::{FinishReason, Message};
 use bylaw::seed::Seed;
+use candle_core::DType;
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 
@@ -152,6 +153,34 @@ fn greedy_rows_are_the_same_in_a_batch_and_alone() {
     for (index, asked) in requests.iter().enumerate().step_by(7) {
         let alone = one(&engine, asked);
         assert_same(together[index].as_ref().unwrap(), &alone, &format!("row {index}"));
+    }
+}
+
+/// Catches: a kernel for half precision whose sums follow the batch, weights read in the wrong order, or
+/// a type that is silently computed in another.
+#[test]
+fn half_precision_is_near_and_does_not_depend_on_company() {
+    let texts = prompts(60);
+    let scored = |engine: &LocalEngine| {
+        let request = |text: &String| options(text, &[" the", " harmful", " again."]);
+        let requests: Vec<ScoreRequest> = texts.iter().map(request).collect();
+        let scores = engine.score(&requests).unwrap().into_iter().map(Result::unwrap);
+        scores.flatten().collect::<Vec<f32>>()
+    };
+    let full = scored(&engine());
+    for (dtype, tolerance) in [(DType::F16, 0.05), (DType::BF16, 0.4)] {
+        let mut model = small::model();
+        model.decoder = model.decoder.to_dtype(dtype).unwrap();
+        let engine = LocalEngine::new(Arc::new(model)).unwrap();
+        let half = scored(&engine);
+        let worst = full.iter().zip(&half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst > 0.0 && worst < tolerance, "{dtype:?}: {worst}");
+        let draw = |(seed, text): (usize, &String)| request(text, 0.8, 12, seed as u64);
+        let requests: Vec<GenerateRequest> = texts.iter().enumerate().map(draw).collect();
+        let together = generate(&engine, &requests);
+        for index in [0, 7, 31, 59] {
+            assert_eq!(Ok(one(&engine, &requests[index])), together[index], "{dtype:?}");
+        }
     }
 }
 

@@ -107,10 +107,12 @@ impl Pool {
         Self::with_blocks(decoder, affordable.min(all).max(longest))
     }
 
-    /// A pool of as many blocks as `bytes` hold, and of one row of the whole context at least.
+    /// A pool of as many blocks as `bytes` hold, of one row of the whole context at least, and of no
+    /// more than fill every row in flight.
     pub fn of_bytes(decoder: &Decoder, bytes: usize) -> Self {
         let affordable = bytes / KvCache::block_bytes(&decoder.config);
-        Self::with_blocks(decoder, affordable.max(decoder.config.context.div_ceil(BLOCK)))
+        let row = decoder.config.context.div_ceil(BLOCK);
+        Self::with_blocks(decoder, affordable.min(ROWS * row).max(row))
     }
 
     fn with_blocks(decoder: &Decoder, blocks: usize) -> Self {

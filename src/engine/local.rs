@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rayon::prelude::*;
+
 use super::batch::{self, Answer, Ask, CACHE_BYTES, Pool, Task};
 use super::drawing::Drawing;
 use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest, encode};
@@ -48,8 +50,10 @@ impl Engine for LocalEngine {
     fn generate(&self, requests: &[GenerateRequest]) -> Result<Vec<Result<Generation, Refusal>>> {
         let mut tasks = Vec::new();
         let mut places = Vec::with_capacity(requests.len());
-        for request in requests {
-            places.push(match encode::prompt(&self.model, &request.prompt, 1)? {
+        let encode = |request: &GenerateRequest| encode::prompt(&self.model, &request.prompt, 1);
+        let encoded: Vec<_> = requests.par_iter().map(encode).collect::<Result<_>>()?;
+        for (request, tokens) in requests.iter().zip(encoded) {
+            places.push(match tokens {
                 Ok(tokens) => {
                     tasks.push(Task {
                         tokens,
@@ -87,9 +91,11 @@ impl Engine for LocalEngine {
     fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Result<Vec<f32>, Refusal>>> {
         let mut tasks = Vec::new();
         let mut places = Vec::with_capacity(requests.len());
-        for request in requests {
+        let encode = |request: &ScoreRequest| encode::continuations(&self.model, request);
+        let encoded: Vec<_> = requests.par_iter().map(encode).collect::<Result<_>>()?;
+        for sequences in encoded {
             let first = tasks.len();
-            places.push(match encode::continuations(&self.model, request)? {
+            places.push(match sequences {
                 Ok(sequences) => {
                     tasks.extend(score_tasks(sequences));
                     Ok(first..tasks.len())
