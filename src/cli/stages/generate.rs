@@ -12,7 +12,7 @@ use crate::cli::session::{Session, constitution_source, data_source, engine_sour
 use crate::constitution::Constitution;
 use crate::dataset::{self, Row};
 use crate::engine::local::LocalEngine;
-use crate::engine::remote::{ApiKey, Endpoints, RemoteConfig, RemoteEngine, is_endpoint};
+use crate::engine::remote::{ApiKey, Endpoints, KEY_VARIABLES, RemoteConfig, RemoteEngine, is_endpoint};
 use crate::engine::{Engine, Sampling};
 use crate::error::{Error, Result};
 use crate::job::{Finished, Job};
@@ -124,7 +124,7 @@ impl Asked {
     fn load(session: &Session, reference: &str, rows: &Rows, raw: bool, remote: &RemoteConfig) -> Result<Self> {
         let (engine, remote): (Arc<dyn Engine>, _) = if is_endpoint(reference) {
             let endpoints = Endpoints::parse(reference)?;
-            let engine = Arc::new(RemoteEngine::connect(endpoints, ApiKey::from_env(), remote)?);
+            let engine = Arc::new(RemoteEngine::connect(endpoints, ApiKey::from_env(&KEY_VARIABLES), remote)?);
             (engine.clone(), Some(engine))
         } else {
             let model = rows.prompting.load(reference, session.serving())?;
