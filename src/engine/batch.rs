@@ -30,6 +30,9 @@ const LOOKAHEAD: usize = 256;
 /// Bytes of the key/value cache at most, if that leaves room for the longest row.
 pub const CACHE_BYTES: usize = 1 << 30;
 
+/// Hears the tokens of a completion so far, after each one.
+pub type Listener<'a> = &'a (dyn Fn(&[u32]) + Sync);
+
 /// What is wanted of a row.
 #[derive(Clone)]
 pub enum Ask<'a> {
@@ -40,6 +43,7 @@ pub enum Ask<'a> {
         seed: Seed,
         /// Knows what ends a completion.
         tokenizer: &'a Tokenizer,
+        listener: Option<Listener<'a>>,
     },
     /// The log-probability of each token from index `from` on.
     Logprobs { from: usize },

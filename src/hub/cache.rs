@@ -44,16 +44,24 @@ impl Cache {
     /// Where the model of a revision lies: its snapshot, or the one GGUF file in it.
     pub fn model(&self, repository: &Repository) -> Result<PathBuf> {
         let snapshot = self.snapshot(repository).ok_or_else(|| {
-            Error::input(format!("{PREFIX}{repository} is not in the cache of models, {}", self.dir.display())).help(
-                format!("fetch it: bylaw model pull {repository}; or {}", self.by_hand(&repository.id)),
-            )
+            Error::input(format!(
+                "{PREFIX}{repository} is not in the cache of models, {}",
+                self.dir.display()
+            ))
+            .help(format!(
+                "fetch it: bylaw model pull {repository}; or {}",
+                self.by_hand(&repository.id)
+            ))
         })?;
         if snapshot.join("config.json").exists() {
             return Ok(snapshot);
         }
         let entries = fs::read_dir(&snapshot).map_err(|error| Error::io("read", &snapshot, error))?;
         let gguf = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "gguf");
-        let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(gguf).collect();
+        let mut files: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(gguf)
+            .collect();
         files.sort();
         match files.as_slice() {
             [] => Ok(snapshot),

@@ -68,7 +68,9 @@ impl Client {
         // Storage may be elsewhere, but never on https:// when the hub is not.
         let plain = settings.endpoint.scheme() == "http";
         Ok(Self {
-            http: http::client(plain, |http| http.connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE))?,
+            http: http::client(plain, |http| {
+                http.connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE)
+            })?,
             endpoint: settings.endpoint,
             token: settings.token,
             by_hand,
@@ -132,7 +134,9 @@ impl Client {
         name: &str,
         from: u64,
     ) -> Result<Response, Failure> {
-        let response = self.send(Method::GET, self.file_url(repository, commit, name)?, from).await?;
+        let response = self
+            .send(Method::GET, self.file_url(repository, commit, name)?, from)
+            .await?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => Ok(response),
             _ => Err(self.refusal(repository, response).await),
@@ -159,8 +163,12 @@ impl Client {
         let wait = match failure {
             Failure::End(error) => return Err(error),
             Failure::Unreachable(cause) if failures >= REACHING => {
-                return Err(Error::remote(format!("{} cannot be reached: {cause}", self.endpoint))
-                    .help(format!("check the network and HF_ENDPOINT; without a network: {}", self.by_hand)));
+                return Err(
+                    Error::remote(format!("{} cannot be reached: {cause}", self.endpoint)).help(format!(
+                        "check the network and HF_ENDPOINT; without a network: {}",
+                        self.by_hand
+                    )),
+                );
             }
             Failure::Again { cause, .. } if failures >= ATTEMPTS => {
                 return Err(Error::remote(format!("{cause}; given up after {failures} attempts"))
@@ -187,37 +195,54 @@ impl Client {
     async fn send(&self, method: Method, mut url: Url, from: u64) -> Result<Response, Failure> {
         for _ in 0..REDIRECTS {
             let own = url.origin() == self.endpoint.origin();
-            let mut request = self.http.request(method.clone(), url.clone()).header(ACCEPT_ENCODING, "identity");
+            let mut request = self
+                .http
+                .request(method.clone(), url.clone())
+                .header(ACCEPT_ENCODING, "identity");
             if from > 0 {
                 request = request.header(RANGE, format!("bytes={from}-"));
             }
             if let Some(token) = self.token.as_ref().filter(|_| own) {
                 request = request.header(AUTHORIZATION, token.header()?);
             }
-            let response = unless_interrupted(request.send()).await?.map_err(|error| broken(&error))?;
-            let location = response.headers().get(LOCATION).filter(|_| response.status().is_redirection());
+            let response = unless_interrupted(request.send())
+                .await?
+                .map_err(|error| broken(&error))?;
+            let location = response
+                .headers()
+                .get(LOCATION)
+                .filter(|_| response.status().is_redirection());
             let Some(location) = location else { return Ok(response) };
             let next = location.to_str().ok().and_then(|to| url.join(to).ok());
             let safe = |next: &Url| next.scheme() == "https" || (next.scheme() == "http" && url.scheme() == "http");
             let Some(next) = next.filter(safe) else {
-                return Err(Error::remote(format!("{} redirects to an address that is not safe", self.endpoint))
-                    .help("check HF_ENDPOINT")
-                    .into());
+                return Err(
+                    Error::remote(format!("{} redirects to an address that is not safe", self.endpoint))
+                        .help("check HF_ENDPOINT")
+                        .into(),
+                );
             };
             if method == Method::HEAD && next.origin() != self.endpoint.origin() {
                 return Ok(response);
             }
             url = next;
         }
-        Err(Error::remote(format!("{} redirects without end", self.endpoint)).help("check HF_ENDPOINT").into())
+        Err(Error::remote(format!("{} redirects without end", self.endpoint))
+            .help("check HF_ENDPOINT")
+            .into())
     }
 
     /// A body that is read whole.
     async fn body(&self, mut response: Response) -> Result<String, Failure> {
         let mut body = Vec::new();
-        while let Some(chunk) = unless_interrupted(response.chunk()).await?.map_err(|error| broken(&error))? {
+        while let Some(chunk) = unless_interrupted(response.chunk())
+            .await?
+            .map_err(|error| broken(&error))?
+        {
             if body.len() + chunk.len() > MAX_BODY {
-                return Err(Error::remote("the hub's answer has no end").help("check HF_ENDPOINT").into());
+                return Err(Error::remote("the hub's answer has no end")
+                    .help("check HF_ENDPOINT")
+                    .into());
             }
             body.extend_from_slice(&chunk);
         }

@@ -104,7 +104,10 @@ impl Wanted {
     /// Whether a file is this one.
     pub fn is_at(&self, path: &Path) -> Result<bool> {
         let Ok(file) = File::open(path) else { return Ok(false) };
-        if !file.metadata().is_ok_and(|found| found.is_file() && found.len() == self.size) {
+        if !file
+            .metadata()
+            .is_ok_and(|found| found.is_file() && found.len() == self.size)
+        {
             return Ok(false);
         }
         let mut running = self.checksum.begin(self.size);
@@ -165,7 +168,13 @@ struct Download<'a> {
 impl<'a> Download<'a> {
     fn open(remote: &'a Remote<'a>, wanted: &'a Wanted, path: &'a Path) -> Result<Self> {
         let failed = |error| Error::io("write", path, error);
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(failed)?;
         let mut running = wanted.checksum.begin(wanted.size);
         let have = running.read(&file).map_err(failed)??;
         let mut download = Self {
@@ -215,7 +224,10 @@ impl<'a> Download<'a> {
         let mut response = client.open(repository, commit, &self.wanted.name, self.have).await?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
-                let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+                let range = response
+                    .headers()
+                    .get(CONTENT_RANGE)
+                    .and_then(|range| range.to_str().ok());
                 let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
                 if start != Some(self.have) {
                     self.restart()?;
@@ -229,7 +241,10 @@ impl<'a> Download<'a> {
                 return Err(again("the server has no such part of the file"));
             }
         }
-        while let Some(chunk) = unless_interrupted(response.chunk()).await?.map_err(|error| broken(&error))? {
+        while let Some(chunk) = unless_interrupted(response.chunk())
+            .await?
+            .map_err(|error| broken(&error))?
+        {
             let left = self.wanted.size - self.have;
             // More than the file has: what is too much makes the checksum wrong.
             let chunk = &chunk[..chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX))];

@@ -64,7 +64,9 @@ pub fn is_inside(path: &str) -> bool {
     let normal = |component| matches!(component, Component::Normal(_));
     !path.is_empty()
         && !path.contains(['\\', ':', '\0'])
-        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+        && path
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != "..")
         && Path::new(path).components().all(normal)
 }
 
@@ -143,7 +145,16 @@ mod tests {
             assert!(is_inside(good), "{good}");
         }
         for wrong in [
-            "", "/etc/passwd", "../x", "a/../../x", "a//b", "a/./b", "a\\..\\x", "C:x", "a/..", "x\0",
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../../x",
+            "a//b",
+            "a/./b",
+            "a\\..\\x",
+            "C:x",
+            "a/..",
+            "x\0",
         ] {
             assert!(!is_inside(wrong), "{wrong}");
         }

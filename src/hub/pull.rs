@@ -50,12 +50,7 @@ enum Place<'a> {
 }
 
 /// Brings the chosen files of a repository.
-pub fn pull(
-    repository: &Repository,
-    choice: &Choice,
-    out: Option<&Path>,
-    progress: &dyn Progress,
-) -> Result<Pulled> {
+pub fn pull(repository: &Repository, choice: &Choice, out: Option<&Path>, progress: &dyn Progress) -> Result<Pulled> {
     let settings = Settings::from_env()?;
     let cache = match (Cache::from_env(), out) {
         (Err(error), None) => return Err(error),
@@ -82,15 +77,12 @@ pub fn pull(
 }
 
 /// What the cache has, where nothing may be asked.
-fn offline(
-    repository: &Repository,
-    cache: Option<&Cache>,
-    by_hand: &str,
-    progress: &dyn Progress,
-) -> Result<Pulled> {
+fn offline(repository: &Repository, cache: Option<&Cache>, by_hand: &str, progress: &dyn Progress) -> Result<Pulled> {
     let Some(dir) = cache.and_then(|cache| cache.snapshot(repository)) else {
-        return Err(Error::config(format!("HF_HUB_OFFLINE is set, and {repository} is not in the cache"))
-            .help(format!("unset HF_HUB_OFFLINE; or {by_hand}")));
+        return Err(
+            Error::config(format!("HF_HUB_OFFLINE is set, and {repository} is not in the cache"))
+                .help(format!("unset HF_HUB_OFFLINE; or {by_hand}")),
+        );
     };
     progress.note("HF_HUB_OFFLINE is set: this is what the cache has, which may not be the newest or whole");
     let commit = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -207,10 +199,9 @@ impl Place<'_> {
         let digits = file.checksum.digits();
         match self {
             Self::Cache(cache) => cache.blob(id, &format!("{digits}.partial")),
-            Self::Directory(dir) => {
-                dir.join(PARTIAL)
-                    .join(format!("{}.{digits}", file.name.replace('/', "--")))
-            }
+            Self::Directory(dir) => dir
+                .join(PARTIAL)
+                .join(format!("{}.{digits}", file.name.replace('/', "--"))),
         }
     }
 
@@ -230,7 +221,9 @@ impl Place<'_> {
         if let Some(old) = read_record(dir, &record, repository)? {
             if old["commit"] != remote.commit {
                 let old = old["commit"].as_str().unwrap_or("another commit");
-                remote.progress.note(&format!("{repository} has moved from {old} to {}", remote.commit));
+                remote
+                    .progress
+                    .note(&format!("{repository} has moved from {old} to {}", remote.commit));
             }
             // A file that the new commit does not have would be taken for its own.
             let kept: BTreeSet<&str> = wanted.iter().map(|file| file.name.as_str()).collect();

@@ -60,11 +60,17 @@ impl Choice {
             include => any(include, name),
         };
         let wanted = |name: &str| wanted(name) && !any(&self.exclude, name);
-        let chosen: Vec<&str> = names.iter().copied().filter(|name| wanted(name) && !is_pickle(name)).collect();
+        let chosen: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|name| wanted(name) && !is_pickle(name))
+            .collect();
         if chosen.is_empty() {
             return Err(self.nothing(repository, names, names.iter().any(|name| wanted(name))));
         }
-        if self.include.is_empty() && self.exclude.is_empty() && !chosen.iter().any(|name| name.ends_with(".safetensors"))
+        if self.include.is_empty()
+            && self.exclude.is_empty()
+            && !chosen.iter().any(|name| name.ends_with(".safetensors"))
         {
             return Err(no_weights(repository, names));
         }
@@ -88,8 +94,10 @@ fn no_weights(repository: &Repository, names: &[&str]) -> Error {
     let of = |fits: &dyn Fn(&str) -> bool| names.iter().copied().filter(|name| fits(name)).collect::<Vec<_>>();
     let (gguf, pickles) = (of(&|name| name.ends_with(".gguf")), of(&is_pickle));
     if !gguf.is_empty() {
-        return Error::config(format!("{repository} has GGUF files: {}", some(&gguf)))
-            .help(format!("choose one: bylaw model pull {repository} --include {}", gguf[0]));
+        return Error::config(format!("{repository} has GGUF files: {}", some(&gguf))).help(format!(
+            "choose one: bylaw model pull {repository} --include {}",
+            gguf[0]
+        ));
     }
     let error = Error::input(format!("{repository} has no weights in safetensors"));
     if pickles.is_empty() {
@@ -141,9 +149,17 @@ mod tests {
             "tokenizer_config.json",
         ];
         let chosen = Choice::default().select(&repository(), &names).unwrap();
-        let left = [".gitattributes", "README.md", "consolidated.safetensors", "onnx/model.onnx"];
+        let left = [
+            ".gitattributes",
+            "README.md",
+            "consolidated.safetensors",
+            "onnx/model.onnx",
+        ];
         let left = [&left[..], &["original/tokenizer.model", "pytorch_model.bin"]].concat();
-        assert!(names.iter().all(|name| chosen.contains(name) != left.contains(name)), "{chosen:?}");
+        assert!(
+            names.iter().all(|name| chosen.contains(name) != left.contains(name)),
+            "{chosen:?}"
+        );
         let both = [&names[..], &["model.safetensors"]].concat();
         let chosen = Choice::default().select(&repository(), &both).unwrap();
         assert!(chosen.contains(&"model.safetensors") && !chosen.iter().any(|name| name.contains("-of-")));
