@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::output;
 use super::session::Session;
-use crate::engine::batch::CACHE_BYTES;
+use crate::engine::batch::{CACHE_BYTES, ROWS};
 use crate::engine::remote::is_endpoint;
 use crate::error::{Error, Result};
 use crate::model::config::DecoderConfig;
@@ -154,7 +154,7 @@ fn memory(outline: &Outline, tokens: usize, rows: &[usize]) -> Value {
         "weights_bytes": weights,
         "tokens_of_a_row": tokens,
         "rows": rows.collect::<Vec<_>>(),
-        "engine": { "cache_bytes": cache, "rows": cache / row, "total_bytes": weights + cache },
+        "engine": { "cache_bytes": cache, "rows": (cache / row).min(ROWS), "total_bytes": weights + cache },
     })
 }
 
@@ -282,8 +282,5 @@ fn print_memory(memory: &Value) {
     }
     let engine = &memory["engine"];
     line("the engine".to_owned(), &engine["cache_bytes"], &engine["total_bytes"]);
-    println!(
-        "The engine's cache has room for {} such rows at a time.",
-        engine["rows"]
-    );
+    println!("The engine takes up to {} such rows at a time.", engine["rows"]);
 }

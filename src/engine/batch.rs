@@ -20,7 +20,7 @@ use crate::model::tokenizer::Tokenizer;
 use crate::seed::Seed;
 
 /// Rows in flight at most.
-const ROWS: usize = 128;
+pub const ROWS: usize = 128;
 /// New tokens of a pass at most, besides one for each row that is drawing.
 const PASS_TOKENS: usize = 512;
 /// Rows of logits held at a time.

@@ -42,7 +42,7 @@ impl Outline {
             return Self::read(&path.to_string_lossy(), precision, hash);
         }
         if reference.ends_with(".gguf") {
-            return Self::of(&Model::load_in(reference, precision)?);
+            return Self::of(&Model::load_in(reference, Precision::AsStored)?, precision);
         }
         let source = Source::read(reference)?;
         let config =
@@ -62,19 +62,29 @@ impl Outline {
         })
     }
 
-    /// Of a model that had to be loaded.
-    fn of(model: &Model) -> Result<Self> {
-        let mut held = BTreeMap::new();
+    /// Of a model that had to be loaded, with its weights as they are stored.
+    fn of(model: &Model, precision: Precision) -> Result<Self> {
+        let (mut stored, mut held) = (Tallies::new(), Tallies::new());
         let mut trainable = true;
         for parameter in &model.decoder.parameters {
             let numbers = parameter.weight.elem_count();
             match &parameter.weight {
-                Weight::Dense(tensor) => add(&mut held, tensor.dtype(), numbers),
+                Weight::Dense(tensor) => {
+                    let dtype = tensor.dtype();
+                    add(&mut stored, dtype, numbers);
+                    let target = match precision {
+                        Precision::AsStored => dtype,
+                        asked => asked.target(dtype, tensor.rank(), 0),
+                    };
+                    add(&mut held, target, numbers);
+                }
                 Weight::Quantised(tensor) => {
                     trainable = false;
-                    let tally: &mut Tally = held.entry(format!("{:?}", tensor.dtype())).or_default();
-                    tally.numbers += numbers;
-                    tally.bytes += tensor.storage_size_in_bytes();
+                    for tallies in [&mut stored, &mut held] {
+                        let tally = tallies.entry(format!("{:?}", tensor.dtype())).or_default();
+                        tally.numbers += numbers;
+                        tally.bytes += tensor.storage_size_in_bytes();
+                    }
                 }
             }
         }
@@ -83,7 +93,7 @@ impl Outline {
             tokenizer: model.tokenizer.clone(),
             parameters: model.decoder.parameter_count(),
             trainable,
-            stored: held.clone(),
+            stored,
             held,
             sha256: Some(model.sha256.clone()),
         })
