@@ -1,7 +1,12 @@
 //! `model info` and `chat` through the program.
 
+#[expect(dead_code, reason = "most of it is for tests of failing endpoints")]
+#[path = "support/http.rs"]
+mod http;
+
 use bylaw::model::files::Model;
-use serde_json::Value;
+use http::{Server, model, ok};
+use serde_json::{Value, json};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
 
@@ -180,4 +185,22 @@ fn mistakes_end_a_pipe() {
     let ran = chat(&[], "/help\n/quit\nnever said\n");
     assert_eq!((ran.code, &*ran.stdout), (0, ""), "{ran:?}");
     assert!(ran.stderr.contains("/critique [ID]"), "{ran:?}");
+}
+
+/// Catches: an endpoint that is not told the system message or the turns before; an answer lost because
+/// it does not come piece by piece.
+#[test]
+fn endpoints_are_talked_to() {
+    let server = Server::start(|asked| ok(model(asked)));
+    let reference = server.reference();
+    let arguments = ["chat", "--model", &reference, "--system", "Be brief."];
+    let ran = bylaw(&arguments, "One?\nTwo?\n/critique\n/system\nThree?\n");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(ran.stdout.lines().count(), 7, "{ran:?}");
+    let log = server.log();
+    let turns = |index: usize| log[index].body["messages"].as_array().unwrap().clone();
+    assert_eq!(turns(0)[0], json!({ "role": "system", "content": "Be brief." }));
+    assert_eq!(turns(1)[2]["content"], ran.stdout.lines().next().unwrap());
+    assert_eq!((turns(1).len(), turns(2).len(), turns(4).len()), (4, 6, 5));
+    assert_eq!(turns(4)[0]["content"], "One?");
 }

@@ -35,8 +35,8 @@ A turn that begins with a slash is typed with two: //like this.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = format!("\
-On a terminal, type your turns. In a pipe, every line of stdin is a turn, answers are stdout, and the
-commands below work too; --json prints the whole conversation as one document at the end.
+On a terminal, type your turns. In a pipe, every line of stdin is a turn and answers are stdout. The
+commands below work in both; --json prints the whole conversation as one document at the end.
 
 {HELP}
 

@@ -28,7 +28,8 @@ pub fn bytes(count: u64) -> String {
     let mut size = count as f64;
     let mut unit = "B";
     for larger in UNITS {
-        if size < 1024.0 {
+        // Not `1024.0 MiB`.
+        if size < 1023.95 {
             break;
         }
         size /= 1024.0;
