@@ -75,6 +75,7 @@ impl Bench<'_> {
                 stop: &[],
                 seed: Seed::new(0),
                 tokenizer: &self.model.tokenizer,
+                listener: None,
             },
         }
     }

@@ -6,6 +6,7 @@
 // Level 0: nothing of ours.
 pub mod atomic;
 pub mod error;
+pub mod http;
 pub mod interrupt;
 pub mod memory;
 pub mod progress;
@@ -14,6 +15,7 @@ pub mod seed;
 
 // Level 1.
 pub mod constitution;
+pub mod hub;
 pub mod model;
 
 // Level 2.

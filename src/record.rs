@@ -20,6 +20,13 @@ impl Message {
         }
     }
 
+    pub fn system(content: impl Into<String>) -> Self {
+        Self {
+            role: "system".into(),
+            content: content.into(),
+        }
+    }
+
     pub fn assistant(content: impl Into<String>) -> Self {
         Self {
             role: "assistant".into(),

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 /// Modules, lowest first. A module may import those of earlier lines; those of one line know nothing of
 /// each other. The levels of the design are the numbers; where one has several lines, its modules lean
 /// on each other in that order.
-const LEVELS: [(u8, &[&str]); 14] = [
+const LEVELS: [(u8, &[&str]); 16] = [
     (0, &["error", "progress", "record", "seed"]),
     (0, &["atomic", "interrupt", "memory"]),
+    (0, &["http"]),
+    (1, &["hub"]),
     (1, &["constitution", "model"]),
     (2, &["dataset", "prompt"]),
     (2, &["engine"]),

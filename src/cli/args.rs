@@ -63,9 +63,11 @@ pub enum Command {
     /// Look at constitutions.
     #[command(subcommand)]
     Constitution(ConstitutionCommand),
-    /// Convert, make and look at models.
+    /// Fetch, look at, convert and make models.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Talk to a model; `/critique` shows it judging itself.
+    Chat(super::chat::Chat),
     /// Write the report of a run: a table, and one self-contained HTML page.
     Report(ReportArgs),
 }
@@ -211,6 +213,10 @@ pub enum ConstitutionCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
+    /// Fetch a model from the Hugging Face hub: checked, resumable, at one commit.
+    Pull(super::pull::Pull),
+    /// Tell what a model is, and the memory that rows of it take.
+    Info(super::info::Info),
     /// Convert a llama2.c checkpoint (`.bin`) to Hugging Face layout.
     Convert {
         /// The checkpoint.

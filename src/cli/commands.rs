@@ -5,7 +5,7 @@ use candle_core::DType;
 use super::args::{ConstitutionCommand, Dtype, ModelCommand, ReportArgs};
 use super::pipeline::RunJournal;
 use super::session::Session;
-use super::{assemble, output, template};
+use super::{assemble, info, output, pull, template};
 use crate::constitution::Constitution;
 use crate::error::{Error, Result};
 use crate::model::files::{Model, assemble_random};
@@ -94,6 +94,8 @@ fn show(session: &Session, constitution: &Constitution) -> Result<()> {
 
 pub fn model(session: &Session, command: &ModelCommand) -> Result<()> {
     let (model, out, dtype) = match command {
+        ModelCommand::Pull(args) => return pull::run(session, args),
+        ModelCommand::Info(args) => return info::run(session, args),
         ModelCommand::Template(args) => return template::run(session, args),
         ModelCommand::Convert {
             checkpoint,

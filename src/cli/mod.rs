@@ -5,10 +5,13 @@
 
 mod args;
 mod assemble;
+mod chat;
 mod commands;
+mod info;
 mod output;
 mod pipeline;
 mod progress;
+mod pull;
 mod session;
 mod stages;
 mod template;
@@ -25,17 +28,18 @@ use crate::interrupt;
 /// Runs the program on the arguments of the process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    match handle_interrupts().and_then(|()| run(cli)) {
+    match handle_interrupts(&cli.command).and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::report_error(&error),
     }
 }
 
 /// The first Ctrl-C asks the loop in flight to stop after its unit of work; the second stops at once,
-/// which loses at most that unit.
-fn handle_interrupts() -> Result<()> {
-    ctrlc::set_handler(|| {
-        if interrupt::request() {
+/// which loses at most that unit. A conversation has none, and stops at once.
+fn handle_interrupts(command: &Command) -> Result<()> {
+    let at_once = matches!(command, Command::Chat(_));
+    ctrlc::set_handler(move || {
+        if interrupt::request() || at_once {
             std::process::exit(130);
         }
         output::line("stopping after the unit in flight; press Ctrl-C again to stop at once");
@@ -48,6 +52,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(args) => pipeline::demo(&session, &args),
         Command::Run(args) => pipeline::run(&session, &args),
+        Command::Chat(args) => chat::run(&session, &args),
         Command::Report(args) => commands::report(&session, &args),
         Command::Constitution(command) => commands::constitution(&session, &command),
         Command::Model(command) => commands::model(&session, &command),

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, SourceCode};
+use sha2::{Digest, Sha256};
 
 use super::session::Session;
 use super::stages::Done;
 use crate::error::{Error, Place, Result};
+use crate::record::hex;
 
 /// A line on stderr.
 pub fn line(text: &str) {
@@ -18,6 +20,40 @@ pub fn line(text: &str) {
 /// A document on stdout.
 pub fn json(document: &serde_json::Value) {
     println!("{document:#}");
+}
+
+/// A number of bytes in words.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut size = count as f64;
+    let mut unit = "B";
+    for larger in UNITS {
+        // Not `1024.0 MiB`.
+        if size < 1023.95 {
+            break;
+        }
+        size /= 1024.0;
+        unit = larger;
+    }
+    match unit {
+        "B" => format!("{count} B"),
+        _ => format!("{size:.1} {unit}"),
+    }
+}
+
+/// `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev();
+    let groups: Vec<String> = groups
+        .map(|group| String::from_utf8_lossy(group).into_owned())
+        .collect();
+    groups.join(",")
+}
+
+/// SHA-256 in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 /// Tells what a stage left, and where.

@@ -6,7 +6,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::output::bytes;
 use crate::progress::Progress;
+
+/// The unit that is shown in KiB, MiB and so on.
+const BYTES: &str = "bytes";
 
 /// Plain lines come at most this often.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -53,7 +57,11 @@ impl Progress for Display {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(Some(total), target);
-        let template = format!("{{prefix:>14}} {{bar:30}} {{pos}}/{{len}} {unit} {{per_sec}} {{eta}} left  {{msg}}");
+        let counts = match unit {
+            BYTES => "{bytes}/{total_bytes} {bytes_per_sec}".to_owned(),
+            unit => format!("{{pos}}/{{len}} {unit} {{per_sec}}"),
+        };
+        let template = format!("{{prefix:>14}} {{bar:30}} {counts} {{eta}} left  {{msg}}");
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.progress_chars("━╸ "));
         }
@@ -81,7 +89,11 @@ impl Progress for Display {
                 let rate = position as f64 / state.begun.elapsed().as_secs_f64();
                 let left = (total.saturating_sub(position)) as f64 / rate.max(1e-9);
                 let (label, unit, figure) = (&state.label, state.unit, &state.figure);
-                eprintln!("{label}: {position}/{total} {unit}, {rate:.1}/s, {left:.0} s left  {figure}");
+                let counts = match unit {
+                    BYTES => format!("{}/{}, {}/s", bytes(position), bytes(total), bytes(rate as u64)),
+                    unit => format!("{position}/{total} {unit}, {rate:.1}/s"),
+                };
+                eprintln!("{label}: {counts}, {left:.0} s left  {figure}");
             }
         });
     }
@@ -101,7 +113,11 @@ impl Progress for Display {
             let (done, seconds) = (state.bar.position(), state.begun.elapsed().as_secs_f64());
             state.bar.finish_and_clear();
             let (label, unit, figure) = (state.label, state.unit, state.figure);
-            eprintln!("{label}: {done} {unit} in {seconds:.1} s  {figure}");
+            let done = match unit {
+                BYTES => bytes(done),
+                unit => format!("{done} {unit}"),
+            };
+            eprintln!("{label}: {done} in {seconds:.1} s  {figure}");
         });
     }
 

@@ -20,7 +20,7 @@ use crate::model::tokenizer::Tokenizer;
 use crate::seed::Seed;
 
 /// Rows in flight at most.
-const ROWS: usize = 128;
+pub const ROWS: usize = 128;
 /// New tokens of a pass at most, besides one for each row that is drawing.
 const PASS_TOKENS: usize = 512;
 /// Rows of logits held at a time.
@@ -29,6 +29,9 @@ const LOGIT_ROWS: usize = 64;
 const LOOKAHEAD: usize = 256;
 /// Bytes of the key/value cache at most, if that leaves room for the longest row.
 pub const CACHE_BYTES: usize = 1 << 30;
+
+/// Hears the tokens of a completion so far, after each one.
+pub type Listener<'a> = &'a (dyn Fn(&[u32]) + Sync);
 
 /// What is wanted of a row.
 #[derive(Clone)]
@@ -40,6 +43,7 @@ pub enum Ask<'a> {
         seed: Seed,
         /// Knows what ends a completion.
         tokenizer: &'a Tokenizer,
+        listener: Option<Listener<'a>>,
     },
     /// The log-probability of each token from index `from` on.
     Logprobs { from: usize },

@@ -1,7 +1,7 @@
 //! A completion as it is drawn: one token at a time, until something ends it.
 
 use super::Sampling;
-use super::batch::{Ask, Task};
+use super::batch::{Ask, Listener, Task};
 use super::sampler::draw;
 use crate::error::Result;
 use crate::model::tokenizer::Tokenizer;
@@ -38,6 +38,7 @@ pub struct Progress<'a> {
     prompt: &'a [u32],
     sampling: &'a Sampling,
     stop: &'a [String],
+    listener: Option<Listener<'a>>,
     rng: Rng,
     limit: usize,
     tokens: Vec<u32>,
@@ -54,6 +55,7 @@ impl<'a> Progress<'a> {
             stop,
             seed,
             tokenizer,
+            listener,
         } = &task.ask
         else {
             return None;
@@ -63,6 +65,7 @@ impl<'a> Progress<'a> {
             prompt: &task.tokens,
             sampling,
             stop,
+            listener: *listener,
             rng: seed.rng(),
             limit: sampling.max_new_tokens.min(context.saturating_sub(task.tokens.len())),
             tokens: Vec::new(),
@@ -86,6 +89,9 @@ impl<'a> Progress<'a> {
             self.ended = Some(FinishReason::Stop);
         } else if self.tokens.len() >= self.limit {
             self.ended = Some(FinishReason::Length);
+        }
+        if let Some(listener) = self.listener {
+            listener(&self.tokens);
         }
         Ok(())
     }

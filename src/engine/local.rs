@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::batch::{self, Answer, Ask, CACHE_BYTES, Pool, Task};
+use super::batch::{self, Answer, Ask, CACHE_BYTES, Listener, Pool, Task};
 use super::drawing::Drawing;
-use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest, encode};
+use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest, encode, only};
 use crate::error::{Error, Result};
 use crate::model::cpu::Weights;
 use crate::model::cpu::trunk::Sequence;
@@ -39,15 +39,11 @@ impl LocalEngine {
         batch::run(&weights, &mut pool, tasks)
     }
 
-    pub fn new(model: Arc<Model>) -> Result<Self> {
-        Weights::serving(&model.decoder, 1)?.settle();
-        let pool = Mutex::new(Pool::of_bytes(&model.decoder, CACHE_BYTES));
-        Ok(Self { model, pool })
-    }
-}
-
-impl Engine for LocalEngine {
-    fn generate(&self, requests: &[GenerateRequest]) -> Result<Vec<Result<Generation, Refusal>>> {
+    fn draw(
+        &self,
+        requests: &[GenerateRequest],
+        listener: Option<Listener<'_>>,
+    ) -> Result<Vec<Result<Generation, Refusal>>> {
         let mut tasks = Vec::new();
         let mut places = Vec::with_capacity(requests.len());
         let encode = |request: &GenerateRequest| encode::prompt(&self.model, &request.prompt, 1);
@@ -62,6 +58,7 @@ impl Engine for LocalEngine {
                             stop: &request.stop,
                             seed: request.seed,
                             tokenizer: &self.model.tokenizer,
+                            listener,
                         },
                     });
                     Ok(tasks.len() - 1)
@@ -86,6 +83,28 @@ impl Engine for LocalEngine {
                 Err(refusal) => Ok(Err(refusal)),
             })
             .collect()
+    }
+
+    pub fn new(model: Arc<Model>) -> Result<Self> {
+        Weights::serving(&model.decoder, 1)?.settle();
+        let pool = Mutex::new(Pool::of_bytes(&model.decoder, CACHE_BYTES));
+        Ok(Self { model, pool })
+    }
+}
+
+impl Engine for LocalEngine {
+    fn generate(&self, requests: &[GenerateRequest]) -> Result<Vec<Result<Generation, Refusal>>> {
+        self.draw(requests, None)
+    }
+
+    fn stream(&self, request: &GenerateRequest, told: &(dyn Fn(&str) + Sync)) -> Result<Result<Generation, Refusal>> {
+        let listener = |tokens: &[u32]| {
+            // Half a text is no reason to fail: the whole one follows.
+            if let Ok(text) = self.model.tokenizer.decode(tokens) {
+                told(settled(&text, &request.stop));
+            }
+        };
+        only(self.draw(std::slice::from_ref(request), Some(&listener))?)
     }
 
     fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Result<Vec<f32>, Refusal>>> {
@@ -130,6 +149,20 @@ impl Engine for LocalEngine {
             sha256: self.model.sha256.clone(),
         }
     }
+}
+
+/// The beginning of `text` that stays, whatever is drawn next: without half a character and without what
+/// may become a stop text.
+fn settled<'a>(text: &'a str, stop: &[String]) -> &'a str {
+    let text = text.trim_end_matches('\u{fffd}');
+    let begun = |stop: &String| {
+        let starts = text.char_indices().map(|(at, _)| at);
+        starts
+            .into_iter()
+            .find(|at| text[*at..].starts_with(stop.as_str()) || stop.starts_with(&text[*at..]))
+    };
+    let end = stop.iter().filter_map(begun).min().unwrap_or(text.len());
+    text[..end].trim()
 }
 
 /// One row for each continuation; only one for all of them if each is a single token.
@@ -213,9 +246,32 @@ pub fn draw_all(decoder: &Decoder, tokenizer: &Tokenizer, jobs: &[Job]) -> Resul
                 stop: &job.stop,
                 seed: job.seed,
                 tokenizer,
+                listener: None,
             },
         })
         .collect();
     let answers = run_once(decoder, &tasks)?;
     answers.iter().map(|answer| Ok(drawing(answer)?.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches: half a character or half of the next role's name on the screen.
+    #[test]
+    fn what_may_change_is_not_told() {
+        let stop = ["\n\nHuman:".to_owned()];
+        for (text, told) in [
+            (" Yes", "Yes"),
+            ("Yes\u{fffd}", "Yes"),
+            ("Yes\n", "Yes"),
+            ("Yes\n\nHum", "Yes"),
+            ("Yes\n\nHuman: more", "Yes"),
+            ("Yes\n\nHumble", "Yes\n\nHumble"),
+            ("", ""),
+        ] {
+            assert_eq!(settled(text, &stop), told, "{text:?}");
+        }
+    }
 }

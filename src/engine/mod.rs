@@ -15,7 +15,7 @@ pub mod scripted;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::prompt::{Request, Style};
 use crate::record::FinishReason;
 use crate::seed::Seed;
@@ -96,9 +96,22 @@ pub struct ModelIdentity {
     pub sha256: String,
 }
 
+/// The answer to a single request.
+fn only<T>(mut answers: Vec<T>) -> Result<T> {
+    answers
+        .pop()
+        .ok_or_else(|| Error::unexpected("a request without an answer"))
+}
+
 pub trait Engine: Sync {
     /// Draws one completion a request, in order.
     fn generate(&self, requests: &[GenerateRequest]) -> Result<Vec<Result<Generation, Refusal>>>;
+
+    /// As [`Engine::generate`] of one request. `told` hears the beginning of the text as it grows, if the
+    /// engine can tell it before the end.
+    fn stream(&self, request: &GenerateRequest, _told: &(dyn Fn(&str) + Sync)) -> Result<Result<Generation, Refusal>> {
+        only(self.generate(std::slice::from_ref(request))?)
+    }
 
     /// The summed log-probability of each continuation after its prefix, request by request.
     fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Result<Vec<f32>, Refusal>>>;

@@ -3,6 +3,8 @@
 //! Everything is checked before it is used: missing files and tensors, shapes, truncation. What is
 //! saved loads in transformers. Pickles are never read.
 
+mod outline;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
+pub use self::outline::{Outline, Tally};
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, ParameterSpec, Weight};
 use super::family::{self, Stored};
@@ -19,6 +22,7 @@ use super::gguf;
 use super::tokenizer::Tokenizer;
 use crate::atomic;
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::record::hex;
 
 /// A decoder with its tokenizer and the hash of its files.
@@ -95,10 +99,10 @@ pub enum Precision {
 const LARGE: usize = 64 << 20;
 
 impl Precision {
-    /// What a tensor of a checkpoint of `bytes` bytes is turned into.
-    fn target(self, tensor: &Tensor, bytes: usize) -> DType {
-        match (self, tensor.dtype()) {
-            _ if tensor.rank() < 2 => DType::F32,
+    /// What a tensor of `rank` dimensions of a checkpoint of `bytes` bytes is turned into.
+    fn target(self, stored: DType, rank: usize, bytes: usize) -> DType {
+        match (self, stored) {
+            _ if rank < 2 => DType::F32,
             (Self::As(dtype), _) => dtype,
             (Self::AsStored, stored @ (DType::F16 | DType::BF16)) if bytes >= LARGE => stored,
             _ => DType::F32,
@@ -142,18 +146,25 @@ impl TokenizerFiles {
 }
 
 impl Model {
-    /// Loads a model reference (a directory, a GGUF file, or `builtin:tiny`) in `f32`, but for what is
-    /// quantised.
+    /// Loads a model reference (a directory, `hf:org/name`, a GGUF file, or `builtin:tiny`) in `f32`, but
+    /// for what is quantised.
     pub fn load(reference: &str) -> Result<Self> {
         Self::load_in(reference, Precision::Full)
     }
 
     pub fn load_in(reference: &str, precision: Precision) -> Result<Self> {
-        let source = match reference {
-            BUILTIN => builtin(),
-            file if file.ends_with(gguf::EXTENSION) => return Self::load_gguf(file, precision),
-            _ => read_directory(reference)?,
-        };
+        // What lies in the cache of the hub keeps the name that it was asked for by.
+        if let Some(path) = hub::local(reference)? {
+            let model = Self::load_in(&path.to_string_lossy(), precision)?;
+            return Ok(Self {
+                reference: reference.to_owned(),
+                ..model
+            });
+        }
+        if reference.ends_with(gguf::EXTENSION) {
+            return Self::load_gguf(reference, precision);
+        }
+        let source = Source::read(reference)?;
         Self::assemble(reference, source, precision)
     }
 
@@ -168,14 +179,8 @@ impl Model {
     }
 
     fn assemble(reference: &str, source: Source, precision: Precision) -> Result<Self> {
+        let sha256 = source.sha256();
         let Source { checkpoint, tokenizer } = source;
-        let mut hash = Sha256::new();
-        hash.update(&checkpoint.config);
-        hash.update(&tokenizer.tokenizer);
-        for text in [&tokenizer.config, &tokenizer.chat_template, &tokenizer.generation] {
-            hash.update(text.as_deref().unwrap_or_default());
-        }
-        checkpoint.weights.iter().for_each(|(_, bytes)| hash.update(&**bytes));
         let decoder = checkpoint.decoder(precision)?;
         let tokenizer = Tokenizer::new(tokenizer, &checkpoint.config).map_err(|error| error.at_file(reference))?;
         tokenizer.check_vocabulary(decoder.config.vocab, Path::new(reference))?;
@@ -183,7 +188,7 @@ impl Model {
             decoder,
             tokenizer,
             reference: reference.to_owned(),
-            sha256: hex(&hash.finalize()),
+            sha256,
         })
     }
 
@@ -223,6 +228,28 @@ pub fn load_decoder(dir: &Path) -> Result<Decoder> {
     Checkpoint::read(dir)?.decoder(Precision::Full)
 }
 
+impl Source {
+    fn read(reference: &str) -> Result<Self> {
+        match reference {
+            BUILTIN => Ok(builtin()),
+            _ => read_directory(reference),
+        }
+    }
+
+    /// Of all that decides what the model says.
+    fn sha256(&self) -> String {
+        let Self { checkpoint, tokenizer } = self;
+        let mut hash = Sha256::new();
+        hash.update(&checkpoint.config);
+        hash.update(&tokenizer.tokenizer);
+        for text in [&tokenizer.config, &tokenizer.chat_template, &tokenizer.generation] {
+            hash.update(text.as_deref().unwrap_or_default());
+        }
+        checkpoint.weights.iter().for_each(|(_, bytes)| hash.update(&**bytes));
+        hex(&hash.finalize())
+    }
+}
+
 impl Checkpoint {
     fn read(dir: &Path) -> Result<Self> {
         let config_path = dir.join("config.json");
@@ -245,7 +272,9 @@ impl Checkpoint {
         let mut tensors = HashMap::new();
         let size = self.weights.iter().map(|(_, bytes)| bytes.len()).sum();
         for (path, bytes) in &self.weights {
-            read_safetensors(path, bytes, &mut tensors, |tensor| precision.target(tensor, size))?;
+            read_safetensors(path, bytes, &mut tensors, |tensor| {
+                precision.target(tensor.dtype(), tensor.rank(), size)
+            })?;
         }
         // A tensor that no shard has is the index's mistake, not the first shard's.
         let path = match self.weights.as_slice() {
@@ -278,14 +307,14 @@ fn builtin() -> Source {
 }
 
 fn read_directory(reference: &str) -> Result<Source> {
-    if let Some(later) = ["hf:", "http://", "https://"]
+    if let Some(later) = ["http://", "https://"]
         .iter()
         .find(|mark| reference.starts_with(**mark))
     {
         return Err(Error::config(format!(
             "model references with `{later}` are not supported yet: {reference}"
         ))
-        .help("give a local directory in Hugging Face layout, a GGUF file, or builtin:tiny"));
+        .help("give a local directory in Hugging Face layout, hf:org/name, a GGUF file, or builtin:tiny"));
     }
     if reference.starts_with("builtin:") {
         return Err(Error::config(format!("no model is built in as `{reference}`")).help("there is builtin:tiny"));

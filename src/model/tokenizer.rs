@@ -190,6 +190,11 @@ impl Tokenizer {
         &self.eos
     }
 
+    /// How many tokens there are.
+    pub fn size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
     /// The text of a token as the vocabulary has it.
     pub fn name(&self, token: u32) -> Option<String> {
         self.inner.id_to_token(token)

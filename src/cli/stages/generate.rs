@@ -12,7 +12,7 @@ use crate::cli::session::{Session, constitution_source, data_source, engine_sour
 use crate::constitution::Constitution;
 use crate::dataset::{self, Row};
 use crate::engine::local::LocalEngine;
-use crate::engine::remote::{ApiKey, Endpoints, RemoteConfig, RemoteEngine, is_endpoint};
+use crate::engine::remote::{ApiKey, Endpoints, KEY_VARIABLES, RemoteConfig, RemoteEngine, is_endpoint};
 use crate::engine::{Engine, Sampling};
 use crate::error::{Error, Result};
 use crate::job::{Finished, Job};
@@ -36,7 +36,8 @@ pub struct Rows {
 
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Revise {
-    /// The model: a directory in Hugging Face layout, builtin:tiny, or an endpoint, http://host/v1#name.
+    /// The model: a directory in Hugging Face layout, a .gguf file, hf:org/name, builtin:tiny, or an
+    /// endpoint, http://host/v1#name.
     #[arg(long)]
     #[serde(skip)]
     pub model: String,
@@ -65,7 +66,8 @@ pub struct Revise {
 
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Sample {
-    /// The model: a directory in Hugging Face layout, builtin:tiny, or an endpoint, http://host/v1#name.
+    /// The model: a directory in Hugging Face layout, a .gguf file, hf:org/name, builtin:tiny, or an
+    /// endpoint, http://host/v1#name.
     #[arg(long)]
     #[serde(skip)]
     pub model: String,
@@ -90,7 +92,8 @@ pub struct Sample {
 
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Judge {
-    /// The model: a directory in Hugging Face layout, builtin:tiny, or an endpoint, http://host/v1#name.
+    /// The model: a directory in Hugging Face layout, a .gguf file, hf:org/name, builtin:tiny, or an
+    /// endpoint, http://host/v1#name.
     #[arg(long)]
     #[serde(skip)]
     pub model: String,
@@ -113,26 +116,36 @@ pub struct Judge {
 }
 
 /// A model ready to be asked.
-struct Asked {
-    engine: Arc<dyn Engine>,
+pub struct Asked {
+    pub engine: Arc<dyn Engine>,
     /// The same engine, if it is one of endpoints.
     remote: Option<Arc<RemoteEngine>>,
-    templates: Templates,
+    pub templates: Templates,
 }
 
 impl Asked {
-    fn load(session: &Session, reference: &str, rows: &Rows, raw: bool, remote: &RemoteConfig) -> Result<Self> {
+    pub fn load(
+        session: &Session,
+        reference: &str,
+        prompting: &Prompting,
+        raw: bool,
+        remote: &RemoteConfig,
+    ) -> Result<Self> {
         let (engine, remote): (Arc<dyn Engine>, _) = if is_endpoint(reference) {
             let endpoints = Endpoints::parse(reference)?;
-            let engine = Arc::new(RemoteEngine::connect(endpoints, ApiKey::from_env(), remote)?);
+            let engine = Arc::new(RemoteEngine::connect(
+                endpoints,
+                ApiKey::from_env(&KEY_VARIABLES),
+                remote,
+            )?);
             (engine.clone(), Some(engine))
         } else {
-            let model = rows.prompting.load(reference, session.serving())?;
+            let model = prompting.load(reference, session.serving())?;
             (Arc::new(LocalEngine::new(Arc::new(model))?), None)
         };
         let style = match raw {
             true => Style::Raw,
-            false => rows.prompting.choose(engine.style(), reference)?,
+            false => prompting.choose(engine.style(), reference)?,
         };
         Ok(Self {
             templates: Templates::new(style),
@@ -142,7 +155,7 @@ impl Asked {
     }
 
     /// Tells what the user should know of an endpoint's answers.
-    fn tell(&self, session: &Session) {
+    pub fn tell(&self, session: &Session) {
         for note in self.remote.iter().flat_map(|engine| engine.notes()) {
             session.progress().note(&note);
         }
@@ -166,7 +179,7 @@ impl Stage for Revise {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let constitution = Constitution::resolve(&self.constitution)?;
         let prompts = dataset::read_prompts(&self.prompts)?;
-        let asked = Asked::load(session, &self.model, &self.rows, false, &self.remote)?;
+        let asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
         let config = revise::ReviseConfig {
             rounds: self.rounds,
             critique: Sampling {
@@ -200,7 +213,7 @@ impl Stage for Sample {
             return Err(Error::config("--per-prompt is 0").help("ask for at least one answer to a prompt"));
         }
         let prompts = dataset::read_prompts(&self.prompts)?;
-        let asked = Asked::load(session, &self.model, &self.rows, self.raw, &self.remote)?;
+        let asked = Asked::load(session, &self.model, &self.rows.prompting, self.raw, &self.remote)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
@@ -226,7 +239,7 @@ impl Stage for Judge {
         }
         let constitution = Constitution::resolve(&self.constitution)?;
         let candidates = dataset::read_candidates(&self.candidates)?;
-        let asked = Asked::load(session, &self.model, &self.rows, false, &self.remote)?;
+        let asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.constitution = Some(constitution_source(&self.constitution, &constitution));

@@ -13,13 +13,14 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 
-use super::backoff::{full_jitter, retry_after};
+use super::ApiKey;
 use super::config::RemoteSettings;
-use super::key::ApiKey;
-use super::pool::{self, Pool};
-use super::protocol::{Answer, Question, error_message, shortened};
+use super::pool::Pool;
+use super::protocol::{Answer, Question, error_message};
 use super::reference::Endpoints;
 use crate::error::{Error, Result};
+use crate::http::backoff::{full_jitter, retry_after};
+use crate::http::{self, root_cause, shortened};
 
 /// Busy answers (429) that a row lives through, for each of its attempts.
 const BUSY_PER_RETRY: u32 = 8;
@@ -73,22 +74,12 @@ impl Client {
         if let Some(key) = &key {
             headers.insert(AUTHORIZATION, key.header()?);
         }
-        // Installed once for the process; a second time is no error.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("bylaw/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers)
-            .connect_timeout(CHECK_TIMEOUT.min(settings.timeout))
-            .timeout(settings.timeout)
-            // The key goes to the addresses that the user named and to no other.
-            .redirect(reqwest::redirect::Policy::none());
-        if endpoints.addresses.iter().all(|address| address.starts_with("http://")) {
-            // The system's certificates are not needed, and may be missing.
-            http = http.tls_certs_only([]);
-        }
-        let http = http.build().map_err(|error| {
-            Error::unexpected(format!("no HTTP client can be made: {}", root_cause(&error)))
-                .help("an https:// endpoint needs the system's root certificates (package ca-certificates)")
+        // The key goes to the addresses that the user named and to no other: no redirect is followed.
+        let plain = endpoints.addresses.iter().all(|address| address.starts_with("http://"));
+        let http = http::client(plain, |http| {
+            http.default_headers(headers)
+                .connect_timeout(CHECK_TIMEOUT.min(settings.timeout))
+                .timeout(settings.timeout)
         })?;
         Ok(Self {
             http,
@@ -151,7 +142,7 @@ impl Client {
                     full_jitter(self.settings.backoff, busy)
                 }
             };
-            pool::sleep(wait).await.map_err(Unanswered::End)?;
+            http::sleep(wait).await.map_err(Unanswered::End)?;
         }
     }
 
@@ -293,13 +284,4 @@ impl Client {
             .as_ref()
             .map_or_else(|| text.to_owned(), |key| key.redact(text))
     }
-}
-
-/// The innermost reason of an error: reqwest's own says little, and repeats the address.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

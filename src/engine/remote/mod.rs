@@ -6,15 +6,13 @@
 //! promise. Every request is answered or refused with the cause; an endpoint that fails for good ends
 //! the run, which goes on later from its finished units.
 //!
-//! - [`reference`]: how endpoints are named. [`key`]: the API key.
+//! - [`reference`]: how endpoints are named.
 //! - [`protocol`]: bodies. [`choices`]: a judge's options among the likeliest tokens.
-//! - [`rows`]: a row's question and result. [`client`]: one question with its retries. [`backoff`]: waits. [`pool`]: the endpoints' health.
+//! - [`rows`]: a row's question and result. [`client`]: one question with its retries. [`pool`]: the endpoints' health.
 
-mod backoff;
 mod choices;
 mod client;
 mod config;
-mod key;
 mod pool;
 mod protocol;
 mod reference;
@@ -35,8 +33,11 @@ use crate::prompt::{Request, Style};
 use crate::record::Message;
 
 pub use self::config::RemoteConfig;
-pub use self::key::ApiKey;
 pub use self::reference::{Endpoints, is_endpoint};
+pub use crate::http::Secret as ApiKey;
+
+/// The variables that may hold the API key; the first one that is set counts.
+pub const KEY_VARIABLES: [&str; 2] = ["BYLAW_API_KEY", "OPENAI_API_KEY"];
 
 pub struct RemoteEngine {
     shared: Arc<Shared>,

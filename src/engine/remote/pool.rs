@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
+use crate::http::TICK;
 use crate::interrupt;
 
 /// Failures in a row that open an endpoint's circuit.
@@ -22,9 +23,6 @@ const COOLDOWN: Duration = Duration::from_secs(1);
 const LONGEST_COOLDOWN: Duration = Duration::from_secs(30);
 /// At most, if its health check is good: then the requests may be at fault.
 const LONGEST_COOLDOWN_ALIVE: Duration = Duration::from_secs(4);
-/// How often a wait looks for Ctrl-C.
-const TICK: Duration = Duration::from_millis(200);
-
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Requests in flight to one endpoint.
@@ -182,19 +180,6 @@ impl Pool {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves the counts usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A wait that Ctrl-C ends.
-pub async fn sleep(wait: Duration) -> Result<()> {
-    let until = Instant::now() + wait;
-    loop {
-        interrupt::check()?;
-        let rest = until.saturating_duration_since(Instant::now());
-        if rest.is_zero() {
-            return Ok(());
-        }
-        tokio::time::sleep(rest.min(TICK)).await;
     }
 }
 

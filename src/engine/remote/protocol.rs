@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::choices::TopLogprobs;
 use crate::engine::{GenerateRequest, Sampling};
+use crate::http::shortened;
 use crate::prompt::Request;
 use crate::record::FinishReason;
 
@@ -237,16 +238,6 @@ pub fn error_message(error: &Value) -> String {
     let said = words.into_iter().find_map(Value::as_str);
     let text = said.map_or_else(|| error.to_string(), str::to_owned);
     shortened(text.trim())
-}
-
-/// The first line's worth of a server's words.
-pub fn shortened(text: &str) -> String {
-    const LONGEST: usize = 300;
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.len() <= LONGEST {
-        return text;
-    }
-    format!("{}…", &text[..text.floor_char_boundary(LONGEST)])
 }
 
 #[cfg(test)]

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::backoff;
 use super::client::{Client, Health, Unanswered};
-use super::pool;
 use super::protocol::{Answer, FEWER, Question, TOP};
 use crate::engine::{GenerateRequest, Generation, Refusal, ScoreRequest};
 use crate::error::{Error, Result};
+use crate::http::{self, backoff};
 use crate::prompt::Request;
 
 /// Health checks of an endpoint before the run gives it up for now.
@@ -54,7 +53,7 @@ impl Shared {
             if attempt == FIRST_CHECKS || !matches!(health, Health::Dead(_)) {
                 return Ok(health);
             }
-            pool::sleep(backoff::full_jitter(Duration::from_millis(500), attempt)).await?;
+            http::sleep(backoff::full_jitter(Duration::from_millis(500), attempt)).await?;
             attempt += 1;
         }
     }
