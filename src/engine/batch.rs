@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::Sampling;
 use super::blocks::{Admission, Blocks, Table};
 use super::drawing::{Drawing, Progress};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::cpu::cache::{BLOCK, Extension, KvCache};
 use crate::model::cpu::{Weights, gather_rows, kernels};
 use crate::model::decoder::Decoder;
@@ -140,9 +140,14 @@ pub fn run(weights: &Weights<'_>, pool: &mut Pool, tasks: &[Task<'_>]) -> Result
         rows: Vec::new(),
         answers: vec![None; tasks.len()],
     };
-    while batch.admit() {
-        batch.pass()?;
-    }
+    // On a thread of the pool: from outside, every fork of a pass would put this thread to sleep and wake
+    // another, which costs more than a small product.
+    rayon::scope(|_| {
+        while batch.admit() {
+            batch.pass()?;
+        }
+        Ok::<(), Error>(())
+    })?;
     let answers = batch.answers.into_iter();
     Ok(answers
         .map(|answer| answer.expect("no row is in flight and none waits, so every task was answered"))

@@ -38,23 +38,24 @@ fn round(x: f32) -> u32 {
     if x.is_nan() { bits >> 16 | 0x40 } else { nearest }
 }
 
-/// Products of `R` rows of pairs with `C` rows of pairs, all of one length.
+/// Products of `R` rows of pairs with `C` rows of pairs, all of one length; `AHEAD` begins to bring in
+/// what follows the latter in memory.
 ///
 /// # Panics
 /// If the processor cannot (see [`has_pairs`]).
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub fn tile<const R: usize, const C: usize>(x: [&[u32]; R], w: [&[u32]; C]) -> [[f32; C]; R] {
+pub fn tile<const R: usize, const C: usize, const AHEAD: bool>(x: [&[u32]; R], w: [&[u32]; C]) -> [[f32; C]; R] {
     assert!(has_pairs(), "this processor has no AVX512-BF16");
     #[expect(unsafe_code, reason = "a SIMD kernel")]
     // SAFETY: the processor has the features that the kernel is compiled for.
     unsafe {
-        avx512::tile(x, w)
+        avx512::tile::<R, C, AHEAD>(x, w)
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub fn tile<const R: usize, const C: usize>(_: [&[u32]; R], _: [&[u32]; C]) -> [[f32; C]; R] {
+pub fn tile<const R: usize, const C: usize, const AHEAD: bool>(_: [&[u32]; R], _: [&[u32]; C]) -> [[f32; C]; R] {
     unreachable!("`has_pairs` is false")
 }
 
@@ -65,11 +66,13 @@ mod avx512 {
         _mm512_setzero_si512,
     };
 
+    use crate::model::cpu::pages;
+
     const LANES: usize = 16;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[inline]
-    pub fn tile<const R: usize, const C: usize>(x: [&[u32]; R], w: [&[u32]; C]) -> [[f32; C]; R] {
+    pub fn tile<const R: usize, const C: usize, const AHEAD: bool>(x: [&[u32]; R], w: [&[u32]; C]) -> [[f32; C]; R] {
         let vectors = w[0].len() / LANES;
         let mut xs: [&[[u32; LANES]]; R] = [&[]; R];
         for r in 0..R {
@@ -84,6 +87,9 @@ mod avx512 {
             let mut weights = [_mm512_setzero_si512(); C];
             for c in 0..C {
                 weights[c] = load(&ws[c][i]);
+                if AHEAD {
+                    pages::prefetch(ws[c].as_ptr().wrapping_add(i + vectors));
+                }
             }
             for r in 0..R {
                 let row = pairs(load(&xs[r][i]));
@@ -240,7 +246,10 @@ mod tests {
             let (x, w) = (pairs(&x), pairs(&w));
             let rows = [0, 1, 2].map(|row| &x[row * length / 2..][..length / 2]);
             let columns = [0, 1, 2, 3].map(|row| &w[row * length / 2..][..length / 2]);
-            let (fast, slow) = (tile(rows, columns), Twin(rows, columns).with_simd(pulp::Scalar));
+            let (fast, slow) = (
+                tile::<3, 4, true>(rows, columns),
+                Twin(rows, columns).with_simd(pulp::Scalar),
+            );
             for (fast, slow) in fast.as_flattened().iter().zip(slow.as_flattened()) {
                 assert!(
                     (fast - slow).abs() <= 1e-6 * length as f32,

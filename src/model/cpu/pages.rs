@@ -1,4 +1,4 @@
-//! Large pages for what is read in whole at every step.
+//! Large pages and prefetching for what is read in whole at every step.
 //!
 //! With pages of 4 KiB the address translation of the weights takes a good part of the memory's
 //! bandwidth; Linux gives pages of 2 MiB to who asks. Elsewhere, and where the system declines, nothing
@@ -37,6 +37,21 @@ fn advise<T>(values: &[T], advice: &[i32]) {
             libc::madvise(std::ptr::without_provenance_mut(start), end - start, *advice);
         }
     }
+}
+
+/// Begins to bring the cache line at `place` into the second-level cache. The place need not be in
+/// memory, nor belong to anything: it is a hint.
+#[inline(always)]
+pub fn prefetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "a SIMD kernel's hint")]
+    // SAFETY: a prefetch never faults and changes nothing that a program can see.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -10,8 +10,8 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::halves;
 use super::quantised::{self, Coding};
+use super::{halves, pages};
 
 /// The weights `(outputs, inputs)` of a linear map, row after row.
 #[derive(Clone, Copy)]
@@ -202,15 +202,18 @@ impl<S: Simd> Pass<'_, '_, S> {
         while row < end {
             let count = most.min(end - row);
             let staged = row - start;
+            // The first tile brings in the next column while it computes this one. Three rows compute too
+            // little to cover the fetching, and the hardware's own prefetcher keeps up with them.
             match count {
-                1 => self.tile::<1, C>(row, staged, column, place),
-                2 => self.tile::<2, C>(row, staged, column, place),
-                3 => self.tile::<3, C>(row, staged, column, place),
-                4 => self.tile::<4, C>(row, staged, column, place),
-                5 => self.tile::<5, C>(row, staged, column, place),
-                7 => self.tile::<7, C>(row, staged, column, place),
-                8 => self.tile::<8, C>(row, staged, column, place),
-                _ => self.tile::<6, C>(row, staged, column, place),
+                1 => self.tile::<1, C, false>(row, staged, column, place),
+                2 => self.tile::<2, C, false>(row, staged, column, place),
+                3 => self.tile::<3, C, false>(row, staged, column, place),
+                4 => self.tile::<4, C, true>(row, staged, column, place),
+                5 => self.tile::<5, C, true>(row, staged, column, place),
+                7 => self.tile::<7, C, true>(row, staged, column, place),
+                8 => self.tile::<8, C, true>(row, staged, column, place),
+                _ if row == start => self.tile::<6, C, true>(row, staged, column, place),
+                _ => self.tile::<6, C, false>(row, staged, column, place),
             }
             row += count;
         }
@@ -240,7 +243,13 @@ impl<S: Simd> Pass<'_, '_, S> {
     }
 
     #[inline(always)]
-    fn tile<const R: usize, const C: usize>(&mut self, row: usize, staged: usize, column: usize, place: usize) {
+    fn tile<const R: usize, const C: usize, const AHEAD: bool>(
+        &mut self,
+        row: usize,
+        staged: usize,
+        column: usize,
+        place: usize,
+    ) {
         let sums = match self.product.weights {
             Rows::Bf16(pairs) => {
                 let (x, w) = (
@@ -248,23 +257,22 @@ impl<S: Simd> Pass<'_, '_, S> {
                     self.weights_of::<u32, C>(pairs, self.product.x.inputs / 2, column),
                 );
                 if self.pairs {
-                    halves::tile(x, w)
+                    halves::tile::<R, C, AHEAD>(x, w)
                 } else {
                     halves::portable_tile(self.simd, x, w)
                 }
             }
-            Rows::F32(values) => tile(
-                self.simd,
-                self.rows_of::<R>(row),
-                self.weights_of(values, self.product.x.inputs, column),
-            ),
+            Rows::F32(values) => {
+                let w = self.weights_of(values, self.product.x.inputs, column);
+                tile::<S, R, C, AHEAD>(self.simd, self.rows_of(row), w)
+            }
             Rows::Coded(..) => {
                 let inputs = self.product.x.inputs;
                 let mut w: [&[f32]; C] = [&[]; C];
                 for (c, w) in w.iter_mut().enumerate() {
                     *w = &self.product.scratch[c * inputs..][..inputs];
                 }
-                tile(self.simd, self.rows_of::<R>(row), w)
+                tile::<S, R, C, false>(self.simd, self.rows_of(row), w)
             }
         };
         for (r, sums) in sums.iter().enumerate() {
@@ -309,7 +317,11 @@ impl<S: Simd> Pass<'_, '_, S> {
 // instructions unless the optimiser happens to inline them.
 
 #[inline(always)]
-fn tile<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w: [&[f32]; C]) -> [[f32; C]; R] {
+fn tile<S: Simd, const R: usize, const C: usize, const AHEAD: bool>(
+    simd: S,
+    x: [&[f32]; R],
+    w: [&[f32]; C],
+) -> [[f32; C]; R] {
     let inputs = x[0].len();
     let vectors = inputs / S::F32_LANES;
     let mut xs: [&[S::f32s]; R] = [&[]; R];
@@ -325,6 +337,9 @@ fn tile<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w: [&[
         let mut weight = [simd.splat_f32s(0.0); C];
         for c in 0..C {
             weight[c] = ws[c][i];
+            if AHEAD {
+                pages::prefetch(ws[c].as_ptr().wrapping_add(i + vectors));
+            }
         }
         for r in 0..R {
             for c in 0..C {
