@@ -84,13 +84,14 @@ impl Deref for Bytes {
     }
 }
 
-/// The type that weights are held in. Norms and biases are `f32` in any case, and so is all arithmetic.
+/// The type that weights are held in. Norms and biases are `f32` in any case, and so are all sums; a
+/// product with bf16 weights rounds its other side to bf16 too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// `f32`, as training needs it.
     Full,
     /// As in the files if those are large and in half precision, which halves what a decoding step has
-    /// to read and loses nothing; else `f32`.
+    /// to read; else `f32`.
     AsStored,
     As(DType),
 }
