@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bylaw::engine::local::{Job, LocalEngine, draw_all, score_all};
 use bylaw::engine::{Engine, GenerateRequest, Generation, Refusal, Sampling, ScoreRequest};
+use bylaw::model::cpu::cache::KvCache;
 use bylaw::model::cpu::trunk::{self, Sequence, Wanted};
 use bylaw::prompt::Request;
 use bylaw::record::{FinishReason, Message};
@@ -153,6 +154,36 @@ fn greedy_rows_are_the_same_in_a_batch_and_alone() {
     for (index, asked) in requests.iter().enumerate().step_by(7) {
         let alone = one(&engine, asked);
         assert_same(together[index].as_ref().unwrap(), &alone, &format!("row {index}"));
+    }
+}
+
+/// Catches: a cache that grows beyond its budget, rows that are lost or wait for ever when it is full, a
+/// row that would never fit and stops the others, blocks given away while they are read.
+#[test]
+fn a_small_cache_serves_the_same_rows() {
+    let model = Arc::new(small::model());
+    let block = KvCache::block_bytes(&model.decoder.config);
+    let requests: Vec<GenerateRequest> = prompts(80)
+        .iter()
+        .enumerate()
+        .map(|(index, prompt)| request(prompt, 1.0, 1 + index % 50, index as u64))
+        .collect();
+    let roomy = generate(&engine(), &requests);
+    for blocks in [4, 7, 30] {
+        let engine = LocalEngine::with_cache(model.clone(), blocks * block).unwrap();
+        for (index, (here, there)) in generate(&engine, &requests).iter().zip(&roomy).enumerate() {
+            assert_eq!(here, there, "row {index} of {blocks} blocks");
+        }
+    }
+    let tight = LocalEngine::with_cache(model, block).unwrap();
+    let here = generate(&tight, &requests);
+    let refused = here.iter().filter_map(|row| row.as_ref().err());
+    for Refusal(reason) in refused.clone() {
+        assert!(reason.ends_with("the key/value cache holds 32"), "{reason}");
+    }
+    assert!((1..80).contains(&refused.count()));
+    for (here, there) in here.iter().zip(&roomy).filter(|(here, _)| here.is_ok()) {
+        assert_eq!(here, there);
     }
 }
 

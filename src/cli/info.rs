@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::output;
 use super::session::Session;
-use crate::engine::batch::{CACHE_BYTES, ROWS};
+use crate::engine::batch::{ROWS, cache_budget};
 use crate::engine::remote::is_endpoint;
 use crate::error::{Error, Result};
 use crate::model::config::DecoderConfig;
@@ -144,9 +144,9 @@ fn memory(outline: &Outline, tokens: usize, rows: &[usize]) -> Value {
         [] => &[1, 8, 32],
         rows => rows,
     };
-    // As the engine does: room for one row of the whole context at least.
-    let cache = (CACHE_BYTES / KvCache::block_bytes(config) * KvCache::block_bytes(config))
-        .max(row_bytes(config, config.context));
+    // As the engine does.
+    let block = KvCache::block_bytes(config);
+    let cache = (cache_budget(weights) / block * block).min(ROWS * row_bytes(config, config.context));
     let rows = rows
         .iter()
         .map(|count| json!({ "rows": count, "cache_bytes": count * row, "total_bytes": weights + count * row }));

@@ -27,8 +27,14 @@ const PASS_TOKENS: usize = 512;
 const LOGIT_ROWS: usize = 64;
 /// Waiting rows looked at in one pass.
 const LOOKAHEAD: usize = 256;
-/// Bytes of the key/value cache at most, if that leaves room for the longest row.
+/// Bytes of the key/value cache of a small model at most.
 pub const CACHE_BYTES: usize = 1 << 30;
+
+/// Bytes of the key/value cache of a model with weights of so many bytes: half of them, for who has
+/// room for the weights has room for that, and [`CACHE_BYTES`] at least.
+pub fn cache_budget(weight_bytes: usize) -> usize {
+    CACHE_BYTES.max(weight_bytes / 2)
+}
 
 /// Hears the tokens of a completion so far, after each one.
 pub type Listener<'a> = &'a (dyn Fn(&[u32]) + Sync);
@@ -69,7 +75,7 @@ pub enum Answer {
 
 impl Task<'_> {
     /// Tokens that the row may come to have in the cache.
-    fn longest(&self, context: usize) -> usize {
+    pub fn longest(&self, context: usize) -> usize {
         match &self.ask {
             Ask::Draw { sampling, .. } => (self.tokens.len() + sampling.max_new_tokens).min(context),
             _ => self.tokens.len(),
@@ -111,12 +117,17 @@ impl Pool {
         Self::with_blocks(decoder, affordable.min(all).max(longest))
     }
 
-    /// A pool of as many blocks as `bytes` hold, of one row of the whole context at least, and of no
-    /// more than fill every row in flight.
+    /// A pool of as many blocks as `bytes` hold, and of no more than fill every row in flight. It may be
+    /// too small for a row of the whole context; see [`capacity`](Self::capacity).
     pub fn of_bytes(decoder: &Decoder, bytes: usize) -> Self {
         let affordable = bytes / KvCache::block_bytes(&decoder.config);
         let row = decoder.config.context.div_ceil(BLOCK);
-        Self::with_blocks(decoder, affordable.min(ROWS * row).max(row))
+        Self::with_blocks(decoder, affordable.min(ROWS * row).max(1))
+    }
+
+    /// Tokens that the longest row may have.
+    pub fn capacity(&self) -> usize {
+        self.cache.blocks() * BLOCK
     }
 
     fn with_blocks(decoder: &Decoder, blocks: usize) -> Self {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::batch::{self, Answer, Ask, CACHE_BYTES, Listener, Pool, Task};
+use super::batch::{self, Answer, Ask, Listener, Pool, Task, cache_budget};
 use super::drawing::Drawing;
 use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest, encode, only};
 use crate::error::{Error, Result};
@@ -21,6 +21,8 @@ pub struct LocalEngine {
     model: Arc<Model>,
     /// Kept from call to call: a critique continues the prefix of its answer.
     pool: Mutex<Pool>,
+    /// Tokens that a row may have at most, prompt and completion.
+    capacity: usize,
 }
 
 /// A completion to be drawn, in tokens.
@@ -51,17 +53,17 @@ impl LocalEngine {
         for (request, tokens) in requests.iter().zip(encoded) {
             places.push(match tokens {
                 Ok(tokens) => {
-                    tasks.push(Task {
-                        tokens,
-                        ask: Ask::Draw {
-                            sampling: &request.sampling,
-                            stop: &request.stop,
-                            seed: request.seed,
-                            tokenizer: &self.model.tokenizer,
-                            listener,
-                        },
-                    });
-                    Ok(tasks.len() - 1)
+                    let ask = Ask::Draw {
+                        sampling: &request.sampling,
+                        stop: &request.stop,
+                        seed: request.seed,
+                        tokenizer: &self.model.tokenizer,
+                        listener,
+                    };
+                    self.check_cache(Task { tokens, ask }).map(|task| {
+                        tasks.push(task);
+                        tasks.len() - 1
+                    })
                 }
                 Err(refusal) => Err(refusal),
             });
@@ -85,10 +87,33 @@ impl LocalEngine {
             .collect()
     }
 
+    /// Refuses a row that would not fit the cache even by itself.
+    fn check_cache<'a>(&self, task: Task<'a>) -> Result<Task<'a>, Refusal> {
+        let longest = task.longest(self.model.decoder.config.context);
+        if longest > self.capacity {
+            return Err(Refusal(format!(
+                "the prompt has {} tokens and may come to {longest} with its completion; the key/value cache holds {}",
+                task.tokens.len(),
+                self.capacity
+            )));
+        }
+        Ok(task)
+    }
+
     pub fn new(model: Arc<Model>) -> Result<Self> {
+        let bytes = cache_budget(model.decoder.weight_bytes());
+        Self::with_cache(model, bytes)
+    }
+
+    /// With a key/value cache of at most so many bytes.
+    pub fn with_cache(model: Arc<Model>, bytes: usize) -> Result<Self> {
         Weights::serving(&model.decoder, 1)?.settle();
-        let pool = Mutex::new(Pool::of_bytes(&model.decoder, CACHE_BYTES));
-        Ok(Self { model, pool })
+        let pool = Pool::of_bytes(&model.decoder, bytes);
+        Ok(Self {
+            capacity: pool.capacity(),
+            pool: Mutex::new(pool),
+            model,
+        })
     }
 }
 
@@ -116,8 +141,11 @@ impl Engine for LocalEngine {
             let first = tasks.len();
             places.push(match sequences {
                 Ok(sequences) => {
-                    tasks.extend(score_tasks(sequences));
-                    Ok(first..tasks.len())
+                    let scored = score_tasks(sequences).into_iter().map(|task| self.check_cache(task));
+                    scored.collect::<Result<Vec<_>, Refusal>>().map(|scored| {
+                        tasks.extend(scored);
+                        first..tasks.len()
+                    })
                 }
                 Err(refusal) => Err(refusal),
             });
@@ -224,7 +252,7 @@ fn drawing(answer: &Answer) -> Result<&Drawing> {
 /// Runs `tasks` through a decoder that is not an engine's: its weights may change afterwards.
 fn run_once(decoder: &Decoder, tasks: &[Task<'_>]) -> Result<Vec<Answer>> {
     let weights = Weights::serving(decoder, rayon::current_num_threads())?;
-    let mut pool = Pool::new(decoder, tasks, CACHE_BYTES);
+    let mut pool = Pool::new(decoder, tasks, cache_budget(decoder.weight_bytes()));
     batch::run(&weights, &mut pool, tasks)
 }
 

@@ -288,6 +288,15 @@ impl Decoder {
         Ok(converted)
     }
 
+    /// Bytes of all weights as they are held.
+    pub fn weight_bytes(&self) -> usize {
+        let bytes = |parameter: &Parameter| match &parameter.weight {
+            Weight::Dense(tensor) => tensor.elem_count() * tensor.dtype().size_in_bytes(),
+            Weight::Quantised(tensor) => tensor.storage_size_in_bytes(),
+        };
+        self.parameters.iter().map(bytes).sum()
+    }
+
     pub fn parameter_count(&self) -> usize {
         self.parameters
             .iter()
