@@ -160,26 +160,6 @@ fn memory(outline: &Outline, tokens: usize, rows: &[usize]) -> Value {
 
 /// The document for people: one fact a line.
 fn print(document: &Value) {
-    let number = |value: &Value| output::grouped(value.as_u64().unwrap_or(0));
-    let bytes = |value: &Value| output::bytes(value.as_u64().unwrap_or(0));
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        value => value.to_string(),
-    };
-    let line = |name: &str, value: String| println!("{name:<15}{value}");
-    let types = |tallies: &Value| {
-        let of = |(name, tally): (&String, &Value)| {
-            format!("{name} {} in {}", number(&tally["numbers"]), bytes(&tally["bytes"]))
-        };
-        tallies
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(of)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let token = |token: &Value| format!("{} ({})", text(&token["text"]), token["id"]);
     line("model", text(&document["model"]));
     let (shape, weights) = (&document["architecture"], &document["weights"]);
     line(
@@ -193,6 +173,15 @@ fn print(document: &Value) {
     line("parameters", format!("{}, {trainable}", number(&weights["parameters"])));
     line("stored", types(&weights["stored"]));
     line("held", types(&weights["held"]));
+    print_shape(shape);
+    print_tokenizer(&document["tokenizer"], &document["chat_template"]);
+    if !document["sha256"].is_null() {
+        line("sha256", text(&document["sha256"]));
+    }
+    print_memory(&document["memory"]);
+}
+
+fn print_shape(shape: &Value) {
     line(
         "shape",
         format!(
@@ -231,7 +220,10 @@ fn print(document: &Value) {
         scaling => format!(", scaled ({})", text(scaling)),
     };
     line("rotary base", format!("{}{scaling}", shape["rope_theta"]));
-    let tokenizer = &document["tokenizer"];
+}
+
+fn print_tokenizer(tokenizer: &Value, template: &Value) {
+    let token = |token: &Value| format!("{} ({})", text(&token["text"]), token["id"]);
     line("tokenizer", format!("{} tokens", number(&tokenizer["tokens"])));
     if !tokenizer["bos"].is_null() {
         let first = if tokenizer["begins_with_bos"] == true {
@@ -246,7 +238,7 @@ fn print(document: &Value) {
     line("stop tokens", stop.map(token).collect::<Vec<_>>().join(", "));
     line(
         "chat template",
-        match &document["chat_template"] {
+        match template {
             Value::Null => "none: the model is spoken to in transcripts".to_owned(),
             template => {
                 let begins: String = text(&template["begins"]).chars().take(60).collect();
@@ -254,14 +246,37 @@ fn print(document: &Value) {
             }
         },
     );
-    if !document["sha256"].is_null() {
-        line("sha256", text(&document["sha256"]));
+}
+
+fn line(name: &str, value: String) {
+    println!("{name:<15}{value}");
+}
+
+fn number(value: &Value) -> String {
+    output::grouped(value.as_u64().unwrap_or(0))
+}
+
+fn bytes(value: &Value) -> String {
+    output::bytes(value.as_u64().unwrap_or(0))
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
     }
-    print_memory(&document["memory"]);
+}
+
+/// How many numbers of each type, in how many bytes.
+fn types(tallies: &Value) -> String {
+    let of = |(name, tally): (&String, &Value)| {
+        format!("{name} {} in {}", number(&tally["numbers"]), bytes(&tally["bytes"]))
+    };
+    let tallies = tallies.as_object().into_iter().flatten();
+    tallies.map(of).collect::<Vec<_>>().join(", ")
 }
 
 fn print_memory(memory: &Value) {
-    let bytes = |value: &Value| output::bytes(value.as_u64().unwrap_or(0));
     println!("\nMemory, rows of {} tokens", memory["tokens_of_a_row"]);
     println!("{:<20}{:>12}{:>12}{:>12}", "", "weights", "cache", "total");
     let line = |name: String, cache: &Value, total: &Value| {

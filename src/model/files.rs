@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 use sha2::{Digest, Sha256};
 
 pub use self::outline::{Outline, Tally};
@@ -374,23 +375,31 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-fn read_safetensors(
-    path: &Path,
-    bytes: &[u8],
-    tensors: &mut HashMap<String, Tensor>,
-    target: impl Fn(&Tensor) -> DType,
-) -> Result<()> {
+/// The tensors of a safetensors file, not read yet, by the names of a text model.
+fn stored_views<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(String, DType, TensorView<'a>)>> {
     let unreadable = |error: String| {
         Error::input(format!("not a complete safetensors file: {error}"))
             .at_file(path)
             .help("the file may be truncated: copy it again and compare its size")
     };
     let file = SafeTensors::deserialize(bytes).map_err(|error| unreadable(error.to_string()))?;
-    for (name, view) in file.tensors() {
+    let views = file.tensors().into_iter().map(|(name, view)| {
         let dtype = DType::try_from(view.dtype()).map_err(|error| unreadable(format!("`{name}`: {error}")))?;
+        Ok((family::text_name(&name), dtype, view))
+    });
+    views.collect()
+}
+
+fn read_safetensors(
+    path: &Path,
+    bytes: &[u8],
+    tensors: &mut HashMap<String, Tensor>,
+    target: impl Fn(&Tensor) -> DType,
+) -> Result<()> {
+    for (name, dtype, view) in stored_views(path, bytes)? {
         let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
         let dtype = target(&tensor);
-        tensors.insert(family::text_name(&name), tensor.to_dtype(dtype)?);
+        tensors.insert(name, tensor.to_dtype(dtype)?);
     }
     Ok(())
 }

@@ -5,9 +5,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use candle_core::DType;
-use safetensors::SafeTensors;
 
-use super::{Checkpoint, Model, Precision, Source, family};
+use super::{Checkpoint, Model, Precision, Source, family, stored_views};
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::config::DecoderConfig;
@@ -114,15 +113,8 @@ impl Checkpoint {
         let size = self.weights.iter().map(|(_, bytes)| bytes.len()).sum();
         let mut shapes: HashMap<String, (DType, Vec<usize>)> = HashMap::new();
         for (path, bytes) in &self.weights {
-            let unreadable = |error: String| {
-                Error::input(format!("not a complete safetensors file: {error}"))
-                    .at_file(path)
-                    .help("the file may be truncated: copy it again and compare its size")
-            };
-            let file = SafeTensors::deserialize(bytes).map_err(|error| unreadable(error.to_string()))?;
-            for (name, view) in file.tensors() {
-                let dtype = DType::try_from(view.dtype()).map_err(|error| unreadable(format!("`{name}`: {error}")))?;
-                shapes.insert(family::text_name(&name), (dtype, view.shape().to_vec()));
+            for (name, dtype, view) in stored_views(path, bytes)? {
+                shapes.insert(name, (dtype, view.shape().to_vec()));
             }
         }
         let (mut stored, mut held) = (Tallies::new(), Tallies::new());
