@@ -14,7 +14,7 @@ use super::blocks::{Admission, Blocks, Table};
 use super::drawing::{Drawing, Progress};
 use crate::error::{Error, Result};
 use crate::model::cpu::cache::{BLOCK, Extension, KvCache};
-use crate::model::cpu::{Weights, gather_rows, kernels};
+use crate::model::cpu::{Weights, gather_rows, kernels, team};
 use crate::model::decoder::Decoder;
 use crate::model::tokenizer::Tokenizer;
 use crate::seed::Seed;
@@ -151,9 +151,7 @@ pub fn run(weights: &Weights<'_>, pool: &mut Pool, tasks: &[Task<'_>]) -> Result
         rows: Vec::new(),
         answers: vec![None; tasks.len()],
     };
-    // On a thread of the pool: from outside, every fork of a pass would put this thread to sleep and wake
-    // another, which costs more than a small product.
-    rayon::scope(|_| {
+    team::awake(|| {
         while batch.admit() {
             batch.pass()?;
         }

@@ -99,7 +99,7 @@ impl<'a> Head<'a> {
     fn softmax(&self, scores: &mut [f32]) {
         let (offset, scale) = (self.offset(), self.remaining_scale());
         let window = self.attention.window.unwrap_or(usize::MAX);
-        simd(|| {
+        simd!({
             for (i, row) in scores.chunks_exact_mut(self.keys.rows).enumerate() {
                 let end = offset + i + 1;
                 let start = end - end.min(window);
@@ -139,7 +139,7 @@ impl<'a> Head<'a> {
                 Write::Overwrite,
             );
             let scale = self.attention.scale;
-            simd(|| {
+            simd!({
                 for (p, d) in scores.chunks_exact(keys).zip(dscores.chunks_exact_mut(keys)) {
                     let mean = dot_lanes(p, d);
                     d.iter_mut().zip(p).for_each(|(d, p)| *d = p * (*d - mean) * scale);

@@ -6,16 +6,17 @@
 //! [`product`](super::product)). A pass takes any number of new tokens for any of the sequences: a
 //! whole prompt here, one sampled token there. Who owns which block is not known here.
 
-use rayon::prelude::*;
-
-use super::Weights;
 use super::paged::{PADDING, Queries};
-use super::{kernels, pages};
+use super::{Projected, Weights};
+use super::{kernels, pages, team};
 use crate::model::config::{Attention, DecoderConfig};
 use crate::model::decoder::Decoder;
 
 /// Positions in a block.
 pub const BLOCK: usize = 32;
+
+/// Tokens that are worth reading the weights once more for.
+const PART_TOKENS: usize = 64;
 
 /// Tokens of one sequence that one thread attends from at a time.
 const TASK_TOKENS: usize = 32;
@@ -131,28 +132,86 @@ impl KvCache {
     /// # Panics
     /// If a table is too short for its tokens, or an extension is empty.
     pub fn extend(&mut self, weights: &Weights<'_>, extensions: &[Extension<'_>]) -> Vec<f32> {
-        let mut tokens = Vec::new();
-        let mut positions = Vec::new();
-        for extension in extensions {
-            let end = extension.start + extension.tokens.len();
-            assert!(!extension.tokens.is_empty(), "an extension without tokens");
-            assert!(end <= extension.table.len() * BLOCK, "the table is too short");
-            tokens.extend_from_slice(extension.tokens);
-            positions.extend((extension.start..end).map(|position| position as u32));
-        }
-        let mut x = weights.embed(&tokens);
+        let mut parts = parts(extensions, weights.threads());
+        let weights = &weights.with_threads(weights.threads().div_ceil(parts.len().max(1)));
         let config = weights.config();
-        for (index, layout) in weights.decoder.layout.layers.iter().enumerate() {
-            let cache = &mut self.layers[index];
-            x = weights
-                .layer(layout, x, &positions, |query, key, value, out| {
-                    cache.append(config, extensions, key, value);
-                    cache.attend(config, layout.attention, extensions, query, out, weights.threads());
-                })
-                .0;
+        team::share(parts.iter_mut().collect(), |part: &mut Part<'_>| {
+            part.x = weights.embed(&part.tokens());
+        });
+        for (layout, cache) in weights.decoder.layout.layers.iter().zip(&mut self.layers) {
+            team::share(parts.iter_mut().collect(), |part: &mut Part<'_>| {
+                part.projected = weights.project(layout, &part.x, &part.positions);
+            });
+            for part in &parts {
+                cache.append(config, &part.extensions, &part.projected);
+            }
+            team::share(parts.iter_mut().collect(), |part: &mut Part<'_>| {
+                let query = &part.projected.query;
+                let mut attended = vec![0.0; query.len()];
+                cache.attend(weights, layout.attention, &part.extensions, query, &mut attended);
+                part.x = weights.mix(layout, &part.x, &attended).0;
+            });
         }
-        x
+        parts.into_iter().flat_map(|part| part.x).collect()
     }
+}
+
+/// New tokens that go through the layers together.
+#[derive(Default)]
+struct Part<'a> {
+    extensions: Vec<Extension<'a>>,
+    positions: Vec<u32>,
+    /// The residual stream `(N, hidden)`.
+    x: Vec<f32>,
+    projected: Projected,
+}
+
+impl Part<'_> {
+    fn tokens(&self) -> Vec<u32> {
+        self.extensions
+            .iter()
+            .flat_map(|extension| extension.tokens)
+            .copied()
+            .collect()
+    }
+}
+
+/// Cuts a pass into parts of at least [`PART_TOKENS`], for `threads` threads. Many tokens are shared out:
+/// each thread takes its own through a whole layer. Of few, every thread computes some columns of
+/// each product, so that each weight is read once.
+///
+/// # Panics
+/// If a table is too short for its tokens, or an extension is empty.
+fn parts<'a>(extensions: &[Extension<'a>], threads: usize) -> Vec<Part<'a>> {
+    let total: usize = extensions.iter().map(|extension| extension.tokens.len()).sum();
+    let size = total.div_ceil((total / PART_TOKENS).clamp(1, threads));
+    let mut parts = Vec::new();
+    let mut room = 0;
+    for extension in extensions {
+        let end = extension.start + extension.tokens.len();
+        assert!(!extension.tokens.is_empty(), "an extension without tokens");
+        assert!(end <= extension.table.len() * BLOCK, "the table is too short");
+        let mut rest = *extension;
+        while !rest.tokens.is_empty() {
+            if room == 0 {
+                parts.push(Part::default());
+                room = size;
+            }
+            let (now, later) = rest.tokens.split_at(room.min(rest.tokens.len()));
+            let part: &mut Part<'a> = parts.last_mut().expect("pushed when there was no room");
+            part.extensions.push(Extension { tokens: now, ..rest });
+            let next = rest.start + now.len();
+            part.positions
+                .extend((rest.start..next).map(|position| position as u32));
+            rest = Extension {
+                start: next,
+                tokens: later,
+                ..rest
+            };
+            room -= now.len();
+        }
+    }
+    parts
 }
 
 /// Some tokens of one extension at one key/value head.
@@ -167,7 +226,8 @@ struct Task {
 
 impl LayerCache {
     /// Writes the new keys and values `(N, kv_heads · head_dim)` into their blocks.
-    fn append(&mut self, config: &DecoderConfig, extensions: &[Extension<'_>], key: &[f32], value: &[f32]) {
+    fn append(&mut self, config: &DecoderConfig, extensions: &[Extension<'_>], projected: &Projected) {
+        let Projected { key, value, .. } = projected;
         let shape = BlockShape::new(config);
         let width = config.kv_width();
         let mut rows = key.chunks_exact(width).zip(value.chunks_exact(width));
@@ -194,17 +254,17 @@ impl LayerCache {
     /// Attends from every query `(N, heads · head_dim)` to its own sequence, into `out`.
     fn attend(
         &self,
-        config: &DecoderConfig,
+        weights: &Weights<'_>,
         attention: Attention,
         extensions: &[Extension<'_>],
         query: &[f32],
         out: &mut [f32],
-        threads: usize,
     ) {
+        let (config, threads) = (weights.config(), weights.threads());
         let (tasks, work) = tasks(config, extensions);
         let group = config.heads / config.kv_heads * config.head_dim;
-        let solve = |task: &Task| {
-            let mut out = vec![0.0; task.count * group];
+        let solve = |task: &Task, out: &mut Vec<f32>| {
+            out.resize(task.count * group, 0.0);
             kernels::vectorised(Queries {
                 cache: self,
                 shape: BlockShape::new(config),
@@ -215,16 +275,18 @@ impl LayerCache {
                 row_stride: config.query_width(),
                 group: config.heads / config.kv_heads,
                 position: extensions[task.extension].start + task.token,
-                out: &mut out,
+                out,
             });
-            out
         };
-        let solved: Vec<Vec<f32>> = if threads == 1 || work < WORTH_A_THREAD {
-            tasks.iter().map(solve).collect()
-        } else {
-            let share = tasks.len().div_ceil(4 * threads);
-            tasks.par_iter().with_min_len(share).map(solve).collect()
+        let mut solved = vec![Vec::new(); tasks.len()];
+        let share = match work {
+            _ if work < WORTH_A_THREAD || threads == 1 => tasks.len().max(1),
+            _ => tasks.len().div_ceil(4 * threads),
         };
+        let shares = tasks.chunks(share).zip(solved.chunks_mut(share)).collect();
+        team::share(shares, |(tasks, solved): (&[Task], &mut [Vec<f32>])| {
+            tasks.iter().zip(solved).for_each(|(task, out)| solve(task, out));
+        });
         for (task, solved) in tasks.iter().zip(solved) {
             let rows = out[task.row * config.query_width()..].chunks_mut(config.query_width());
             for (row, solved) in rows.zip(solved.chunks_exact(group)) {

@@ -5,6 +5,8 @@
 
 use pulp::Simd;
 
+use super::kernels::simd;
+
 /// Whether this processor multiplies pairs of bf16 numbers.
 pub fn has_pairs() -> bool {
     #[cfg(target_arch = "x86_64")]
@@ -20,7 +22,7 @@ pub fn has_pairs() -> bool {
 /// Neighbouring numbers as pairs of bf16 numbers, the first in the low half. The length is even.
 pub fn pairs(x: &[f32]) -> Vec<u32> {
     let mut out = vec![0; x.len() / 2];
-    super::kernels::simd(|| {
+    simd!({
         for (pair, out) in x.chunks_exact(2).zip(&mut out) {
             *out = round(pair[0]) | round(pair[1]) << 16;
         }
@@ -62,8 +64,10 @@ pub fn tile<const R: usize, const C: usize, const AHEAD: bool>(_: [&[u32]; R], _
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_reduce_add_ps, _mm512_setzero_ps,
-        _mm512_setzero_si512,
+        __m512, __m512bh, __m512i, _mm_add_ps, _mm256_add_ps, _mm256_castpd_ps, _mm256_castps256_ps128,
+        _mm256_extractf128_ps, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps512_ps256,
+        _mm512_dpbf16_ps, _mm512_extractf64x4_pd, _mm512_loadu_si512, _mm512_setzero_ps, _mm512_setzero_si512,
+        _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
 
     use crate::model::cpu::pages;
@@ -74,6 +78,8 @@ mod avx512 {
     #[inline]
     pub fn tile<const R: usize, const C: usize, const AHEAD: bool>(x: [&[u32]; R], w: [&[u32]; C]) -> [[f32; C]; R] {
         let vectors = w[0].len() / LANES;
+        // Far enough ahead for the memory to answer in time: short rows are passed too quickly.
+        let ahead = if vectors < 32 { 2 * vectors } else { vectors };
         let mut xs: [&[[u32; LANES]]; R] = [&[]; R];
         for r in 0..R {
             xs[r] = &x[r].as_chunks().0[..vectors];
@@ -88,7 +94,7 @@ mod avx512 {
             for c in 0..C {
                 weights[c] = load(&ws[c][i]);
                 if AHEAD {
-                    pages::prefetch(ws[c].as_ptr().wrapping_add(i + vectors));
+                    pages::prefetch(ws[c].as_ptr().wrapping_add(i + ahead));
                 }
             }
             for r in 0..R {
@@ -100,14 +106,39 @@ mod avx512 {
         }
         let mut out = [[0.0; C]; R];
         for r in 0..R {
+            let mut four = [_mm512_setzero_ps(); 4];
+            four[..C].copy_from_slice(&sums[r]);
+            let totals = reduce(four);
+            out[r].copy_from_slice(&totals[..C]);
             for c in 0..C {
-                out[r][c] = _mm512_reduce_add_ps(sums[r][c]);
                 for i in vectors * LANES..w[c].len() {
                     out[r][c] += super::product_of_pair(x[r][i], w[c][i]);
                 }
             }
         }
         out
+    }
+
+    /// The sum of each of four vectors, at less than half the cost of four single ones.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn reduce([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+        let low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+        let high = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+        let quarters = _mm512_add_ps(low, high);
+        let halves = _mm256_add_ps(
+            _mm512_castps512_ps256(quarters),
+            _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(quarters))),
+        );
+        let sums = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+        #[expect(unsafe_code, reason = "two types of one size")]
+        // SAFETY: both types are 16 bytes for which every bit pattern is valid.
+        unsafe {
+            std::mem::transmute(sums)
+        }
     }
 
     #[target_feature(enable = "avx512f")]

@@ -10,11 +10,17 @@ use crate::model::config::Activation;
 
 static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
-/// Runs `f` compiled for the best instruction set of this machine.
-#[inline(always)]
-pub(super) fn simd<R>(f: impl FnOnce() -> R) -> R {
-    ARCH.dispatch(f)
+/// Evaluates an expression compiled for the best instruction set of this machine. A macro, for a closure
+/// that the optimiser does not happen to inline is compiled apart, without the vector instructions.
+macro_rules! simd {
+    ($body:expr) => {
+        $crate::model::cpu::kernels::vectorised(
+            #[inline(always)]
+            || $body,
+        )
+    };
 }
+pub(super) use simd;
 
 /// Runs `f`, written for vectors of any width, on the widest of this machine.
 pub(super) fn vectorised<F: pulp::WithSimd>(f: F) -> F::Output {
@@ -162,10 +168,16 @@ pub fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write) {
 fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     // Round x / ln 2 to an integer by the addition of 1.5 * 2^23, then a polynomial on the rest.
-    let k = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
+    let k = shifted - 12_582_912.0;
     let r = x - k * 0.693_145_75 - k * 1.428_606_8e-6;
     let p = 1.0 + r * (1.0 + r * (0.5 + r * (0.166_666_55 + r * (0.041_665_795 + r * (8.333_45e-3 + r * 1.388_9e-3)))));
-    f32::from_bits(((k as i32 + 127) << 23) as u32) * p
+    // The integer stands in the sum's low bits; `k as i32` would saturate, which does not vectorise.
+    let exponent = shifted
+        .to_bits()
+        .wrapping_sub(12_582_912f32.to_bits())
+        .wrapping_add(127);
+    f32::from_bits(exponent << 23) * p
 }
 
 /// `tanh(x)` to about 2e-7 relative, without a branch. Near 0 the odd polynomial of Cephes' `tanhf`
@@ -202,12 +214,12 @@ pub(super) fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
 
 /// `a += b`.
 pub fn add(a: &mut [f32], b: &[f32]) {
-    simd(|| a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
+    simd!(a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
 }
 
 /// Adds `bias (D)` to every row of `x (N, D)`.
 pub fn add_bias(x: &mut [f32], bias: &[f32]) {
-    simd(|| {
+    simd!({
         for row in x.chunks_exact_mut(bias.len()) {
             row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
         }
@@ -216,7 +228,7 @@ pub fn add_bias(x: &mut [f32], bias: &[f32]) {
 
 /// Adds every row of `grad (N, D)` to `out (D)`: the gradient of a bias.
 pub fn add_rows(out: &mut [f32], grad: &[f32]) {
-    simd(|| {
+    simd!({
         for row in grad.chunks_exact(out.len()) {
             out.iter_mut().zip(row).for_each(|(o, g)| *o += g);
         }
@@ -234,7 +246,7 @@ pub struct NormConstants {
 /// `x (N, D)`.
 pub fn rms_norm(x: &[f32], weight: &[f32], NormConstants { eps, offset }: NormConstants, y: &mut [f32]) {
     let width = weight.len();
-    simd(|| {
+    simd!({
         for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
             let scale = 1.0 / (dot_lanes(x, x) / width as f32 + eps).sqrt();
             for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
@@ -254,7 +266,7 @@ pub fn rms_norm_backward(
     dweight: &mut [f32],
 ) {
     let width = weight.len();
-    simd(|| {
+    simd!({
         for ((x, dy), dx) in x
             .chunks_exact(width)
             .zip(dy.chunks_exact(width))
@@ -295,17 +307,17 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// SwiGLU and GeGLU (Shazeer 2020): `out = activation(gate) · up`.
-pub fn gated(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+/// SwiGLU and GeGLU (Shazeer 2020): `gate = activation(gate) · up`.
+pub fn gated(activation: Activation, gate: &mut [f32], up: &[f32]) {
     match activation {
-        Activation::Silu => simd(|| {
-            for ((out, g), u) in out.iter_mut().zip(gate).zip(up) {
-                *out = g / (1.0 + exp(-g)) * u;
+        Activation::Silu => simd!({
+            for (g, u) in gate.iter_mut().zip(up) {
+                *g = *g / (1.0 + exp(-*g)) * u;
             }
         }),
-        Activation::GeluTanh => simd(|| {
-            for ((out, g), u) in out.iter_mut().zip(gate).zip(up) {
-                *out = g * sigmoid(gelu_argument(*g).0) * u;
+        Activation::GeluTanh => simd!({
+            for (g, u) in gate.iter_mut().zip(up) {
+                *g = *g * sigmoid(gelu_argument(*g).0) * u;
             }
         }),
     }
@@ -321,7 +333,7 @@ pub fn gated_backward(activation: Activation, gate: &mut [f32], up: &mut [f32], 
 
 #[inline(always)]
 fn gated_backward_by(argument: impl Fn(f32) -> (f32, f32), gate: &mut [f32], up: &mut [f32], dout: &[f32]) {
-    simd(|| {
+    simd!({
         for ((gate, up), d) in gate.iter_mut().zip(up.iter_mut()).zip(dout) {
             let (h, slope) = argument(*gate);
             let sigmoid = sigmoid(h);
@@ -352,7 +364,7 @@ pub fn rope<'a>(
     rotation: Rotation,
 ) {
     let sign = if rotation == Rotation::Forward { 1.0 } else { -1.0 };
-    simd(|| {
+    simd!({
         for (row, position) in x.chunks_exact_mut(width).zip(positions) {
             let (cos, sin) = angles(*position);
             let half = cos.len();
@@ -407,12 +419,12 @@ fn max_lanes(row: &[f32]) -> f32 {
 
 /// `x = cap · tanh(x · scale / cap)`: the soft-cap of scores and logits (Gemma 2).
 pub fn softcap(x: &mut [f32], scale: f32, cap: f32) {
-    simd(|| x.iter_mut().for_each(|x| *x = cap * tanh(*x * scale / cap)));
+    simd!(x.iter_mut().for_each(|x| *x = cap * tanh(*x * scale / cap)));
 }
 
 /// Turns the gradient `dy` of capped numbers `y` into that of the scaled numbers before [`softcap`].
 pub fn softcap_backward(y: &[f32], cap: f32, dy: &mut [f32]) {
-    simd(|| {
+    simd!({
         for (d, y) in dy.iter_mut().zip(y) {
             let tanh = y / cap;
             *d *= 1.0 - tanh * tanh;
@@ -422,7 +434,7 @@ pub fn softcap_backward(y: &[f32], cap: f32, dy: &mut [f32]) {
 
 /// `log Σ exp(x)`.
 pub fn log_sum_exp(x: &[f32]) -> f32 {
-    simd(|| {
+    simd!({
         let max = max_lanes(x);
         let mut sums = [0f32; LANES];
         let chunks = x.chunks_exact(LANES);
@@ -438,7 +450,7 @@ pub fn log_sum_exp(x: &[f32]) -> f32 {
 
 /// The index of the largest, the first of equals.
 pub fn argmax(x: &[f32]) -> usize {
-    simd(|| {
+    simd!({
         let max = max_lanes(x);
         x.iter().position(|value| *value == max).unwrap_or(0)
     })
@@ -446,22 +458,22 @@ pub fn argmax(x: &[f32]) -> usize {
 
 /// Turns a row of logits into `-weight · softmax`, given its [`log_sum_exp`].
 pub fn negative_softmax(logits: &mut [f32], log_sum: f32, weight: f32) {
-    simd(|| logits.iter_mut().for_each(|x| *x = -weight * exp(*x - log_sum)));
+    simd!(logits.iter_mut().for_each(|x| *x = -weight * exp(*x - log_sum)));
 }
 
 /// Turns a row of logits into probabilities at `temperature`, in place.
 pub fn softmax(logits: &mut [f32], temperature: f32) {
-    simd(|| softmax_row(logits, 1.0 / temperature));
+    simd!(softmax_row(logits, 1.0 / temperature));
 }
 
 /// `x *= factor`.
 pub fn scale(x: &mut [f32], factor: f32) {
-    simd(|| x.iter_mut().for_each(|x| *x *= factor));
+    simd!(x.iter_mut().for_each(|x| *x *= factor));
 }
 
 /// `Σ x²`, in blocks whose sums are added in double precision.
 pub fn sum_of_squares(x: &[f32]) -> f64 {
-    simd(|| x.chunks(4096).map(|block| f64::from(dot_lanes(block, block))).sum())
+    simd!(x.chunks(4096).map(|block| f64::from(dot_lanes(block, block))).sum())
 }
 
 /// The constants of one AdamW step.
@@ -480,7 +492,7 @@ pub struct AdamStep {
 
 /// One AdamW step over a parameter and its moments, all of one length.
 pub fn adamw(values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], c: AdamStep) {
-    simd(|| {
+    simd!({
         let moments = first.iter_mut().zip(second.iter_mut());
         for ((value, g), (m, v)) in values.iter_mut().zip(gradient).zip(moments) {
             *m = c.beta1 * *m + (1.0 - c.beta1) * g;

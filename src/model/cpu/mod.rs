@@ -2,8 +2,8 @@
 //!
 //! Sequences are packed: the tokens of a batch stand one after another without padding, each with
 //! its own position, so `(N, width)` is the shape of everything. [`cache`] is inference with a
-//! key/value cache, [`trunk`] is training with an explicit backward pass; both run the one layer
-//! below and differ in what a query may attend to.
+//! key/value cache, [`trunk`] is training with an explicit backward pass; both run the halves
+//! of a layer below and differ in what a query may attend to.
 
 pub mod attention;
 pub mod cache;
@@ -13,6 +13,7 @@ pub mod paged;
 mod pages;
 pub mod product;
 pub mod quantised;
+pub mod team;
 pub mod trunk;
 
 use std::borrow::Cow;
@@ -121,8 +122,25 @@ impl<'a> Stored<'a> {
 /// All parameters of a decoder, borrowed for a pass over it.
 pub struct Weights<'a> {
     pub decoder: &'a Decoder,
-    stored: Vec<Stored<'a>>,
+    stored: Stock<'a>,
     purpose: Purpose,
+}
+
+/// Parameters in the decoder's order.
+enum Stock<'a> {
+    Own(Vec<Stored<'a>>),
+    Lent(&'a [Stored<'a>]),
+}
+
+impl<'a> Deref for Stock<'a> {
+    type Target = [Stored<'a>];
+
+    fn deref(&self) -> &[Stored<'a>] {
+        match self {
+            Self::Own(stored) => stored,
+            Self::Lent(stored) => stored,
+        }
+    }
 }
 
 /// What a pass is for, which decides how products are computed.
@@ -138,6 +156,15 @@ enum Purpose {
 pub struct LayerActivations {
     /// `(N, hidden)`: the input of the layer.
     pub input: Vec<f32>,
+    pub projected: Projected,
+    /// `(N, heads · head_dim)`: the attention's output.
+    pub attended: Vec<f32>,
+    pub mixed: Mixed,
+}
+
+/// What attention reads.
+#[derive(Default)]
+pub struct Projected {
     /// `(N, heads · head_dim)`, rotated.
     pub query: Vec<f32>,
     /// `(N, kv_heads · head_dim)`, rotated.
@@ -145,11 +172,13 @@ pub struct LayerActivations {
     pub value: Vec<f32>,
     /// Queries and keys before their norms; empty when the model has none.
     pub before_qk_norms: [Vec<f32>; 2],
-    /// `(N, heads · head_dim)`: the attention's output.
-    pub attended: Vec<f32>,
+}
+
+/// What a layer computed after attention.
+pub struct Mixed {
     /// `(N, hidden)`: the residual stream between attention and MLP.
     pub middle: Vec<f32>,
-    /// `(N, intermediate)`.
+    /// `(N, intermediate)`; may be empty when nothing is learnt.
     pub gate: Vec<f32>,
     pub up: Vec<f32>,
     /// The projected outputs `(N, hidden)` of attention and MLP before their norms; empty when the
@@ -182,9 +211,23 @@ impl<'a> Weights<'a> {
         let stored = decoder.parameters.iter().map(Stored::new).collect::<Result<_>>()?;
         Ok(Self {
             decoder,
-            stored,
+            stored: Stock::Own(stored),
             purpose,
         })
+    }
+
+    /// The same weights for fewer or more threads.
+    #[must_use]
+    pub fn with_threads(&self, threads: usize) -> Weights<'_> {
+        let purpose = match self.purpose {
+            Purpose::Training => Purpose::Training,
+            Purpose::Serving { .. } => Purpose::Serving { threads },
+        };
+        Weights {
+            decoder: self.decoder,
+            stored: Stock::Lent(&self.stored),
+            purpose,
+        }
     }
 
     pub fn config(&self) -> &'a DecoderConfig {
@@ -193,7 +236,7 @@ impl<'a> Weights<'a> {
 
     /// Moves the weights to large pages where the system has them; worth it once before many passes.
     pub fn settle(&self) {
-        for stored in &self.stored {
+        for stored in self.stored.iter() {
             match stored {
                 Stored::F32(values) => pages::gather(values),
                 Stored::F16(values) => pages::gather(values),
@@ -278,7 +321,7 @@ impl<'a> Weights<'a> {
             }
             Purpose::Serving { threads } => {
                 let weights = matrices.map(|(weight, _)| self.stored[weight].rows());
-                product::products(x, inputs, &weights, &mut all, threads);
+                product::products(x, inputs, &weights, &mut all, threads, |_| ());
             }
         }
         all
@@ -316,55 +359,70 @@ impl<'a> Weights<'a> {
         kernels::rope(x, self.config().head_dim, width, positions, angles, rotation);
     }
 
-    /// One layer over the packed residual stream `input (N, hidden)`. `attend` maps queries, keys and
-    /// values to the attention's output. Answers the new residual stream and what was computed.
-    pub fn layer(
-        &self,
-        layer: &LayerLayout,
-        input: Vec<f32>,
-        positions: &[u32],
-        attend: impl FnOnce(&[f32], &[f32], &[f32], &mut [f32]),
-    ) -> (Vec<f32>, LayerActivations) {
+    /// The first half of a layer, over the packed residual stream `input (N, hidden)`.
+    pub fn project(&self, layer: &LayerLayout, input: &[f32], positions: &[u32]) -> Projected {
         let config = self.config();
-        let normed = self.norm(&input, layer.attention_norm);
+        let normed = self.norm(input, layer.attention_norm);
         let [mut query, mut key, value] = self.linears(&normed, [&layer.query, &layer.key, &layer.value]);
         let before_qk_norms = [
             self.normed(&mut query, layer.qk_norms.map(|norms| norms[0])),
             self.normed(&mut key, layer.qk_norms.map(|norms| norms[1])),
         ];
-        self.rotate(
-            &mut query,
-            layer.rope,
-            config.query_width(),
-            positions,
-            Rotation::Forward,
-        );
-        self.rotate(&mut key, layer.rope, config.kv_width(), positions, Rotation::Forward);
-        let mut attended = vec![0.0; query.len()];
-        attend(&query, &key, &value, &mut attended);
-        let mut middle = self.linear(&attended, &layer.output);
-        let attention_output = self.normed(&mut middle, layer.post_norms.map(|norms| norms[0]));
-        kernels::add(&mut middle, &input);
-        let normed = self.norm(&middle, layer.mlp_norm);
-        let [gate, up] = self.linears(&normed, [&layer.gate, &layer.up]);
-        let mut activated = vec![0.0; gate.len()];
-        kernels::gated(config.activation, &gate, &up, &mut activated);
-        let mut output = self.linear(&activated, &layer.down);
-        let mlp_output = self.normed(&mut output, layer.post_norms.map(|norms| norms[1]));
-        kernels::add(&mut output, &middle);
-        let activations = LayerActivations {
-            input,
+        for (x, width) in [(&mut query, config.query_width()), (&mut key, config.kv_width())] {
+            self.rotate(x, layer.rope, width, positions, Rotation::Forward);
+        }
+        Projected {
             query,
             key,
             value,
             before_qk_norms,
-            attended,
+        }
+    }
+
+    /// The second half: from the attention's output `(N, heads · head_dim)` to the new residual stream.
+    pub fn mix(&self, layer: &LayerLayout, input: &[f32], attended: &[f32]) -> (Vec<f32>, Mixed) {
+        let mut middle = self.linear(attended, &layer.output);
+        let attention_output = self.normed(&mut middle, layer.post_norms.map(|norms| norms[0]));
+        kernels::add(&mut middle, input);
+        let normed = self.norm(&middle, layer.mlp_norm);
+        let (activated, [gate, up]) = self.gated(&normed, layer);
+        let mut output = self.linear(&activated, &layer.down);
+        let mlp_output = self.normed(&mut output, layer.post_norms.map(|norms| norms[1]));
+        kernels::add(&mut output, &middle);
+        let mixed = Mixed {
             middle,
             gate,
             up,
             before_post_norms: [attention_output, mlp_output],
         };
-        (output, activations)
+        (output, mixed)
+    }
+
+    /// The activated gate times the up projection; in training also the two themselves.
+    fn gated(&self, x: &[f32], layer: &LayerLayout) -> (Vec<f32>, [Vec<f32>; 2]) {
+        let activation = self.config().activation;
+        let layouts = [&layer.gate, &layer.up];
+        match self.purpose {
+            Purpose::Serving { threads } if layouts.iter().all(|layout| layout.bias.is_none()) => {
+                let rows = x.len() / layer.gate.inputs;
+                let mut both = layouts.map(|layout| vec![0.0; rows * layout.outputs]);
+                let weights = layouts.map(|layout| self.stored[layout.weight].rows());
+                product::products(x, layer.gate.inputs, &weights, &mut both, threads, |share| {
+                    let (gate, up) = share.split_at_mut(1);
+                    for (gate, up) in gate[0].iter_mut().zip(&up[0]) {
+                        kernels::gated(activation, gate, up);
+                    }
+                });
+                let [activated, _] = both;
+                (activated, [Vec::new(), Vec::new()])
+            }
+            _ => {
+                let [gate, up] = self.linears(x, layouts);
+                let mut activated = gate.clone();
+                kernels::gated(activation, &mut activated, &up);
+                (activated, [gate, up])
+            }
+        }
     }
 
     /// Logits `(M, vocab)` of normed hidden states `(M, hidden)`, after the soft-cap if there is one.

@@ -7,7 +7,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::cache::{BLOCK, BlockShape, LayerCache};
-use super::kernels;
+use super::{kernels, pages};
 use crate::model::config::Attention;
 
 /// Values are padded to a multiple of this, which every vector's length divides.
@@ -15,6 +15,10 @@ pub const PADDING: usize = 16;
 
 /// Queries computed together.
 const TILE: usize = 6;
+
+/// Queries that compute too little to cover the fetching of the next block, so that it is begun early. A
+/// block is too short for the hardware's prefetcher to catch on.
+const FEW: usize = 3;
 
 /// Consecutive tokens of one sequence at one key/value head, with all query heads that read it.
 pub struct Queries<'a> {
@@ -127,11 +131,20 @@ impl Queries<'_> {
             let (token, head) = ((row + r) / self.group, (row + r) % self.group);
             queries[r] = &self.queries[token * self.row_stride + head * dim..][..dim];
         }
-        for (index, block) in self.table[span.blocks.clone()].iter().enumerate() {
+        let blocks = &self.table[span.blocks.clone()];
+        for (index, block) in blocks.iter().enumerate() {
             let keys = S::as_simd_f32s(self.shape.keys(self.cache, *block, self.head)).0;
+            let next = match blocks.get(index + 1) {
+                Some(next) => S::as_simd_f32s(self.shape.keys(self.cache, *next, self.head)).0,
+                None => S::as_simd_f32s(self.shape.values(self.cache, blocks[0], self.head)).0,
+            };
             for vector in (0..vectors).step_by(2) {
                 let mut sums = [[simd.splat_f32s(0.0); 2]; R];
                 for d in 0..dim {
+                    if R <= FEW {
+                        pages::prefetch(next.as_ptr().wrapping_add(d * vectors + vector));
+                        pages::prefetch(next.as_ptr().wrapping_add(d * vectors + vector + 1));
+                    }
                     let low = keys[d * vectors + vector];
                     let high = keys[d * vectors + vector + 1];
                     for r in 0..R {
@@ -171,7 +184,10 @@ impl Queries<'_> {
         let vectors = self.shape.padded / S::F32_LANES;
         let mut vector = 0;
         while vector < vectors {
-            if vector + 2 <= vectors {
+            if R <= FEW && vector + 4 <= vectors {
+                self.mix_vectors::<S, R, 4>(simd, span, weights, vector, out);
+                vector += 4;
+            } else if vector + 2 <= vectors {
                 self.mix_vectors::<S, R, 2>(simd, span, weights, vector, out);
                 vector += 2;
             } else {
@@ -197,13 +213,20 @@ impl Queries<'_> {
         let padded = self.shape.padded;
         let vectors = padded / S::F32_LANES;
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
-        for (index, block) in self.table[span.blocks.clone()].iter().enumerate() {
+        let blocks = &self.table[span.blocks.clone()];
+        for (index, block) in blocks.iter().enumerate() {
             let values = S::as_simd_f32s(self.shape.values(self.cache, *block, self.head)).0;
+            let next = blocks.get(index + 1).map_or(values, |next| {
+                S::as_simd_f32s(self.shape.values(self.cache, *next, self.head)).0
+            });
             let first = index * BLOCK;
             // Positions beyond the last query's hold whatever the block held before.
             let keys = BLOCK.min(span.end - span.base - first);
             for key in 0..keys {
                 for v in 0..V {
+                    if R <= FEW {
+                        pages::prefetch(next.as_ptr().wrapping_add(key * vectors + vector + v));
+                    }
                     let value = values[key * vectors + vector + v];
                     for r in 0..R {
                         let weight = simd.splat_f32s(weights[r * span.width + first + key]);

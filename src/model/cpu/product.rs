@@ -8,10 +8,9 @@
 //! multipliers, without packing.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::quantised::{self, Coding};
-use super::{halves, pages};
+use super::{halves, pages, team};
 
 /// The weights `(outputs, inputs)` of a linear map, row after row.
 #[derive(Clone, Copy)]
@@ -49,8 +48,15 @@ const RESIDENT: usize = 128 * 1024;
 const WORTH_A_THREAD: usize = 1 << 20;
 
 /// `y = x · Wᵀ` for each of `weights`, on up to `threads` threads: `x (N, inputs)`, `ys` as many
-/// `(N, outputs)`.
-pub fn products(x: &[f32], inputs: usize, weights: &[Rows<'_>], ys: &mut [Vec<f32>], threads: usize) {
+/// `(N, outputs)`. `then` gets what a thread computed, the same columns of every row of each of `ys`.
+pub fn products(
+    x: &[f32],
+    inputs: usize,
+    weights: &[Rows<'_>],
+    ys: &mut [Vec<f32>],
+    threads: usize,
+    then: impl Fn(&mut [Vec<&mut [f32]>]) + Sync,
+) {
     let rows = x.len() / inputs;
     if rows == 0 {
         return;
@@ -83,21 +89,22 @@ pub fn products(x: &[f32], inputs: usize, weights: &[Rows<'_>], ys: &mut [Vec<f3
             .zip(columns)
             .for_each(|(share, columns)| share.push(columns));
     }
-    let work = |(part, share): (usize, Vec<Vec<&mut [f32]>>)| {
+    let work = |(part, mut share): (usize, Vec<Vec<&mut [f32]>>)| {
         let mut scratch = Vec::new();
-        for ((weights, mut y), width) in weights.iter().zip(share).zip(&widths) {
+        for ((weights, y), width) in weights.iter().zip(&mut share).zip(&widths) {
             super::kernels::vectorised(Product {
                 x: &x,
                 weights: *weights,
                 first: border(*width, part, parts),
-                y: &mut y,
+                y,
                 scratch: &mut scratch,
             });
         }
+        then(&mut share);
     };
     match parts {
         1 => shares.into_iter().enumerate().for_each(work),
-        _ => shares.into_par_iter().enumerate().for_each(work),
+        _ => team::share(shares.into_iter().enumerate().collect(), work),
     }
 }
 
@@ -237,7 +244,7 @@ impl<S: Simd> Pass<'_, '_, S> {
         if let Rows::Coded(coding, bytes) = self.product.weights {
             self.product.scratch.resize(4 * inputs, 0.0);
             for (c, out) in self.product.scratch.chunks_exact_mut(inputs).take(C).enumerate() {
-                quantised::decode_row(coding, bytes, self.product.first + column + c * stride, out);
+                quantised::decode_row_here(coding, bytes, self.product.first + column + c * stride, out);
             }
         }
     }
@@ -407,7 +414,7 @@ mod tests {
 
     fn product(x: &[f32], inputs: usize, weights: Rows<'_>, outputs: usize, threads: usize) -> Vec<f32> {
         let mut ys = [vec![0.0; x.len() / inputs * outputs]];
-        products(x, inputs, &[weights], &mut ys, threads);
+        products(x, inputs, &[weights], &mut ys, threads, |_| ());
         let [y] = ys;
         y
     }

@@ -5,8 +5,7 @@
 //! computed from the decoded weights, so a quantised model differs from its file by rounding alone:
 //! ggml's own kernels also round the activations, to 8 bits.
 
-use half::f16;
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use super::kernels::simd;
 
 /// How a row of weights is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,46 +38,49 @@ impl Coding {
 
 /// Decodes row `index` of a matrix whose rows have `out.len()` numbers, a whole number of blocks.
 pub fn decode_row(coding: Coding, bytes: &[u8], index: usize, out: &mut [f32]) {
+    simd!(decode_row_here(coding, bytes, index, out));
+}
+
+/// [`decode_row`], compiled with the vector instructions of the caller.
+#[inline(always)]
+pub(super) fn decode_row_here(coding: Coding, bytes: &[u8], index: usize, out: &mut [f32]) {
     let (numbers, size) = coding.block();
     let row_bytes = out.len() / numbers * size;
     let row = &bytes[index * row_bytes..][..row_bytes];
     if coding == Coding::F16 {
-        return decode_f16(row, out);
+        for (bytes, out) in row.chunks_exact(2).zip(out) {
+            *out = half([bytes[0], bytes[1]]);
+        }
+        return;
     }
-    super::kernels::simd(|| {
-        for (block, out) in row.chunks_exact(size).zip(out.chunks_exact_mut(numbers)) {
-            match coding {
-                Coding::F16 => unreachable!("handled above"),
-                Coding::Q4_0 => q4_0(block, out),
-                Coding::Q8_0 => q8_0(block, out),
-                Coding::Q4K => q4_k(block, out),
-                Coding::Q5K => q5_k(block, out),
-                Coding::Q6K => q6_k(block, out),
-            }
-        }
-    });
-}
-
-fn decode_f16(row: &[u8], out: &mut [f32]) {
-    let mut bits = [0u16; 64];
-    for (bytes, out) in row.chunks(2 * bits.len()).zip(out.chunks_mut(bits.len())) {
-        let bits = &mut bits[..out.len()];
-        for (bits, bytes) in bits.iter_mut().zip(bytes.chunks_exact(2)) {
-            *bits = u16::from_le_bytes([bytes[0], bytes[1]]);
-        }
-        bits.reinterpret_cast::<f16>().convert_to_f32_slice(out);
+    let blocks = row.chunks_exact(size).zip(out.chunks_exact_mut(numbers));
+    match coding {
+        Coding::F16 => unreachable!("decoded above"),
+        Coding::Q4_0 => blocks.for_each(|(block, out)| q4_0(block, out)),
+        Coding::Q8_0 => blocks.for_each(|(block, out)| q8_0(block, out)),
+        Coding::Q4K => blocks.for_each(|(block, out)| q4_k(block, out)),
+        Coding::Q5K => blocks.for_each(|(block, out)| q5_k(block, out)),
+        Coding::Q6K => blocks.for_each(|(block, out)| q6_k(block, out)),
     }
 }
 
+/// A number in half precision, as the processor's own instruction converts it; inline and without a
+/// branch, so that loops over it vectorise.
 #[inline(always)]
-fn half(bytes: &[u8]) -> f32 {
-    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+fn half(bytes: [u8; 2]) -> f32 {
+    let bits = u32::from(u16::from_le_bytes(bytes));
+    let (sign, magnitude) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
+    // The exponent's bias is 112 less; multiplied, subnormal numbers come out right too.
+    let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
+    let special = magnitude | 0x7f80_0000;
+    let magnitude = if bits & 0x7c00 == 0x7c00 { special } else { finite };
+    f32::from_bits(sign | magnitude)
 }
 
 /// A scale, then 32 signed bytes.
 #[inline(always)]
 fn q8_0(block: &[u8], out: &mut [f32]) {
-    let scale = half(block);
+    let scale = half([block[0], block[1]]);
     for (byte, out) in block[2..34].iter().zip(out) {
         *out = f32::from(*byte as i8) * scale;
     }
@@ -87,7 +89,7 @@ fn q8_0(block: &[u8], out: &mut [f32]) {
 /// A scale, then 16 bytes: low nibbles are the first half, high ones the second, less 8.
 #[inline(always)]
 fn q4_0(block: &[u8], out: &mut [f32]) {
-    let scale = half(block);
+    let scale = half([block[0], block[1]]);
     let (low, high) = out.split_at_mut(BLOCK / 2);
     for ((byte, low), high) in block[2..18].iter().zip(low).zip(high) {
         *low = f32::from((byte & 15) as i8 - 8) * scale;
@@ -112,7 +114,7 @@ fn scale_and_minimum(scales: &[u8], index: usize) -> (f32, f32) {
 /// Two scales, packed sub-scales, then nibbles: 64 numbers from 32 bytes at a time.
 #[inline(always)]
 fn q4_k(block: &[u8], out: &mut [f32]) {
-    let (scale, minimum) = (half(block), half(&block[2..]));
+    let (scale, minimum) = (half([block[0], block[1]]), half([block[2], block[3]]));
     let (scales, nibbles) = block[4..].split_at(12);
     for (group, (bytes, out)) in nibbles.chunks_exact(32).zip(out.chunks_exact_mut(64)).enumerate() {
         let (low, high) = out.split_at_mut(32);
@@ -132,7 +134,7 @@ fn q4_k(block: &[u8], out: &mut [f32]) {
 /// As Q4_K, with the fifth bits of all numbers in 32 bytes of their own.
 #[inline(always)]
 fn q5_k(block: &[u8], out: &mut [f32]) {
-    let (scale, minimum) = (half(block), half(&block[2..]));
+    let (scale, minimum) = (half([block[0], block[1]]), half([block[2], block[3]]));
     let (scales, rest) = block[4..].split_at(12);
     let (fifths, nibbles) = rest.split_at(32);
     for (group, (bytes, out)) in nibbles.chunks_exact(32).zip(out.chunks_exact_mut(64)).enumerate() {
@@ -153,7 +155,7 @@ fn q5_k(block: &[u8], out: &mut [f32]) {
 /// Nibbles, two more bits for each, a signed scale for every 16, and one scale for all.
 #[inline(always)]
 fn q6_k(block: &[u8], out: &mut [f32]) {
-    let scale = half(&block[208..]);
+    let scale = half([block[208], block[209]]);
     let (low, rest) = block.split_at(128);
     let (high, rest) = rest.split_at(64);
     let scales = &rest[..16];

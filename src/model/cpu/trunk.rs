@@ -250,20 +250,25 @@ fn forward_shard(weights: &Weights<'_>, batch: &[Sequence], wanted: Wanted, keep
     let mut layers = Vec::with_capacity(layout.layers.len());
     let mut scratch = AttentionScratch::default();
     for layer in &layout.layers {
-        let (output, activations) = weights.layer(layer, stream, &packed.positions, |query, key, value, out| {
-            let tensors = [query, key, value];
-            attend_packed(
-                weights.config(),
-                layer.attention,
-                &packed.starts,
-                tensors,
-                out,
-                &mut scratch,
-            );
-        });
-        stream = output;
+        let projected = weights.project(layer, &stream, &packed.positions);
+        let mut attended = vec![0.0; projected.query.len()];
+        attend_packed(
+            weights.config(),
+            layer.attention,
+            &packed.starts,
+            [&projected.query, &projected.key, &projected.value],
+            &mut attended,
+            &mut scratch,
+        );
+        let (output, mixed) = weights.mix(layer, &stream, &attended);
+        let input = std::mem::replace(&mut stream, output);
         if keep == Keep::Activations {
-            layers.push(activations);
+            layers.push(LayerActivations {
+                input,
+                projected,
+                attended,
+                mixed,
+            });
         }
     }
     let width = weights.config().hidden;
@@ -409,23 +414,24 @@ impl Backward<'_> {
     fn layer(&mut self, layer: &LayerLayout, activations: LayerActivations, packed: &Packed, dstream: &mut [f32]) {
         let LayerActivations {
             input,
-            query,
-            key,
-            value,
-            before_qk_norms,
+            projected,
             attended,
-            middle,
-            gate,
-            up,
-            before_post_norms: [attention_output, mlp_output],
+            mixed,
         } = activations;
+        let [attention_output, mlp_output] = &mixed.before_post_norms;
         let [attention_norm, mlp_norm] = [0, 1].map(|which| layer.post_norms.map(|norms| norms[which]));
-        let doutput = self.before_norm(mlp_norm, &mlp_output, dstream);
-        self.mlp(layer, &middle, [gate, up], doutput.as_deref(), dstream);
-        let doutput = self.before_norm(attention_norm, &attention_output, dstream);
-        let tensors = [&query[..], &key, &value];
+        let doutput = self.before_norm(mlp_norm, mlp_output, dstream);
+        self.mlp(
+            layer,
+            &mixed.middle,
+            [mixed.gate, mixed.up],
+            doutput.as_deref(),
+            dstream,
+        );
+        let doutput = self.before_norm(attention_norm, attention_output, dstream);
+        let tensors = [&projected.query[..], &projected.key, &projected.value];
         let gradients = self.attention(layer, &attended, tensors, packed, doutput.as_deref().unwrap_or(dstream));
-        self.queries_and_keys(layer, &input, before_qk_norms, gradients, packed, dstream);
+        self.queries_and_keys(layer, &input, projected.before_qk_norms, gradients, packed, dstream);
     }
 
     /// The gradient of what a norm read, if there is the norm.
@@ -449,8 +455,8 @@ impl Backward<'_> {
     ) {
         let weights = self.weights;
         let activation = weights.config().activation;
-        let mut activated = vec![0.0; gate.len()];
-        kernels::gated(activation, &gate, &up, &mut activated);
+        let mut activated = gate.clone();
+        kernels::gated(activation, &mut activated, &up);
         let mut dactivated = vec![0.0; activated.len()];
         self.linear(&layer.down, &activated, doutput.unwrap_or(dstream), &mut dactivated);
         kernels::gated_backward(activation, &mut gate, &mut up, &dactivated);
