@@ -150,6 +150,31 @@ fn greedy_text_is_that_of_transformers() {
     }
 }
 
+/// Catches: a pass cut into parts that loses a token, restarts a position or attends before all keys are
+/// there. Prompts are cut in their middle, and with 16 threads several share a part.
+#[test]
+fn threads_change_no_bit() {
+    for name in CHECKPOINTS {
+        let (decoder, expected) = load(name);
+        let prompts: Vec<&[u32]> = expected.input_ids.iter().map(Vec::as_slice).cycle().take(12).collect();
+        let total: usize = prompts.iter().map(|tokens| tokens.len()).sum();
+        assert!(total > 3 * 64, "{name}: {total} tokens make no three parts");
+        let run = |threads| {
+            let weights = Weights::serving(&decoder, threads).unwrap();
+            let mut cache = Slots::new(&decoder, prompts.len(), 60);
+            let extensions = prompts.iter().enumerate();
+            let extensions: Vec<Extension<'_>> = extensions.map(|(slot, tokens)| Extension { slot, tokens }).collect();
+            cache.extend_all(&weights, &extensions)
+        };
+        let alone = run(1);
+        for threads in [2, 3, 5, 16] {
+            let bits = |stream: &[f32]| stream.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let equal = bits(&run(threads)) == bits(&alone);
+            assert!(equal, "{name} on {threads} threads");
+        }
+    }
+}
+
 /// Catches: predictions shifted by one token, a wrong softmax denominator.
 #[test]
 fn logprobs_sum_to_those_of_transformers() {
