@@ -9,6 +9,7 @@ mod chat;
 mod commands;
 mod info;
 mod output;
+mod parts;
 mod pipeline;
 mod progress;
 mod pull;
@@ -57,8 +58,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Constitution(command) => commands::constitution(&session, &command),
         Command::Model(command) => commands::model(&session, &command),
         Command::Stage(command) => {
-            let (stage, out) = command.parts();
-            let done = stage.run(&session, out)?;
+            let (stage, out, accept) = command.parts();
+            let done = stage.run(&session.accepting(accept), out)?;
             output::stage_done(&session, stage.kind(), out, &done)
         }
     }

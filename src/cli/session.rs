@@ -13,6 +13,7 @@ use crate::constitution::Constitution;
 use crate::dataset::{Loaded, Provenance, Source};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::job::Changes;
 use crate::model::files::{Model, Precision};
 use crate::progress::Progress;
 use crate::seed::Seed;
@@ -24,6 +25,8 @@ pub struct Session {
     /// As given on the command line.
     pub given_seed: Option<u64>,
     pub seed: u64,
+    /// What to do where a result was made from other inputs.
+    pub changes: Changes,
     dtype: Dtype,
     display: Arc<Display>,
 }
@@ -37,6 +40,7 @@ impl Session {
             verbose: global.verbose,
             given_seed: global.seed,
             seed: global.seed.unwrap_or(0),
+            changes: Changes::Refuse,
             dtype: global.dtype,
             display: Arc::new(Display::new(global.quiet)),
         })
@@ -66,6 +70,15 @@ impl Session {
     pub fn with_seed(&self, seed: u64) -> Self {
         Self {
             seed: self.given_seed.unwrap_or(seed),
+            display: self.display.clone(),
+            ..*self
+        }
+    }
+
+    /// The same session, accepting changed inputs if `accept`.
+    pub fn accepting(&self, accept: bool) -> Self {
+        Self {
+            changes: if accept { Changes::Accept } else { self.changes },
             display: self.display.clone(),
             ..*self
         }

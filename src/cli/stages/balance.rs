@@ -81,11 +81,8 @@ impl Stage for Balance {
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.inputs = vec![data_source(&self.preferences, &preferences)];
         let job = Job {
-            dir: out,
-            provenance,
-            unit_rows: dataset::SHARD_ROWS,
-            label: "balance",
-            progress: session.progress(),
+            changes: session.changes,
+            ..Job::new(out, provenance, "balance", session.progress())
         };
         let finished = job.run(&balanced, &preferences.rejects, |rows: &[Preference]| {
             Ok(rows.iter().cloned().map(Ok).collect())

@@ -7,15 +7,15 @@ use clap::Args;
 use serde::Serialize;
 
 use super::prompting::Prompting;
-use super::{Done, Stage};
+use super::{Division, Done, Stage};
 use crate::cli::session::{Session, constitution_source, data_source, engine_source};
 use crate::constitution::Constitution;
-use crate::dataset::{self, Row};
+use crate::dataset::{self, Row, Slice};
 use crate::engine::local::LocalEngine;
 use crate::engine::remote::{ApiKey, Endpoints, KEY_VARIABLES, RemoteConfig, RemoteEngine, is_endpoint};
-use crate::engine::{Engine, Sampling};
+use crate::engine::{Engine, Sampling, Usage};
 use crate::error::{Error, Result};
-use crate::job::{Finished, Job};
+use crate::job::{Finished, Job, Price};
 use crate::prompt::{Style, Templates};
 use crate::record::Reject;
 use crate::stage::{Context, Outcome, judge, revise, sample};
@@ -23,9 +23,21 @@ use crate::stage::{Context, Outcome, judge, revise, sample};
 /// How rows go through a model.
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Rows {
-    /// Rows to a unit of work: what is lost at most when the program is killed.
+    /// Rows to a unit of work, at most: what is lost when the program is killed.
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub unit_rows: usize,
+    /// Work on part I of N of the input only; `bylaw data merge` makes one dataset of the parts.
+    #[arg(long, value_name = "I/N")]
+    #[serde(skip)]
+    pub shard: Option<Slice>,
+    /// The input is that part already: the result of a command with the same --shard.
+    #[arg(long, requires = "shard")]
+    #[serde(skip)]
+    pub input_is_shard: bool,
+    /// What the endpoint takes for a million tokens of prompt and of completion, in dollars.
+    #[arg(long, value_name = "IN,OUT", help_heading = "Endpoints")]
+    #[serde(skip)]
+    pub price: Option<Price>,
     /// Use completions that reach their token limit, instead of rejecting them.
     #[arg(long)]
     pub keep_truncated: bool,
@@ -176,6 +188,10 @@ impl Stage for Revise {
         "revise"
     }
 
+    fn division(&self) -> Division {
+        Division::Rows
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let constitution = Constitution::resolve(&self.constitution)?;
         let prompts = dataset::read_prompts(&self.prompts)?;
@@ -194,7 +210,8 @@ impl Stage for Revise {
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
         provenance.prompts = asked.templates.hashes();
         let context = asked.context(session, self.kind(), &self.rows);
-        let job = job(session, out, provenance, &self.rows, "revise");
+        let usage = || asked.engine.usage();
+        let job = job(session, out, provenance, &self.rows, "revise", &usage);
         let done = run(&job, &prompts.rows, &prompts.rejects, |rows| {
             revise::revise(context, &constitution, rows, &config)
         });
@@ -208,6 +225,10 @@ impl Stage for Sample {
         "sample"
     }
 
+    fn division(&self) -> Division {
+        Division::Rows
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         if self.per_prompt == 0 {
             return Err(Error::config("--per-prompt is 0").help("ask for at least one answer to a prompt"));
@@ -219,7 +240,8 @@ impl Stage for Sample {
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
         provenance.prompts = asked.templates.hashes();
         let context = asked.context(session, self.kind(), &self.rows);
-        let job = job(session, out, provenance, &self.rows, "sample");
+        let usage = || asked.engine.usage();
+        let job = job(session, out, provenance, &self.rows, "sample", &usage);
         let done = run(&job, &prompts.rows, &prompts.rejects, |rows| {
             sample::sample(context, rows, self.per_prompt, &self.sampling)
         });
@@ -231,6 +253,10 @@ impl Stage for Sample {
 impl Stage for Judge {
     fn kind(&self) -> &'static str {
         "judge"
+    }
+
+    fn division(&self) -> Division {
+        Division::Rows
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
@@ -249,7 +275,8 @@ impl Stage for Judge {
         let config = judge::JudgeConfig {
             principles_per_pair: self.principles_per_pair,
         };
-        let job = job(session, out, provenance, &self.rows, "judge");
+        let usage = || asked.engine.usage();
+        let job = job(session, out, provenance, &self.rows, "judge", &usage);
         let done = run(&job, &candidates.rows, &candidates.rejects, |rows| {
             judge_rows(context, &constitution, rows, &config)
         });
@@ -266,11 +293,12 @@ pub fn judge_rows(
     rows: &[crate::record::Candidates],
     config: &judge::JudgeConfig,
 ) -> Result<Vec<Outcome<crate::record::Preference>>> {
+    // What each contest of each row is: one for the judge, or refused already. In the order of the rows.
+    let mut places = Vec::new();
     let mut contests = Vec::new();
-    let mut refused = Vec::new();
     for row in rows {
         for contest in judge::contests(row, context.keep_truncated) {
-            match contest {
+            places.push(match contest {
                 Ok(mut contest) => {
                     for answer in [&mut contest.first, &mut contest.second] {
                         if answer.tokens == 0 {
@@ -278,14 +306,18 @@ pub fn judge_rows(
                         }
                     }
                     contests.push(contest);
+                    None
                 }
-                Err(reject) => refused.push(Err(reject)),
-            }
+                Err(reject) => Some(reject),
+            });
         }
     }
-    let mut labels = judge::judge(context, constitution, &contests, config)?;
-    labels.extend(refused);
-    Ok(labels)
+    let mut labels = judge::judge(context, constitution, &contests, config)?.into_iter();
+    let place = |refused: Option<Reject>| match refused {
+        Some(reject) => Ok(Err(reject)),
+        None => labels.next().ok_or_else(|| Error::unexpected("a pair without a label")),
+    };
+    places.into_iter().map(place).collect()
 }
 
 fn job<'a>(
@@ -294,18 +326,21 @@ fn job<'a>(
     provenance: dataset::Provenance,
     rows: &Rows,
     label: &'a str,
+    usage: &'a dyn Fn() -> Usage,
 ) -> Job<'a> {
     Job {
-        dir,
-        provenance,
         unit_rows: rows.unit_rows.max(1),
-        label,
-        progress: session.progress(),
+        slice: rows.shard,
+        sliced_input: rows.input_is_shard,
+        changes: session.changes,
+        usage,
+        price: rows.price,
+        ..Job::new(dir, provenance, label, session.progress())
     }
 }
 
 /// Runs the job. If every single row was rejected, that is an error with the first reason.
-fn run<I, R: Row>(
+fn run<I: Row, R: Row>(
     job: &Job<'_>,
     inputs: &[I],
     unread: &[Reject],
