@@ -40,6 +40,9 @@ pub struct Global {
     /// No progress, errors only.
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// How progress, notes and errors are written to stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
     /// Say more: the command of each stage.
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
@@ -53,6 +56,15 @@ pub enum Dtype {
     F16,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people: a bar on a terminal, lines elsewhere.
+    #[default]
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// The whole factory on the bundled model: about two minutes on two cores, no download.
@@ -61,6 +73,11 @@ pub enum Command {
     Run(RunArgs),
     #[command(flatten)]
     Stage(StageCommand),
+    /// Tell how far a job or a run is, also while it runs.
+    Status(super::status::StatusArgs),
+    /// Look at datasets, and make one of others.
+    #[command(subcommand)]
+    Data(super::data::DataCommand),
     /// Look at constitutions.
     #[command(subcommand)]
     Constitution(ConstitutionCommand),

@@ -13,7 +13,7 @@ use super::output;
 use super::pipeline::{Plan, RunJournal, parse};
 use super::session::Session;
 use super::stages::Division;
-use crate::dataset::{Manifest, Slice, Source};
+use crate::dataset::{Manifest, Slice, Source, Status};
 use crate::error::{Error, Result};
 use crate::{interrupt, job};
 
@@ -79,12 +79,16 @@ pub(super) fn run(session: &Session, plan: &Plan, slice: Slice, end: usize) -> R
 
 /// Merges the parts of the stage `name` of the run in `dir`, if there are any.
 pub(super) fn merge(session: &Session, dir: &Path, name: &str) -> Result<()> {
+    let whole = dir.join(name);
+    if Manifest::exists(&whole) && Manifest::read(&whole)?.status == Status::Complete {
+        return Ok(());
+    }
     let Some(parts) = parts(dir, name)? else {
         return Ok(());
     };
     let first = Manifest::read(&parts[0])?;
     let part_dir = parts[0].parent().unwrap_or(dir);
-    let whole = |source: &Source| -> Result<Source> {
+    let renamed = |source: &Source| -> Result<Source> {
         match Path::new(&source.reference).strip_prefix(part_dir) {
             // What a part read of its own, the run has merged or made before.
             Ok(name) => {
@@ -97,8 +101,13 @@ pub(super) fn merge(session: &Session, dir: &Path, name: &str) -> Result<()> {
             Err(_) => Ok(source.clone()),
         }
     };
-    let inputs = first.provenance.inputs.iter().map(whole).collect::<Result<Vec<_>>>()?;
-    let merged = job::merge(&parts, &dir.join(name), Some(&inputs), session.progress())?;
+    let inputs = first
+        .provenance
+        .inputs
+        .iter()
+        .map(renamed)
+        .collect::<Result<Vec<_>>>()?;
+    let merged = job::merge(&parts, &whole, Some(&inputs), session.progress())?;
     session.progress().note(&format!(
         "{name}: {} rows and {} rejects of {} parts",
         merged.rows, merged.rejects, merged.slices

@@ -62,6 +62,13 @@ impl Stage for Balance {
         "balance"
     }
 
+    fn next(&self, out: &Path) -> Option<String> {
+        Some(format!(
+            "bylaw train dpo --model MODEL --data {} --out DIR",
+            out.display()
+        ))
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let preferences = dataset::read_preferences(&self.preferences)?;
         let slope = match self.method {

@@ -1,5 +1,6 @@
 //! `revise`, `sample` and `judge`: the stages that ask a model, row by row.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::prompting::Prompting;
 use super::{Division, Done, Stage};
 use crate::cli::session::{Session, constitution_source, data_source, engine_source};
 use crate::constitution::Constitution;
-use crate::dataset::{self, Row, Slice};
+use crate::dataset::{self, Dataset, Loaded, Manifest, Row, Slice, Status};
 use crate::engine::local::LocalEngine;
 use crate::engine::remote::{ApiKey, Endpoints, KEY_VARIABLES, RemoteConfig, RemoteEngine, is_endpoint};
 use crate::engine::{Engine, Sampling, Usage};
@@ -127,6 +128,33 @@ pub struct Judge {
     pub remote: RemoteConfig,
 }
 
+impl Rows {
+    /// Reads the input. A part of a job may have no rows left, which is an error for all of one.
+    fn read<R>(&self, reference: &str, read: fn(&str) -> Result<Loaded<R>>) -> Result<Loaded<R>> {
+        let dir = Path::new(reference);
+        if self.input_is_shard && Manifest::exists(dir) {
+            let manifest = Manifest::read(dir)?;
+            if manifest.status == Status::Complete && manifest.rows == 0 {
+                return Ok(Loaded {
+                    rows: Vec::new(),
+                    rejects: Vec::new(),
+                    sha256: manifest.sha256(),
+                });
+            }
+        }
+        read(reference)
+    }
+
+    /// What to do with a part of a job, if this is one.
+    fn merging(&self) -> Option<String> {
+        let slice = self.shard?;
+        Some(format!(
+            "when all {} parts are done, bylaw data merge PART... --out DIR",
+            slice.of
+        ))
+    }
+}
+
 /// A model ready to be asked.
 pub struct Asked {
     pub engine: Arc<dyn Engine>,
@@ -192,9 +220,19 @@ impl Stage for Revise {
         Division::Rows
     }
 
+    fn next(&self, out: &Path) -> Option<String> {
+        Some(self.rows.merging().unwrap_or_else(|| {
+            format!(
+                "bylaw train sft --model {} --data {} --out DIR",
+                self.model,
+                out.display()
+            )
+        }))
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let constitution = Constitution::resolve(&self.constitution)?;
-        let prompts = dataset::read_prompts(&self.prompts)?;
+        let prompts = self.rows.read(&self.prompts, dataset::read_prompts)?;
         let asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
         let config = revise::ReviseConfig {
             rounds: self.rounds,
@@ -229,11 +267,21 @@ impl Stage for Sample {
         Division::Rows
     }
 
+    fn next(&self, out: &Path) -> Option<String> {
+        Some(self.rows.merging().unwrap_or_else(|| {
+            format!(
+                "bylaw judge --model {} --constitution FILE --candidates {} --out DIR",
+                self.model,
+                out.display()
+            )
+        }))
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         if self.per_prompt == 0 {
             return Err(Error::config("--per-prompt is 0").help("ask for at least one answer to a prompt"));
         }
-        let prompts = dataset::read_prompts(&self.prompts)?;
+        let prompts = self.rows.read(&self.prompts, dataset::read_prompts)?;
         let asked = Asked::load(session, &self.model, &self.rows.prompting, self.raw, &self.remote)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
@@ -259,12 +307,20 @@ impl Stage for Judge {
         Division::Rows
     }
 
+    fn next(&self, out: &Path) -> Option<String> {
+        Some(
+            self.rows
+                .merging()
+                .unwrap_or_else(|| format!("bylaw balance --preferences {} --out DIR", out.display())),
+        )
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         if self.principles_per_pair == 0 {
             return Err(Error::config("--principles-per-pair is 0").help("ask about at least one principle"));
         }
         let constitution = Constitution::resolve(&self.constitution)?;
-        let candidates = dataset::read_candidates(&self.candidates)?;
+        let candidates = self.rows.read(&self.candidates, dataset::read_candidates)?;
         let asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
@@ -347,7 +403,7 @@ fn run<I: Row, R: Row>(
     work: impl Fn(&[I]) -> Result<Vec<Outcome<R>>>,
 ) -> Result<Done> {
     let Finished { rows, rejects } = job.run(inputs, unread, work)?;
-    if rows == 0 && rejects > 0 {
+    if rows == 0 && rejects > 0 && job.slice.is_none() {
         let first = crate::job::read_all::<Reject>(&dataset::rejects_dir(job.dir))?;
         let reason = first.first().map_or("", |reject| reject.reason.as_str());
         return Err(
@@ -359,6 +415,22 @@ fn run<I: Row, R: Row>(
     Ok(Done {
         rows: Some(rows),
         rejects: Some(rejects),
+        note: commonest_reason(job.dir)?,
         ..Done::default()
     })
+}
+
+/// The reason that most rejects share, numbers aside.
+fn commonest_reason(dir: &Path) -> Result<String> {
+    let mut counts: BTreeMap<String, (usize, String)> = BTreeMap::new();
+    for shard in Dataset::<Reject>::open(dataset::rejects_dir(dir))?.shards() {
+        for reject in shard? {
+            let shape: String = reject.reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+            counts.entry(shape).or_insert((0, reject.reason)).0 += 1;
+        }
+    }
+    let most = counts.into_values().max_by_key(|(count, _)| *count);
+    Ok(most.map_or_else(String::new, |(count, reason)| {
+        format!("{count} of them: {}", crate::http::shortened(&reason))
+    }))
 }

@@ -62,6 +62,11 @@ pub trait Stage {
         Division::Whole
     }
 
+    /// The command that usually follows on the result in `out`.
+    fn next(&self, _out: &Path) -> Option<String> {
+        None
+    }
+
     /// Does the stage, or what is left of it, with its result in `out`.
     fn run(&self, session: &Session, out: &Path) -> Result<Done>;
 }
