@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use bylaw::dataset::Dataset;
 use bylaw::record::{Candidates, Reject};
-use serde_json::Value;
 use tempfile::TempDir;
 
 use program::{bylaw, fails, json, refused, succeeds, temp, write};
