@@ -17,6 +17,7 @@ mod pull;
 mod session;
 mod stages;
 mod status;
+mod storage;
 mod template;
 
 use std::process::ExitCode;
@@ -64,7 +65,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Model(command) => commands::model(&session, &command),
         Command::Stage(command) => {
             let (stage, out, accept) = command.parts();
-            let done = stage.run(&session.accepting(accept), out)?;
+            let done = storage::run(&session.accepting(accept), stage, out)?;
             output::stage_done(&session, stage, out, &done)
         }
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::args::{Cli, Command, DemoArgs, RunArgs, StageCommand};
 use super::session::{Session, peak_rss_mb};
 use super::stages::{Division, Done};
-use super::{assemble, output, parts};
+use super::{assemble, output, parts, storage};
 use crate::config::{DEMO, Flag, Kind, Recipe};
 use crate::error::{Error, Result};
 use crate::job::Changes;
@@ -146,6 +146,7 @@ pub fn run(session: &Session, args: &RunArgs) -> Result<()> {
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from("out").join(&recipe.name));
+    storage::refuse_url(&out, "a run keeps its stages beside each other in a local directory")?;
     let plan = Plan::new(session, recipe, out)?;
     let end = until.map_or(plan.commands.len(), |last| last + 1);
     if from >= end {

@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::job::Changes;
 use crate::model::files::{Model, Precision};
+use crate::object::{Mirror, Replica};
 use crate::progress::Progress;
 use crate::seed::Seed;
 
@@ -27,6 +28,8 @@ pub struct Session {
     pub seed: u64,
     /// What to do where a result was made from other inputs.
     pub changes: Changes,
+    /// The object store that the output goes to, if it does not stay in its directory.
+    store: Option<Arc<Mirror>>,
     dtype: Dtype,
     display: Arc<Display>,
 }
@@ -41,6 +44,7 @@ impl Session {
             given_seed: global.seed,
             seed: global.seed.unwrap_or(0),
             changes: Changes::Refuse,
+            store: None,
             dtype: global.dtype,
             display: Arc::new(Display::new(global.quiet)),
         })
@@ -70,17 +74,36 @@ impl Session {
     pub fn with_seed(&self, seed: u64) -> Self {
         Self {
             seed: self.given_seed.unwrap_or(seed),
+            ..self.again()
+        }
+    }
+
+    fn again(&self) -> Self {
+        Self {
             display: self.display.clone(),
+            store: self.store.clone(),
             ..*self
         }
+    }
+
+    /// The same session, its output going to an object store.
+    pub fn storing(&self, store: Arc<Mirror>) -> Self {
+        Self {
+            store: Some(store),
+            ..self.again()
+        }
+    }
+
+    /// The copy of the output that jobs keep level.
+    pub fn replica(&self) -> Option<&dyn Replica> {
+        self.store.as_deref().map(|store| store as &dyn Replica)
     }
 
     /// The same session, accepting changed inputs if `accept`.
     pub fn accepting(&self, accept: bool) -> Self {
         Self {
             changes: if accept { Changes::Accept } else { self.changes },
-            display: self.display.clone(),
-            ..*self
+            ..self.again()
         }
     }
 

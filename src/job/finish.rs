@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::copies::Copies;
 use super::unit::{self, Made, Tally};
 use super::{state_dir, units_dir};
 use crate::atomic;
-use crate::dataset::{Dataset, Manifest, Provenance, Revision, Row, Shards, Status, rejects_dir};
+use crate::dataset::{Dataset, MANIFEST, Manifest, Provenance, Revision, Row, Shards, Status, rejects_dir};
 use crate::error::{Error, Result};
 use crate::record::Reject;
 
@@ -30,7 +31,7 @@ struct Index {
 
 /// What a dataset is finished from.
 pub(super) struct Finish<'a> {
-    pub dir: &'a Path,
+    pub copies: Copies<'a>,
     pub provenance: &'a Provenance,
     /// Earlier provenances under which units may have been made.
     pub revisions: &'a [Revision],
@@ -42,11 +43,12 @@ pub(super) struct Finish<'a> {
 impl Finish<'_> {
     /// Writes the dataset of all units, then marks it complete.
     pub fn write<R: Row>(&self) -> Result<()> {
-        let rejects = rejects_dir(self.dir);
+        let dir = self.copies.dir;
+        let rejects = rejects_dir(dir);
         atomic::create_directories(&rejects)?;
         let total = |count: fn(&Tally) -> u64| self.units.iter().map(count).sum::<u64>();
         let refused = self.unread.len() as u64 + total(|tally| tally.rejects);
-        let mut rows = Shards::<R>::create(self.dir, total(|tally| tally.rows))?;
+        let mut rows = Shards::<R>::create(dir, total(|tally| tally.rows))?;
         let mut rejected = Shards::<Reject>::create(&rejects, refused)?;
         rejected.extend(self.unread.iter().cloned())?;
         for tally in self.units {
@@ -56,22 +58,33 @@ impl Finish<'_> {
         }
         let mut provenance = self.provenance.clone();
         provenance.stage = format!("{} rejects", provenance.stage);
-        Manifest::new(Reject::KIND, Status::Complete, rejected.finish()?, provenance).write(&rejects)?;
+        let rejected = Manifest::new(Reject::KIND, Status::Complete, rejected.finish()?, provenance);
+        self.commit(&rejects, &rejected)?;
         let index = Index {
             unread: self.unread.len() as u64,
             units: self.units.to_vec(),
         };
         let json = serde_json::to_vec(&index).map_err(|error| Error::unexpected("the units' index").because(error))?;
-        atomic::write(&index_path(self.dir), &json)?;
-        Manifest::new(R::KIND, Status::Complete, rows.finish()?, self.provenance.clone())
-            .with_revisions(self.rows_by_revision()?)
-            .write(self.dir)?;
-        remove_units(self.dir)
+        let path = index_path(dir);
+        atomic::write(&path, &json)?;
+        self.copies.put(&path)?;
+        let rows = Manifest::new(R::KIND, Status::Complete, rows.finish()?, self.provenance.clone());
+        self.commit(dir, &rows.with_revisions(self.rows_by_revision()?))?;
+        remove_units(self.copies)
+    }
+
+    /// Writes the manifest of shards that are there.
+    fn commit(&self, dir: &Path, manifest: &Manifest) -> Result<()> {
+        for shard in &manifest.shards {
+            self.copies.put(&dir.join(&shard.file))?;
+        }
+        manifest.write(dir)?;
+        self.copies.put(&dir.join(MANIFEST))
     }
 
     /// A unit that was found whole before.
     fn made<R: Row>(&self, key: &str) -> Result<Made<R>> {
-        let dir = units_dir(self.dir);
+        let dir = units_dir(self.copies.dir);
         let mut reason = "it is gone".to_owned();
         unit::read(&dir, key, |_, damage| damage.clone_into(&mut reason))?.ok_or_else(|| {
             Error::unexpected(format!("a finished unit cannot be read again: {reason}"))
@@ -113,7 +126,8 @@ fn index_path(dir: &Path) -> PathBuf {
 
 /// The units of a finished job become files again, so that the job can go on with other inputs. A
 /// dataset without an index (a merged one) has no units: all is done anew.
-pub(super) fn reopen<R: Row>(dir: &Path) -> Result<()> {
+pub(super) fn reopen<R: Row>(copies: Copies<'_>) -> Result<()> {
+    let dir = copies.dir;
     let path = index_path(dir);
     let Ok(text) = fs::read_to_string(&path) else {
         return Ok(());
@@ -138,7 +152,7 @@ pub(super) fn reopen<R: Row>(dir: &Path) -> Result<()> {
             rejects: take(&mut refused, &mut reject_buffer, tally.rejects)?,
             tally,
         };
-        unit::write(&units, &made)?;
+        copies.put(&unit::write(&units, &made)?)?;
     }
     Ok(())
 }
@@ -157,21 +171,28 @@ fn take<R>(shards: &mut impl Iterator<Item = Result<Vec<R>>>, buffer: &mut Vec<R
 }
 
 /// Removes what a finished job no longer needs.
-pub(super) fn remove_units(dir: &Path) -> Result<()> {
-    let units = units_dir(dir);
-    match fs::remove_dir_all(&units) {
+pub(super) fn remove_units(copies: Copies<'_>) -> Result<()> {
+    remove_others(copies, &BTreeSet::new())?;
+    let units = units_dir(copies.dir);
+    match fs::remove_dir(&units) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("clear", &units, error)),
         _ => Ok(()),
     }
 }
 
 /// Removes the files of units that the plan does not have: their input changed.
-pub(super) fn remove_others(dir: &Path, keep: &BTreeSet<String>) -> Result<()> {
-    let units = units_dir(dir);
+pub(super) fn remove_others(copies: Copies<'_>, keep: &BTreeSet<String>) -> Result<()> {
+    let units = units_dir(copies.dir);
     let failed = |error| Error::io("clear", &units, error);
-    for entry in fs::read_dir(&units).map_err(failed)? {
+    let entries = match fs::read_dir(&units) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
         let entry = entry.map_err(failed)?;
         if !keep.contains(entry.file_name().to_string_lossy().as_ref()) {
+            copies.remove(&entry.path())?;
             fs::remove_file(entry.path()).map_err(failed)?;
         }
     }

@@ -15,6 +15,7 @@
 //! ```
 
 mod claim;
+mod copies;
 mod finish;
 pub mod lock;
 mod merge;
@@ -29,14 +30,16 @@ pub use claim::{Changes, Claimed, claim, hold, keep_whole, other_run, refuse_for
 pub use merge::{Merged, merge};
 pub use status::{LastError, Price, State, StatusFile};
 
+use self::copies::Copies;
 use self::finish::Finish;
 use self::status::Reporter;
 use self::unit::{Made, Tally, Unit};
 use crate::atomic;
-use crate::dataset::{Dataset, Manifest, Provenance, Revision, Row, Slice, Status, rejects_dir};
+use crate::dataset::{Dataset, MANIFEST, Manifest, Provenance, Revision, Row, Slice, Status, rejects_dir};
 use crate::engine::Usage;
 use crate::error::Result;
 use crate::interrupt;
+use crate::object::{Placed, Replica};
 use crate::progress::Progress;
 use crate::record::Reject;
 
@@ -69,6 +72,9 @@ pub struct Job<'a> {
     pub usage: &'a dyn Fn() -> Usage,
     /// What an endpoint takes for it.
     pub price: Option<Price>,
+    /// A copy of the directory that is kept level, file by file; the caller has brought the directory level
+    /// with it.
+    pub replica: Option<&'a dyn Replica>,
 }
 
 /// What a finished job left.
@@ -92,6 +98,7 @@ impl<'a> Job<'a> {
             progress,
             usage: &Usage::default,
             price: None,
+            replica: None,
         }
     }
 
@@ -109,7 +116,7 @@ impl<'a> Job<'a> {
         provenance.slice = self.slice;
         let Some(revisions) = self.revisions::<R>(&provenance, claimed.manifest)? else {
             self.progress.note(&format!("{}: already complete", self.label));
-            finish::remove_units(self.dir)?;
+            finish::remove_units(self.copies())?;
             return self.finished();
         };
         let mut reporter = Reporter::new(self.dir, &provenance.stage, self.price);
@@ -123,7 +130,7 @@ impl<'a> Job<'a> {
             .units::<I, R>(inputs, &provenance, &mut reporter, work)
             .and_then(|units| {
                 let finish = Finish {
-                    dir: self.dir,
+                    copies: self.copies(),
                     provenance: &provenance,
                     revisions: &revisions,
                     unread,
@@ -154,7 +161,7 @@ impl<'a> Job<'a> {
                     return Err(other_run(self.dir, &difference));
                 }
                 if status == Status::Complete {
-                    finish::reopen::<R>(self.dir)?;
+                    finish::reopen::<R>(self.copies())?;
                     status = Status::Running;
                 }
                 self.progress.note(&format!(
@@ -178,7 +185,15 @@ impl<'a> Job<'a> {
         Manifest::new(R::KIND, Status::Running, Vec::new(), here.clone())
             .with_revisions(revisions.clone())
             .write(self.dir)?;
+        self.copies().put(&self.dir.join(MANIFEST))?;
         Ok(Some(revisions))
+    }
+
+    fn copies(&self) -> Copies<'_> {
+        Copies {
+            dir: self.dir,
+            replica: self.replica,
+        }
     }
 
     /// Does what is missing of the units, and answers all of them.
@@ -192,17 +207,13 @@ impl<'a> Job<'a> {
         let plan = unit::cut(inputs, self.unit_rows)?;
         let dir = units_dir(self.dir);
         let keep: BTreeSet<String> = plan.iter().map(|unit| unit::file_name(&unit.key)).collect();
-        finish::remove_others(self.dir, &keep)?;
+        finish::remove_others(self.copies(), &keep)?;
         let revision = provenance.fingerprint()?;
         reporter.file.inputs = inputs.len() as u64;
         reporter.file.units = plan.len() as u64;
         let mut tallies: Vec<Option<Tally>> = Vec::with_capacity(plan.len());
         for unit in &plan {
-            let damaged = |path: &Path, reason: &str| {
-                self.progress
-                    .note(&format!("{}: {reason}; the unit is made again", path.display()));
-            };
-            let made = unit::read::<R>(&dir, &unit.key, damaged)?;
+            let made = unit::read::<R>(&dir, &unit.key, |path, reason| self.tell_damage(path, reason))?;
             if let Some(made) = &made {
                 reporter.count(unit.rows.len() as u64, &made.tally, false);
             }
@@ -217,7 +228,14 @@ impl<'a> Job<'a> {
             }
             interrupt::check()?;
             let made = self.make(unit, &inputs[unit.rows.clone()], &revision, &work)?;
-            unit::write(&dir, &made)?;
+            let path = unit::write(&dir, &made)?;
+            let made = match self.copies().create(&path)? {
+                Placed::Created => made,
+                // Another process made the unit meanwhile; the store has theirs, and so has the disk now.
+                Placed::Existed => {
+                    unit::read::<R>(&dir, &unit.key, |path, reason| self.tell_damage(path, reason))?.unwrap_or(made)
+                }
+            };
             reporter.count(unit.rows.len() as u64, &made.tally, true);
             reporter.write(State::Running)?;
             self.progress.advance(unit.rows.len() as u64);
@@ -225,6 +243,11 @@ impl<'a> Job<'a> {
         }
         self.progress.finish();
         Ok(tallies.into_iter().flatten().collect())
+    }
+
+    fn tell_damage(&self, path: &Path, reason: &str) {
+        self.progress
+            .note(&format!("{}: {reason}; the unit is made again", path.display()));
     }
 
     fn make<I: Row, R: Row>(

@@ -138,6 +138,12 @@ impl Copy {
         })
     }
 
+    /// Whether a file is as it was when it was last the same here and there.
+    pub fn is_level(&self, name: &str) -> bool {
+        let stamp = fs::metadata(self.file(name)).ok().map(|found| stamp(&found));
+        stamp.is_some() && self.content.files.get(name).map(|entry| entry.stamp) == stamp
+    }
+
     /// Whether everything that is known here is in the store as it was.
     pub fn is_base_of(&self, listed: &BTreeMap<String, Version>) -> bool {
         let known = &self.content.files;

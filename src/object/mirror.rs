@@ -91,6 +91,12 @@ impl Mirror {
         &self.dir
     }
 
+    /// Puts a file that has changed since it was put, or never was.
+    pub fn settle(&self, name: &str) -> Result<()> {
+        let level = self.copy().is_level(name);
+        if level { Ok(()) } else { self.replace(name) }
+    }
+
     pub fn location(&self) -> &Location {
         &self.store.location
     }

@@ -89,6 +89,7 @@ impl Stage for Balance {
         provenance.inputs = vec![data_source(&self.preferences, &preferences)];
         let job = Job {
             changes: session.changes,
+            replica: session.replica(),
             ..Job::new(out, provenance, "balance", session.progress())
         };
         let finished = job.run(&balanced, &preferences.rejects, |rows: &[Preference]| {

@@ -389,6 +389,7 @@ fn job<'a>(
         slice: rows.shard,
         sliced_input: rows.input_is_shard,
         changes: session.changes,
+        replica: session.replica(),
         usage,
         price: rows.price,
         ..Job::new(dir, provenance, label, session.progress())

@@ -66,6 +66,7 @@ impl Stage for Documents {
 fn write<R: Row>(session: &Session, stage: &(impl Stage + Serialize), out: &Path, rows: &[R]) -> Result<Done> {
     let job = Job {
         changes: session.changes,
+        replica: session.replica(),
         ..Job::new(
             out,
             session.provenance(stage.kind(), stage)?,
