@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::path::Path;
 
-use bylaw::dataset::{Dataset, Provenance, SHARD_ROWS, from_batch, shard, to_batch, write_all};
+use bylaw::dataset::{Dataset, Provenance, SHARD_ROWS, Writer, from_batch, shard, to_batch, write_all};
 use bylaw::record::{Message, Preference, Vote};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sha2::{Digest, Sha256};
@@ -102,10 +102,21 @@ fn datasets(criterion: &mut Criterion) {
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     write_all(&from, &rows, Provenance::new("bench", 1)).unwrap();
     drop(rows);
+    group.bench_function("dataset read", |b| {
+        b.iter(|| {
+            let dataset = Dataset::<Preference>::open(&from).unwrap();
+            dataset.rows().unwrap().map(Result::unwrap).count()
+        });
+    });
     group.bench_function("dataset read and written", |b| {
         b.iter(|| {
-            let rows = Dataset::<Preference>::open(&from).unwrap().read_all().unwrap();
-            write_all(&to, &rows, Provenance::new("bench", 1)).unwrap()
+            let dataset = Dataset::<Preference>::open(&from).unwrap();
+            let total = dataset.manifest().rows;
+            let mut writer = Writer::create(&to, Provenance::new("bench", 1), Some(total)).unwrap();
+            for row in dataset.rows().unwrap() {
+                writer.push(&row.unwrap()).unwrap();
+            }
+            writer.finish().unwrap()
         });
     });
     group.finish();

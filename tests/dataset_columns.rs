@@ -1,6 +1,15 @@
 //! Columns: the bytes of each kind of row, and what of other programs' encodings is read.
 
-use bylaw::dataset::{Row, shard};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, StructArray};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Fields};
+use arrow::record_batch::RecordBatch;
+use bylaw::dataset::{Kind, Row, from_batch, shard, to_batch};
+use bylaw::error::Result;
 use bylaw::record::{
     Candidates, Completion, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, Vote,
 };
@@ -176,4 +185,199 @@ fn the_bytes_of_each_kind_stay_as_they_were() {
         ],
     ];
     assert_eq!(found, expected);
+}
+
+/// The names in a JSON value, as they are in the schema of the same row.
+fn names_agree(fields: &Fields, value: &serde_json::Value, place: &str) {
+    let object = value.as_object().unwrap();
+    let columns: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+    let keys: Vec<&str> = object.keys().map(String::as_str).collect();
+    assert_eq!(columns, keys, "{place}");
+    for field in fields {
+        if let DataType::List(item) = field.data_type()
+            && let DataType::Struct(fields) = item.data_type()
+        {
+            names_agree(fields, &object[field.name()][0], field.name());
+        }
+    }
+}
+
+/// Catches: a field whose column and JSON key differ, so that a row written as Arrow cannot be read
+/// from JSON Lines.
+#[test]
+fn columns_and_json_have_the_same_names() {
+    fn check<R: Row>(row: R) {
+        names_agree(
+            R::KIND.schema().fields(),
+            &serde_json::to_value(row).unwrap(),
+            R::KIND.as_str(),
+        );
+    }
+    // Rows with an item in every list.
+    check(prompt(1));
+    check(revision(1));
+    check(candidates(1));
+    check(preference(1));
+    check(reject(1));
+    check(demonstration(1));
+    assert_eq!(Kind::ALL.len(), 6, "a new kind is checked here and in the test above");
+}
+
+fn read(columns: Vec<(&str, ArrayRef)>) -> Result<Vec<Prompt>> {
+    let columns = columns.into_iter().map(|(name, column)| (name, column, true));
+    from_batch(
+        &RecordBatch::try_from_iter_with_nullable(columns).unwrap(),
+        Path::new("x.arrow"),
+    )
+}
+
+/// Catches: large or view encodings that are refused, 64-bit offsets read as others, and fields of a
+/// struct taken by position.
+#[test]
+fn other_encodings_of_the_same_values_are_read() {
+    let rows: Vec<Prompt> = (0..60).map(prompt).collect();
+    let batch = to_batch(&rows).unwrap();
+    let messages = batch.column(1).as_list::<i32>();
+    let texts = messages.values().as_struct();
+    let large = |field: Field, lists: &ListArray, values: ArrayRef| -> ArrayRef {
+        let lists = ListArray::new(Arc::new(field), lists.offsets().clone(), values, None);
+        let item = match lists.data_type() {
+            DataType::List(item) => item.clone(),
+            _ => unreachable!(),
+        };
+        cast(&lists, &DataType::LargeList(item)).unwrap()
+    };
+    let swapped: ArrayRef = Arc::new(StructArray::from(vec![
+        (
+            Arc::new(Field::new("content", DataType::Utf8View, true)),
+            cast(texts.column(1), &DataType::Utf8View).unwrap(),
+        ),
+        (
+            Arc::new(Field::new("role", DataType::LargeUtf8, true)),
+            cast(texts.column(0), &DataType::LargeUtf8).unwrap(),
+        ),
+    ]));
+    let tags = batch.column(3).as_list::<i32>();
+    let columns = vec![
+        ("source", cast(batch.column(2), &DataType::Utf8View).unwrap()),
+        (
+            "tags",
+            large(
+                Field::new("element", DataType::LargeUtf8, true),
+                tags,
+                cast(tags.values(), &DataType::LargeUtf8).unwrap(),
+            ),
+        ),
+        ("further", batch.column(0).clone()),
+        (
+            "messages",
+            large(Field::new("l", swapped.data_type().clone(), true), messages, swapped),
+        ),
+        ("id", cast(batch.column(0), &DataType::LargeUtf8).unwrap()),
+    ];
+    assert_eq!(read(columns).unwrap(), rows);
+}
+
+/// Catches: offsets of a slice that are ignored.
+#[test]
+fn a_slice_of_a_batch_holds_its_own_rows() {
+    let rows: Vec<Preference> = (0..60).map(preference).collect();
+    let slice = to_batch(&rows).unwrap().slice(17, 20);
+    assert_eq!(
+        from_batch::<Preference>(&slice, Path::new("x.arrow")).unwrap(),
+        rows[17..37]
+    );
+}
+
+/// One list of `items` to each of three rows, the first of them empty.
+fn lists(items: ArrayRef, nulls: Option<NullBuffer>) -> ArrayRef {
+    let item = Arc::new(Field::new("item", items.data_type().clone(), true));
+    Arc::new(ListArray::new(
+        item,
+        OffsetBuffer::from_lengths([0, 1, 1]),
+        items,
+        nulls,
+    ))
+}
+
+/// Catches: a null at any depth that is read as an empty text, list or message, and a null that
+/// nothing refers to which makes a sound file unreadable.
+#[test]
+fn nulls_are_named_by_their_path() {
+    let texts = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
+    let two = || texts(vec![Some("a"), Some("b")]);
+    let fields = || {
+        Fields::from(vec![
+            Field::new("role", DataType::Utf8, true),
+            Field::new("content", DataType::Utf8, true),
+        ])
+    };
+    let structs = |content: ArrayRef, nulls: Option<NullBuffer>| {
+        Arc::new(StructArray::new(fields(), vec![two(), content], nulls)) as ArrayRef
+    };
+    let null = |bits: &[bool]| Some(NullBuffer::from(bits));
+    let sound = || lists(structs(two(), None), None);
+    let three = || texts(vec![Some("x"); 3]);
+    for (messages, tags, path, row) in [
+        (
+            lists(structs(two(), None), null(&[true, false, true])),
+            lists(two(), None),
+            "messages",
+            2,
+        ),
+        (
+            lists(structs(two(), null(&[true, false])), None),
+            lists(two(), None),
+            "messages[]",
+            3,
+        ),
+        (
+            lists(structs(texts(vec![None, Some("b")]), None), None),
+            lists(two(), None),
+            "messages[].content",
+            2,
+        ),
+        (sound(), lists(texts(vec![Some("a"), None]), None), "tags[]", 3),
+    ] {
+        let columns = vec![
+            ("id", three()),
+            ("messages", messages),
+            ("source", three()),
+            ("tags", tags),
+        ];
+        assert_eq!(
+            read(columns).unwrap_err().to_string(),
+            format!("x.arrow: cannot be read as prompts: `{path}` is null in row {row} of its record batch")
+        );
+    }
+    let unused = Arc::new(ListArray::new(
+        Arc::new(Field::new("item", DataType::Utf8, true)),
+        OffsetBuffer::new(vec![1, 1, 1, 2].into()),
+        texts(vec![None, Some("b"), None]),
+        None,
+    ));
+    let columns = vec![
+        ("id", three()),
+        ("messages", sound()),
+        ("source", three()),
+        ("tags", unused as ArrayRef),
+    ];
+    assert_eq!(read(columns).unwrap()[2].tags, ["b"]);
+
+    let batch = to_batch(&[revision(1)]).unwrap();
+    let unknown = RecordBatch::try_from_iter_with_nullable(
+        batch
+            .schema()
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .map(|(field, column)| match field.name().as_str() {
+                "final_tokens" => ("final_tokens", arrow::array::new_null_array(&DataType::UInt32, 1), true),
+                name => (name, column.clone(), true),
+            })
+            .collect::<Vec<_>>(),
+    )
+    .unwrap();
+    let error = from_batch::<Revision>(&unknown, Path::new("x.arrow")).unwrap_err();
+    assert!(error.to_string().contains("`final_tokens` is null in row 1"), "{error}");
 }
