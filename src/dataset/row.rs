@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision};
+use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision, UnpairedPreference};
 
 /// What the rows of a dataset are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,16 +25,19 @@ pub enum Kind {
     Preferences,
     Rejects,
     Demonstrations,
+    #[serde(rename = "unpaired")]
+    UnpairedPreferences,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Prompts,
         Self::Revisions,
         Self::Candidates,
         Self::Preferences,
         Self::Rejects,
         Self::Demonstrations,
+        Self::UnpairedPreferences,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -45,6 +48,7 @@ impl Kind {
             Self::Preferences => "preferences",
             Self::Rejects => "rejects",
             Self::Demonstrations => "demonstrations",
+            Self::UnpairedPreferences => "unpaired",
         }
     }
 
@@ -62,6 +66,8 @@ impl Kind {
             Some(Self::Candidates)
         } else if all(&["id", "prefix", "completion"]) {
             Some(Self::Demonstrations)
+        } else if all(&["id", "completion", "label", "weight"]) {
+            Some(Self::UnpairedPreferences)
         } else if all(&["id", "stage", "reason", "raw"]) {
             Some(Self::Rejects)
         } else if all(&["id", "messages", "source", "tags"]) {
@@ -102,6 +108,13 @@ impl Kind {
                 messages("prompt"),
                 string("prefix"),
                 string("completion"),
+                number("weight"),
+            ],
+            Self::UnpairedPreferences => vec![
+                string("id"),
+                messages("prompt"),
+                messages("completion"),
+                Field::new("label", DataType::Boolean, false),
                 number("weight"),
             ],
         };
@@ -223,6 +236,7 @@ rows! {
     Preference => Preferences,
     Reject => Rejects,
     Demonstration => Demonstrations,
+    UnpairedPreference => UnpairedPreferences,
 }
 
 /// The rows as one record batch, with the schema of their kind.
@@ -260,6 +274,29 @@ pub fn from_batch<R: Row>(batch: &RecordBatch, path: &Path) -> Result<Vec<R>> {
         .project(&columns)
         .map_err(|error| unreadable::<R>(path, error.into()))
         .and_then(|batch| serde_arrow::from_record_batch(&batch).map_err(|error| unreadable::<R>(path, error.into())))
+}
+
+/// The kind that a batch's columns announce, if they announce one.
+pub(crate) fn kind_of_batch(batch: &RecordBatch) -> Option<Kind> {
+    let schema = batch.schema();
+    Kind::of_columns(|name| match schema.field_with_name(name).map(Field::data_type) {
+        Err(_) => false,
+        // `completions` of strings is the shape of other programs.
+        Ok(DataType::List(item) | DataType::LargeList(item)) if name == "completions" => {
+            matches!(item.data_type(), DataType::Struct(_))
+        }
+        Ok(_) => true,
+    })
+}
+
+/// Whether [`from_batch`] finds every column of `kind` with a type that it reads.
+pub(crate) fn fits(kind: Kind, batch: &RecordBatch) -> bool {
+    let found = batch.schema();
+    kind.schema().fields().iter().all(|expected| {
+        found
+            .column_with_name(expected.name())
+            .is_some_and(|(_, field)| mismatch(expected.name(), expected.data_type(), field.data_type()).is_none())
+    })
 }
 
 fn missing_column(kind: Kind, expected: &Field, found: &Schema, path: &Path) -> Error {
