@@ -67,6 +67,12 @@ pub struct Found {
 }
 
 impl Detected {
+    /// What most of the rows are first of all: what they are imported as if nobody says.
+    pub fn kind(&self) -> Option<Kind> {
+        let most = self.forms.iter().max_by_key(|found| found.rows)?;
+        Some(most.form.kind())
+    }
+
     fn note(&mut self, form: Form, kind: Kind, object: Option<&Object>) {
         let index = self
             .forms
@@ -475,7 +481,7 @@ impl Detected {
 }
 
 /// What a reference seems to hold, from its first `rows` rows: the form that says most about each, and no
-/// row made of it. [`Form::kind`] says what it is imported as if nobody says.
+/// row made of it.
 pub fn detect(reference: &str, options: &Options, rows: usize) -> Result<Detected> {
     let mut detected = Detected::default();
     let format = options.mapping.as_ref().and_then(|mapping| mapping.format);
@@ -493,14 +499,17 @@ pub fn detect(reference: &str, options: &Options, rows: usize) -> Result<Detecte
     };
     let mut seen = 0;
     for (path, format) in files {
+        if seen >= rows {
+            break;
+        }
         let mut reader = Reader::open(&path, format, &options.limits())?;
         while seen < rows
             && let Some(piece) = reader.next()?
         {
             seen += 1;
             let Some(object) = (match piece {
-                Piece::Rows(kind, _, _) => {
-                    detected.note(Form::Own(kind), kind, None);
+                Piece::Rows(kind, batch, _) => {
+                    (0..batch.num_rows()).for_each(|_| detected.note(Form::Own(kind), kind, None));
                     continue;
                 }
                 Piece::Record(record) => record.object.ok(),
