@@ -434,7 +434,13 @@ fn references_that_lead_nowhere_say_so() {
     let files = Files::new();
     files.write("empty.jsonl", "\n \n");
     files.write("bad.jsonl", "{\n[]\n");
-    for (name, contents) in [("a.txt", "x"), ("a.gz", "x"), ("a.parquet", "PAR1"), ("a", "x"), ("a.arrow", "x")] {
+    for (name, contents) in [
+        ("a.txt", "x"),
+        ("a.gz", "x"),
+        ("a.parquet", "PAR1"),
+        ("a", "x"),
+        ("a.arrow", "x"),
+    ] {
         files.write(name, contents);
     }
     fs::create_dir(files.path("dir")).unwrap();

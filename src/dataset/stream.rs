@@ -88,10 +88,10 @@ impl Detected {
             });
         let found = &mut self.forms[index];
         found.rows += 1;
-        if matches!(form, Form::Own(_)) {
+        let Some(row) = object.filter(|_| !matches!(form, Form::Own(_))) else {
             return;
-        }
-        for (key, value) in object.into_iter().flatten() {
+        };
+        for (key, value) in row {
             if found.columns.contains(&key.as_str()) {
                 continue;
             }
@@ -100,7 +100,13 @@ impl Detected {
             } else {
                 &[]
             };
-            let mut read = form.optional_columns().iter().chain(of_prompts).chain(&[ID]);
+            let carried = shape::carried_columns(kind, row);
+            let mut read = form
+                .optional_columns()
+                .iter()
+                .chain(of_prompts)
+                .chain(carried)
+                .chain(&[ID]);
             match read.find(|column| *column == key) {
                 Some(column) if !value.is_null() => found.columns.push(column),
                 Some(_) => {}
@@ -419,17 +425,21 @@ impl<R: Shape> RowStream<R> {
     fn natives<N: Row>(&mut self, rows: Vec<N>, wrap: fn(N) -> Native, before: usize, path: &Path) -> Result<()> {
         let prefix = self.open.as_ref().map_or(String::new(), |open| open.prefix.clone());
         for (native, number) in rows.into_iter().zip(before + 1..) {
-            let raw = native.clone();
+            // Of a row of another kind, what is read is not all that was there.
+            let other = (N::KIND != R::KIND).then(|| native.clone());
             let row = R::from_native(wrap(native)).ok_or_else(|| wrong_kind::<R>(N::KIND, path))?;
-            let row = row.and_then(|row| row.check().map(|()| row));
+            let (row, raw) = match row {
+                Err(reason) => (Err(reason), json(&other)),
+                Ok(row) => match (row.check(), other) {
+                    (Ok(()), _) => (Ok(row), String::new()),
+                    (Err(reason), None) => (Err(reason), json(&row)),
+                    (Err(reason), Some(other)) => (Err(reason), json(&other)),
+                },
+            };
             if row.is_ok() {
                 self.detected.note(Form::Own(N::KIND), R::KIND, None);
             }
-            self.take(
-                row,
-                || format!("{prefix}row {number}"),
-                || serde_json::to_string(&raw).unwrap_or_default(),
-            );
+            self.take(row, || format!("{prefix}row {number}"), || raw);
         }
         Ok(())
     }
@@ -531,6 +541,10 @@ pub fn detect(reference: &str, options: &Options, rows: usize) -> Result<Detecte
         }
     }
     Ok(detected)
+}
+
+fn json(row: &impl serde::Serialize) -> String {
+    serde_json::to_string(row).unwrap_or_default()
 }
 
 fn wrong_kind<R: Shape>(found: Kind, path: &Path) -> Error {

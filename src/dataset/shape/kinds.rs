@@ -2,8 +2,10 @@
 
 use super::fields::{check_completion, check_prompt, check_roles, label, messages, missing, parts, string, strings};
 use super::trl::{self, Pair, answer, continuation};
-use super::{Form, Native, Object, Reason, Shape, cai, instruct, rated, sharegpt, transcript};
-use crate::dataset::row::Kind;
+use super::{
+    Form, Native, Object, Reason, Shape, cai, carried, carried_columns, instruct, rated, sharegpt, transcript,
+};
+use crate::dataset::row::{Kind, Row};
 use crate::record::{
     Candidates, Completion, Demonstration, Message, Preference, Prompt, Revision, UnpairedPreference, content_id,
     messages_id,
@@ -213,6 +215,12 @@ impl Shape for Preference {
         if !(0.5..=1.0).contains(&self.p_chosen) {
             return Err(format!("`p_chosen` is {}, expected 0.5 to 1", self.p_chosen));
         }
+        if !(0.0..=1.0).contains(&self.p_raw) {
+            return Err(format!("`p_raw` is {}, expected 0 to 1", self.p_raw));
+        }
+        if !self.margin.is_finite() {
+            return Err(format!("`margin` is {}, expected a finite number", self.margin));
+        }
         check_weight(self.weight)
     }
 }
@@ -259,7 +267,7 @@ fn preference(pair: Pair, p_chosen: f32, source: &str) -> Preference {
 }
 
 /// Log-odds of `p`, held finite: a certain label must not bring infinities into later arithmetic.
-fn margin(p: f32) -> f32 {
+pub(super) fn margin(p: f32) -> f32 {
     let p = p.clamp(f32::EPSILON, 1.0 - f32::EPSILON);
     (p / (1.0 - p)).ln()
 }
@@ -293,6 +301,14 @@ impl Shape for UnpairedPreference {
             Native::UnpairedPreference(row) => Some(Ok(row)),
             _ => None,
         }
+    }
+
+    fn carry(&mut self, object: &Object) -> Result<(), Reason> {
+        if carried_columns(<Self as Row>::KIND, object).contains(&"weight") {
+            self.id = carried::id(object)?;
+            self.weight = carried::weight(object)?;
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Reason> {
@@ -357,6 +373,14 @@ impl Shape for Demonstration {
             }),
             Native::Prompt(_) | Native::Preference(_) | Native::UnpairedPreference(_) => None,
         }
+    }
+
+    fn carry(&mut self, object: &Object) -> Result<(), Reason> {
+        if carried_columns(<Self as Row>::KIND, object).contains(&"weight") {
+            self.id = carried::id(object)?;
+            self.weight = carried::weight(object)?;
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Reason> {
