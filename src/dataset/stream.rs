@@ -423,6 +423,14 @@ impl<R: Shape> RowStream<R> {
 
     /// Takes the rows of one of our own kinds, of which `before` came before them.
     fn natives<N: Row>(&mut self, rows: Vec<N>, wrap: fn(N) -> Native, before: usize, path: &Path) -> Result<()> {
+        if let Some(mapping) = self.options.mapping.as_ref().filter(|mapping| !mapping.keeps_columns()) {
+            return Err(Error::config(format!(
+                "the rows are rows of bylaw ({}), whose columns are known",
+                N::KIND
+            ))
+            .at_file(path)
+            .help(format!("leave the mapping {} out", mapping.path().display())));
+        }
         let prefix = self.open.as_ref().map_or(String::new(), |open| open.prefix.clone());
         for (native, number) in rows.into_iter().zip(before + 1..) {
             // Of a row of another kind, what is read is not all that was there.
@@ -483,7 +491,7 @@ impl<R: Shape> RowStream<R> {
 impl Detected {
     fn unused_of(&mut self, object: &Object, mapping: &Mapping) {
         for key in object.keys() {
-            if !mapping.sources().any(|source| source == key) && !self.unused.contains(key) {
+            if !mapping.reads(key) && !self.unused.contains(key) {
                 self.unused.push(key.clone());
             }
         }
