@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::columns::{Null, Record, record};
 use crate::error::{Error, Result};
 use crate::record::{
-    Candidates, Completion, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, Vote,
+    Candidates, Completion, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, UnpairedPreference,
+    Vote,
 };
 
 /// What the rows of a dataset are.
@@ -29,16 +30,19 @@ pub enum Kind {
     Preferences,
     Rejects,
     Demonstrations,
+    #[serde(rename = "unpaired")]
+    UnpairedPreferences,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Prompts,
         Self::Revisions,
         Self::Candidates,
         Self::Preferences,
         Self::Rejects,
         Self::Demonstrations,
+        Self::UnpairedPreferences,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -49,6 +53,7 @@ impl Kind {
             Self::Preferences => "preferences",
             Self::Rejects => "rejects",
             Self::Demonstrations => "demonstrations",
+            Self::UnpairedPreferences => "unpaired",
         }
     }
 
@@ -66,6 +71,8 @@ impl Kind {
             Some(Self::Candidates)
         } else if all(&["id", "prefix", "completion"]) {
             Some(Self::Demonstrations)
+        } else if all(&["id", "completion", "label", "weight"]) {
+            Some(Self::UnpairedPreferences)
         } else if all(&["id", "stage", "reason", "raw"]) {
             Some(Self::Rejects)
         } else if all(&["id", "messages", "source", "tags"]) {
@@ -84,6 +91,7 @@ impl Kind {
             Self::Preferences => Preference::fields(),
             Self::Rejects => Reject::fields(),
             Self::Demonstrations => Demonstration::fields(),
+            Self::UnpairedPreferences => UnpairedPreference::fields(),
         };
         Arc::new(Schema::new(columns))
     }
@@ -185,6 +193,14 @@ record! { Demonstration {
     weight: f32,
 } }
 
+record! { UnpairedPreference {
+    id: String,
+    prompt: Vec<Message>,
+    completion: Vec<Message>,
+    label: bool,
+    weight: f32,
+} }
+
 /// A row of a dataset.
 pub trait Row: Record + Serialize + DeserializeOwned + Clone {
     const KIND: Kind;
@@ -218,6 +234,7 @@ rows! {
     Preference => Preferences,
     Reject => Rejects,
     Demonstration => Demonstrations,
+    UnpairedPreference => UnpairedPreferences,
 }
 
 /// The rows as one record batch, with the schema of their kind.
@@ -335,6 +352,29 @@ impl<R: Row> Iterator for BatchRows<R> {
         let left = self.count - self.next;
         (left, Some(left))
     }
+}
+
+/// The kind that a batch's columns announce, if they announce one.
+pub(crate) fn kind_of_batch(batch: &RecordBatch) -> Option<Kind> {
+    let schema = batch.schema();
+    Kind::of_columns(|name| match schema.field_with_name(name).map(Field::data_type) {
+        Err(_) => false,
+        // `completions` of strings is the shape of other programs.
+        Ok(DataType::List(item) | DataType::LargeList(item)) if name == "completions" => {
+            matches!(item.data_type(), DataType::Struct(_))
+        }
+        Ok(_) => true,
+    })
+}
+
+/// Whether [`from_batch`] finds every column of `kind` with a type that it reads.
+pub(crate) fn fits(kind: Kind, batch: &RecordBatch) -> bool {
+    let found = batch.schema();
+    kind.schema().fields().iter().all(|expected| {
+        found
+            .column_with_name(expected.name())
+            .is_some_and(|(_, field)| mismatch(expected.name(), expected.data_type(), field.data_type()).is_none())
+    })
 }
 
 fn missing_column(kind: Kind, expected: &Field, found: &Schema, path: &Path) -> Error {
