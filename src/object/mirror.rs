@@ -167,7 +167,6 @@ impl Mirror {
 
     fn overtaken(&self, name: &str, other: Option<&str>) -> Error {
         let who = match other {
-            Some(token) if self.store.is_own(token) => "this process".to_owned(),
             Some(token) => match token.splitn(3, '-').collect::<Vec<_>>()[..] {
                 [host, pid, _] => format!("process {pid} on {host}"),
                 _ => "another program".to_owned(),
@@ -230,16 +229,30 @@ impl Replica for Mirror {
     fn replace(&self, name: &str) -> Result<()> {
         self.check()?;
         let path = self.dir.join(name);
-        let known = self.copy().version(name);
+        let mut known = self.copy().version(name);
+        let key = self.store.location.child(name)?;
         let written = block_on(finish(async {
-            let written = match known {
-                None => self.put_new(name, &path).await?,
-                Some(known) => self.put_over(name, &path, known).await?,
-            };
-            // What was to be there may be there, by an earlier try of ours.
-            match &written {
-                Written::Lost(_) => Ok(self.same(name, &path).await?.map_or(written, Written::Done)),
-                Written::Done(_) => Ok(written),
+            loop {
+                let written = match known.clone() {
+                    None => self.put_new(name, &path).await?,
+                    Some(known) => self.put_over(name, &path, known).await?,
+                };
+                let Written::Lost(there) = &written else {
+                    return Ok(written);
+                };
+                // What was to be there may be there, by an earlier try of ours.
+                if let Some(version) = self.same(name, &path).await? {
+                    return Ok(Written::Done(version));
+                }
+                // Another file of ours, of which no answer came, is no other's.
+                match self.store.head(&key).await? {
+                    Some((meta, token))
+                        if token == *there && token.as_ref().is_some_and(|token| self.store.is_own(token)) =>
+                    {
+                        known = Some(Version::of(&meta));
+                    }
+                    _ => return Ok(written),
+                }
             }
         }))??;
         match written {

@@ -231,7 +231,11 @@ impl Store {
                 let bytes = std::fs::read(file).map_err(|error| Error::io("read", file, error))?;
                 self.write(key, bytes, &Condition::Absent).await
             }
-            Err(error) => Err(self.explain(key, &error)),
+            // The upload may be gone because its completion came through, and only the answer did not.
+            Err(error) => match self.head(key).await? {
+                Some(_) => Ok(Written::Lost(None)),
+                None => Err(self.explain(key, &error)),
+            },
         }
     }
 
@@ -247,8 +251,9 @@ impl Store {
     }
 
     async fn write_parts(&self, key: &Path, file: &LocalPath) -> Result<Version> {
+        let token = self.next_token();
         let options = PutMultipartOptions {
-            attributes: attributes(&self.next_token()),
+            attributes: attributes(&token),
             ..PutMultipartOptions::default()
         };
         let failed = |error: Failed| self.explain(key, &error);
@@ -264,14 +269,21 @@ impl Store {
                 }
                 upload.put_part(part.into()).await.map_err(failed)?;
             }
-            upload.complete().await.map_err(failed)
+            match upload.complete().await {
+                Ok(put) => Ok(Version {
+                    e_tag: put.e_tag,
+                    generation: put.version,
+                }),
+                // The same as for one request.
+                Err(error) => match self.head(key).await? {
+                    Some((meta, Some(there))) if there == token => Ok(Version::of(&meta)),
+                    _ => Err(failed(error)),
+                },
+            }
         }
         .await;
         match sent {
-            Ok(put) => Ok(Version {
-                e_tag: put.e_tag,
-                generation: put.version,
-            }),
+            Ok(version) => Ok(version),
             Err(error) => {
                 // Best effort: parts that stay are for the bucket's rule on incomplete uploads.
                 let _ = upload.abort().await;
