@@ -44,7 +44,8 @@ pub fn fetch(location: &Location, settings: &Settings) -> Result<PathBuf> {
     bring(location, &Choice::All, settings)
 }
 
-pub fn localise(reference: &str, settings: &Settings) -> Result<PathBuf> {
+/// Where the files of an address lie locally; see [`localise`](super::localise).
+pub fn localise_in(reference: &str, settings: &Settings) -> Result<PathBuf> {
     let location = Location::parse(reference)?;
     match location.pattern()? {
         None => bring(&location, &Choice::Direct, settings),

@@ -28,7 +28,7 @@ use super::index::Copy;
 use super::lease::{Lease, Owner};
 use super::location::Location;
 use super::settings::Settings;
-use super::store::{Condition, LARGE, Store, Version, Written, finish, is_internal, is_upload};
+use super::store::{Condition, Store, Version, Written, finish, is_internal, is_upload};
 use super::{Placed, Replica, block_on};
 use crate::error::{Error, Result};
 use crate::http::unless_interrupted;
@@ -124,7 +124,7 @@ impl Mirror {
     /// The conditional write of a file that nobody may have put.
     async fn put_new(&self, name: &str, path: &Path) -> Result<Written> {
         let key = self.store.location.child(name)?;
-        if size(path)? > LARGE {
+        if size(path)? > self.store.large {
             return self.store.create_large(&key, path).await;
         }
         self.store.write(&key, read(path)?, &Condition::Absent).await
@@ -133,7 +133,7 @@ impl Mirror {
     /// The conditional write of a file whose state in the store is known.
     async fn put_over(&self, name: &str, path: &Path, known: Version) -> Result<Written> {
         let key = self.store.location.child(name)?;
-        if size(path)? > LARGE {
+        if size(path)? > self.store.large {
             return self.store.replace_large(&key, path, &known).await;
         }
         self.store.write(&key, read(path)?, &Condition::Unchanged(known)).await
@@ -142,7 +142,7 @@ impl Mirror {
     /// The state of the store's file, if it has these bytes.
     async fn same(&self, name: &str, path: &Path) -> Result<Option<Version>> {
         let key = self.store.location.child(name)?;
-        let there = match size(path)? > LARGE {
+        let there = match size(path)? > self.store.large {
             true => None,
             false => self.store.read(&key).await?,
         };

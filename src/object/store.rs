@@ -25,9 +25,6 @@ use crate::http::backoff::full_jitter;
 use crate::http::{Secret, TICK};
 use crate::interrupt;
 
-/// Files above this many bytes are put in parts.
-pub const LARGE: u64 = 64 << 20;
-const PART: u64 = 16 << 20;
 /// Tries of a write whose answer does not come, each with the client's own retries.
 const UNCLEAR: u32 = 4;
 /// How long a write may still take once Ctrl-C is pressed.
@@ -82,6 +79,8 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     secrets: Vec<Secret>,
     backoff: Duration,
+    /// Files above this many bytes are put in parts.
+    pub large: u64,
     /// What makes this process's writes its own.
     signature: String,
     writes: AtomicU64,
@@ -95,6 +94,7 @@ impl Store {
             location: location.clone(),
             secrets: settings.secrets(),
             backoff: settings.backoff,
+            large: settings.large,
             signature: signature.to_owned(),
             writes: AtomicU64::new(0),
         })
@@ -263,7 +263,10 @@ impl Store {
             let mut file = std::fs::File::open(file).map_err(unread)?;
             loop {
                 let mut part = Vec::new();
-                file.by_ref().take(PART).read_to_end(&mut part).map_err(unread)?;
+                file.by_ref()
+                    .take(self.large.div_ceil(4))
+                    .read_to_end(&mut part)
+                    .map_err(unread)?;
                 if part.is_empty() {
                     break;
                 }

@@ -1,8 +1,12 @@
-//! A server on loopback that answers as S3 does, and fails as it is told to.
+//! A server on loopback that answers as S3 does, as Google Cloud Storage's XML interface, which differs in
+//! some headers, and as Azure ([`azure`]), and fails as it is told to.
 //!
 //! Path-style addresses, one connection a request. Conditions (`If-Match`, `If-None-Match`) hold under one
 //! lock, so they are as atomic as a store's. Signatures are not checked; requests are kept as they came.
 //! Its clock is its own.
+
+#[path = "object_azure.rs"]
+mod azure;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
@@ -28,6 +32,20 @@ pub struct Asked {
 impl Asked {
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
+    }
+
+    /// The user metadata of that name, with any provider's prefix.
+    fn owner(&self) -> Option<String> {
+        let of = |provider| self.header(&format!("x-{provider}-meta-owner"));
+        ["amz", "goog", "ms"].into_iter().find_map(of).map(str::to_owned)
+    }
+
+    /// The object that is to be copied, if one is: `BUCKET/KEY`, or an address that ends so.
+    fn copied(&self) -> Option<String> {
+        let of = |provider| self.header(&format!("x-{provider}-copy-source"));
+        let source = decoded(["amz", "goog", "ms"].into_iter().find_map(of)?);
+        let (_, key) = source.split_once(&format!("{BUCKET}/"))?;
+        Some(key.to_owned())
     }
 
     /// Such as `PUT a/b`.
@@ -64,6 +82,7 @@ pub struct Object {
     pub etag: String,
     modified: u64,
     owner: Option<String>,
+    generation: u64,
 }
 
 type Plan = Box<dyn Fn(&Asked, usize) -> Option<Fault> + Send + Sync>;
@@ -72,6 +91,10 @@ type Plan = Box<dyn Fn(&Asked, usize) -> Option<Fault> + Send + Sync>;
 struct Store {
     objects: BTreeMap<String, Object>,
     uploads: HashMap<String, (BTreeMap<u32, Vec<u8>>, Option<String>)>,
+    /// Azure's, by key and name.
+    blocks: HashMap<String, BTreeMap<String, Vec<u8>>>,
+    /// Writes so far.
+    generation: u64,
     log: Vec<Asked>,
     /// Seconds that the clock is ahead.
     ahead: u64,
@@ -169,7 +192,9 @@ impl Store {
         let digest = Sha256::digest(&bytes);
         let digits: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let etag = format!("\"{digits}\"");
+        self.generation += 1;
         let object = Object {
+            generation: self.generation,
             bytes,
             etag: etag.clone(),
             modified: now + self.ahead,
@@ -185,6 +210,12 @@ impl Store {
         if asked.header("if-none-match") == Some("*") && there.is_some() {
             return Some(error(412, "PreconditionFailed"));
         }
+        // Google's condition; of no object, it is 0.
+        if let Some(wanted) = asked.header("x-goog-if-generation-match")
+            && wanted != there.map_or(0, |object| object.generation).to_string()
+        {
+            return Some(error(412, "PreconditionFailed"));
+        }
         match (asked.header("if-match"), there) {
             (Some(_), None) => Some(error(404, "NoSuchKey")),
             (Some(wanted), Some(object)) if wanted != object.etag => Some(error(412, "PreconditionFailed")),
@@ -193,6 +224,9 @@ impl Store {
     }
 
     fn answer(&mut self, asked: &Asked, page: usize) -> Answer {
+        if let Some(answer) = self.azure(asked, page) {
+            return answer;
+        }
         let query = |name: &str| asked.query.get(name).map(String::as_str);
         match asked.method.as_str() {
             "GET" if query("list-type") == Some("2") => self.list(asked, page),
@@ -202,16 +236,21 @@ impl Store {
                 if let Some(refusal) = self.refusal(asked) {
                     return refusal;
                 }
-                let etag = self.put(
-                    &asked.key,
-                    asked.body.clone(),
-                    asked.headers.get("x-amz-meta-owner").cloned(),
-                );
-                ok(format!("ETag: {etag}\r\n"), Vec::new())
+                let bytes = match asked.copied().map(|key| self.objects.get(&key)) {
+                    Some(None) => return error(404, "NoSuchKey"),
+                    Some(Some(object)) => object.bytes.clone(),
+                    None => asked.body.clone(),
+                };
+                let etag = self.put(&asked.key, bytes, asked.owner());
+                let generation = self.generation;
+                ok(
+                    format!("ETag: {etag}\r\nx-goog-generation: {generation}\r\n"),
+                    Vec::new(),
+                )
             }
             "POST" if query("uploads").is_some() => {
                 let id = format!("upload-{}", self.uploads.len());
-                let owner = asked.headers.get("x-amz-meta-owner").cloned();
+                let owner = asked.owner();
                 self.uploads.insert(id.clone(), (BTreeMap::new(), owner));
                 let (bucket, key) = (BUCKET, &asked.key);
                 xml(format!(
@@ -237,8 +276,11 @@ impl Store {
             return error(404, "NoSuchKey");
         };
         let mut headers = format!("ETag: {}\r\nLast-Modified: {}\r\n", object.etag, date(object.modified));
+        headers += &format!("x-goog-generation: {}\r\n", object.generation);
         if let Some(owner) = &object.owner {
-            headers += &format!("x-amz-meta-owner: {owner}\r\n");
+            for provider in ["amz", "goog", "ms"] {
+                headers += &format!("x-{provider}-meta-owner: {owner}\r\n");
+            }
         }
         let size = object.bytes.len();
         let range = asked.header("range").and_then(|range| range.strip_prefix("bytes="));
@@ -258,15 +300,10 @@ impl Store {
     }
 
     fn put_part(&mut self, asked: &Asked) -> Answer {
-        let bytes = match asked.header("x-amz-copy-source") {
-            Some(source) => {
-                let source = decoded(source);
-                let key = source.trim_start_matches('/').split_once('/').unwrap().1;
-                match self.objects.get(key) {
-                    Some(object) => object.bytes.clone(),
-                    None => return error(404, "NoSuchKey"),
-                }
-            }
+        let copied = asked.copied();
+        let bytes = match copied.as_ref().map(|key| self.objects.get(key)) {
+            Some(None) => return error(404, "NoSuchKey"),
+            Some(Some(object)) => object.bytes.clone(),
             None => asked.body.clone(),
         };
         let Some((parts, _)) = self.uploads.get_mut(&asked.query["uploadId"]) else {
@@ -274,7 +311,7 @@ impl Store {
         };
         let number = asked.query["partNumber"].parse().unwrap();
         parts.insert(number, bytes);
-        match asked.header("x-amz-copy-source") {
+        match copied {
             Some(_) => xml(format!("<CopyPartResult><ETag>\"{number}\"</ETag></CopyPartResult>")),
             None => ok(format!("ETag: \"{number}\"\r\n"), Vec::new()),
         }
@@ -296,26 +333,28 @@ impl Store {
         ))
     }
 
-    fn list(&self, asked: &Asked, page: usize) -> Answer {
+    /// The next names of a listing, and where it goes on.
+    fn page(&self, asked: &Asked, marker: &str, page: usize) -> (Vec<String>, Option<String>) {
         let empty = String::new();
         let prefix = asked.query.get("prefix").unwrap_or(&empty);
-        let after = asked.query.get("continuation-token").unwrap_or(&empty);
+        let after = asked.query.get(marker).unwrap_or(&empty);
         let below = |key: &&String| key.starts_with(prefix.as_str()) && (after.is_empty() || *key > after);
-        let mut names: Vec<&String> = self.objects.keys().filter(below).collect();
+        let mut names: Vec<String> = self.objects.keys().filter(below).cloned().collect();
         let more = names.len() > page;
         names.truncate(page);
+        let marker = more.then(|| names[page - 1].clone());
+        (names, marker)
+    }
+
+    fn list(&self, asked: &Asked, page: usize) -> Answer {
+        let (names, marker) = self.page(asked, "continuation-token", page);
         let mut text = String::from("<?xml version=\"1.0\"?><ListBucketResult>");
-        if more {
-            text += &format!("<NextContinuationToken>{}</NextContinuationToken>", names[page - 1]);
+        if let Some(marker) = marker {
+            text += &format!("<NextContinuationToken>{marker}</NextContinuationToken>");
         }
-        let mut folders = Vec::new();
-        for name in names {
-            let folder = name[prefix.len()..].split_once('/').map(|(folder, _)| folder);
-            if let (Some(folder), Some(_)) = (folder, asked.query.get("delimiter")) {
-                folders.push(format!("{prefix}{folder}/"));
-                continue;
-            }
-            let object = &self.objects[name];
+        let (files, folders) = folded(asked, names);
+        for name in files {
+            let object = &self.objects[&name];
             text += &format!(
                 "<Contents><Key>{name}</Key><Size>{}</Size><LastModified>{}</LastModified><ETag>{}</ETag></Contents>",
                 object.bytes.len(),
@@ -323,12 +362,24 @@ impl Store {
                 object.etag.replace('"', "&quot;")
             );
         }
-        folders.dedup();
         for folder in folders {
             text += &format!("<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>");
         }
         xml(text + "</ListBucketResult>")
     }
+}
+
+/// Names, and the folders that some of them fall to if the request has a delimiter.
+fn folded(asked: &Asked, names: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let prefix = asked.query.get("prefix").map_or(0, String::len);
+    let folder = |name: &str| {
+        asked.query.get("delimiter")?;
+        Some(name[..prefix + name[prefix..].find('/')? + 1].to_owned())
+    };
+    let mut folders: Vec<String> = names.iter().filter_map(|name| folder(name)).collect();
+    folders.dedup();
+    let files = names.into_iter().filter(|name| folder(name).is_none()).collect();
+    (files, folders)
 }
 
 impl State {
@@ -353,7 +404,7 @@ impl State {
                 return send(stream, &answer, None);
             }
             Some(Fault::Reset) => return Ok(()),
-            Some(Fault::Careless) => asked.headers.retain(|name, _| !name.starts_with("if-")),
+            Some(Fault::Careless) => asked.headers.retain(|name, _| !name.contains("if-")),
             Some(Fault::Whole) => drop(asked.headers.remove("range")),
             Some(Fault::Slow(wait)) => std::thread::sleep(*wait),
             Some(Fault::Race(key, bytes)) => {
