@@ -4,10 +4,13 @@
 
 mod jsonl;
 mod manifest;
+pub mod migrate;
 mod reference;
 mod row;
 mod shape;
 pub mod shard;
+mod soundness;
+pub mod validate;
 
 use std::fs;
 use std::marker::PhantomData;

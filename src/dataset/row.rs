@@ -12,6 +12,7 @@ use arrow::record_batch::RecordBatch;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::migrate;
 use crate::error::{Error, Result};
 use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision};
 
@@ -240,6 +241,11 @@ pub fn to_batch<R: Row>(rows: &[R]) -> Result<RecordBatch> {
 /// The rows of a record batch that was read from `path`.
 pub fn from_batch<R: Row>(batch: &RecordBatch, path: &Path) -> Result<Vec<R>> {
     let schema = R::KIND.schema();
+    let batch = &migrate::batch(R::KIND, batch.clone()).map_err(|reason| {
+        Error::input(reason)
+            .at_file(path)
+            .help("read it with the version of bylaw that wrote it, or a newer one")
+    })?;
     let found = batch.schema();
     let mut columns = Vec::with_capacity(schema.fields().len());
     for expected in schema.fields() {
