@@ -28,6 +28,15 @@ use crate::record::{Reject, content_id};
 /// Rows to a shard.
 pub const SHARD_ROWS: usize = 8192;
 
+/// The columns of a kind, each with its type in the notation of [`describe`].
+pub fn columns(kind: Kind) -> Vec<(String, String)> {
+    let schema = kind.schema();
+    let columns = schema.fields().iter();
+    columns
+        .map(|field| (field.name().clone(), describe(field.data_type())))
+        .collect()
+}
+
 /// The directory of the rejected rows of the dataset in `dir`.
 pub fn rejects_dir(dir: &Path) -> PathBuf {
     dir.join("rejects")
