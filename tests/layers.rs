@@ -381,10 +381,11 @@ fn every_module_has_a_level() {
 fn what_works_on_rows_does_no_input_or_output() {
     let sources = sources();
     let mut found = Vec::new();
-    for source in sources
-        .iter()
-        .filter(|source| ["stage", "bias", "survey", "select"].iter().any(|dir| source.under(dir)))
-    {
+    for source in sources.iter().filter(|source| {
+        ["stage", "bias", "survey", "select"]
+            .iter()
+            .any(|dir| source.under(dir))
+    }) {
         for word in ["arrow", "serde_arrow", "File", "tokio", "reqwest"] {
             found.extend(source.mentions(word));
         }

@@ -132,7 +132,11 @@ mod tests {
         let column: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
         let batch = RecordBatch::try_from_iter([("raw", column)]).unwrap();
         let metadata = version.map(|version| (KEY.to_owned(), version.to_owned()));
-        let schema = batch.schema_ref().as_ref().clone().with_metadata(metadata.into_iter().collect());
+        let schema = batch
+            .schema_ref()
+            .as_ref()
+            .clone()
+            .with_metadata(metadata.into_iter().collect());
         batch.with_schema(Arc::new(schema)).unwrap()
     }
 

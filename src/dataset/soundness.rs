@@ -122,7 +122,10 @@ impl Sound for Candidates {
         let mut samples: Vec<u32> = self.completions.iter().map(|completion| completion.sample).collect();
         samples.sort_unstable();
         if let Some(twice) = samples.windows(2).find(|pair| pair[0] == pair[1]) {
-            broken(Promise::Count, format!("two completions have the `sample` {}", twice[0]));
+            broken(
+                Promise::Count,
+                format!("two completions have the `sample` {}", twice[0]),
+            );
         }
         for completion in &self.completions {
             finish_reason("finish_reason", &completion.finish_reason, broken);
@@ -141,7 +144,10 @@ impl Sound for Preference {
         ] {
             roles(name, messages, broken);
             if messages.first().is_none_or(|first| first.role != "assistant") {
-                broken(Promise::Answer, format!("`{name}` does not begin with a turn of the assistant"));
+                broken(
+                    Promise::Answer,
+                    format!("`{name}` does not begin with a turn of the assistant"),
+                );
             }
             tokens(&format!("{name}_tokens"), count, broken);
             let found: usize = messages.iter().map(|message| message.content.chars().count()).sum();
@@ -169,7 +175,12 @@ impl Sound for Preference {
             within("votes[].p_a", vote.p_a, 0.0, 1.0, broken);
             logprob("votes[].logprob_a", vote.logprob_a, broken);
             logprob("votes[].logprob_b", vote.logprob_b, broken);
-            name("votes[].order", &vote.order, &["chosen_first", "rejected_first"], broken);
+            name(
+                "votes[].order",
+                &vote.order,
+                &["chosen_first", "rejected_first"],
+                broken,
+            );
         }
     }
 }
@@ -244,7 +255,10 @@ fn name(column: &str, found: &str, known: &[&str], broken: Broken<'_>) {
 
 fn tokens(column: &str, found: u32, broken: Broken<'_>) {
     if found > MOST_TOKENS {
-        broken(Promise::Count, format!("`{column}` is {found}, more than any context holds"));
+        broken(
+            Promise::Count,
+            format!("`{column}` is {found}, more than any context holds"),
+        );
     }
 }
 

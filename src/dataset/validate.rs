@@ -23,6 +23,9 @@ use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revis
 /// Rows that a finding names one by one.
 const NAMED: usize = 5;
 
+/// Datasets of fewer shards are checked before anyone asks how long it takes.
+const WORTH_TELLING: usize = 8;
+
 /// Directories deeper than this are not looked into.
 const DEEPEST: usize = 16;
 
@@ -139,7 +142,6 @@ pub fn validate(path: &Path, progress: &dyn Progress) -> Result<Validation> {
             }
         }
     }
-    progress.finish();
     Ok(validation)
 }
 
@@ -254,7 +256,9 @@ impl Walk<'_> {
         let (kind, status, shards) = match Manifest::read(dir) {
             Ok(manifest) => (Some(manifest.kind), manifest.status, manifest.shards),
             Err(error) => {
-                self.validation.findings.push(Finding::of(&path, About::Manifest, &error));
+                self.validation
+                    .findings
+                    .push(Finding::of(&path, About::Manifest, &error));
                 let Some((kind, shards)) = salvaged(&path) else {
                     return Ok(false);
                 };
@@ -346,8 +350,11 @@ impl Walk<'_> {
     fn rows<R: Sound>(&mut self, dir: &Path, shards: &[Shard]) -> Result<()> {
         let mut ids = HashSet::new();
         let mut before = 0;
-        self.progress
-            .start(&format!("{}", dir.display()), shards.len() as u64, "shards");
+        let tell = shards.len() >= WORTH_TELLING;
+        if tell {
+            self.progress
+                .start(&dir.display().to_string(), shards.len() as u64, "shards");
+        }
         for shard in shards {
             interrupt::check()?;
             let path = dir.join(&shard.file);
@@ -359,9 +366,13 @@ impl Walk<'_> {
                 }
             }
             before += shard.rows;
-            self.progress.advance(1);
+            if tell {
+                self.progress.advance(1);
+            }
         }
-        self.progress.finish();
+        if tell {
+            self.progress.finish();
+        }
         Ok(())
     }
 }
@@ -438,7 +449,11 @@ fn salvaged(path: &Path) -> Option<(Option<Kind>, Vec<Shard>)> {
     let shards = value.get("shards")?.as_array()?.iter();
     let shards = shards
         .filter_map(|shard| serde_json::from_value::<Shard>(shard.clone()).ok())
-        .filter(|shard| Path::new(&shard.file).file_name().is_some_and(|name| name == shard.file.as_str()));
+        .filter(|shard| {
+            Path::new(&shard.file)
+                .file_name()
+                .is_some_and(|name| name == shard.file.as_str())
+        });
     Some((kind, shards.collect()))
 }
 

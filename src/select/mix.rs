@@ -83,7 +83,10 @@ pub fn mix<R: Surveyed>(sources: &[Weighted<'_, R>], config: &MixConfig) -> Resu
 }
 
 fn enough<R>(sources: &[Weighted<'_, R>], quotas: &[u64]) -> Result<()> {
-    let short = sources.iter().zip(quotas).find(|(source, quota)| **quota > source.rows.len() as u64);
+    let short = sources
+        .iter()
+        .zip(quotas)
+        .find(|(source, quota)| **quota > source.rows.len() as u64);
     let Some((source, quota)) = short else {
         return Ok(());
     };

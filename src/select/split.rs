@@ -44,7 +44,9 @@ pub fn split<R: Surveyed>(rows: &[R], config: &SplitConfig) -> Split {
     }
     let seed = config.seed.child("split");
     let mut hashes: Vec<u64> = prompts.iter().map(|prompt| number(&seed, prompt)).collect();
-    let groups = config.near.map_or_else(Vec::new, |threshold| alike(&prompts, threshold));
+    let groups = config
+        .near
+        .map_or_else(Vec::new, |threshold| alike(&prompts, threshold));
     for group in &groups {
         // A group goes where the prompt with the lowest hash goes: whatever order the rows are in.
         let lowest = group.rows.iter().map(|row| hashes[*row as usize]).min();

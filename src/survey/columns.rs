@@ -105,6 +105,9 @@ mod tests {
             ("b", 2, 0, 0),
             ("list[].role", 1, 0, 1),
         ];
-        assert_eq!(found, expected.map(|(name, values, null, empty)| (name.to_owned(), values, null, empty)));
+        assert_eq!(
+            found,
+            expected.map(|(name, values, null, empty)| (name.to_owned(), values, null, empty))
+        );
     }
 }

@@ -11,7 +11,10 @@ pub const UNSURE: &str = "unsure";
 
 /// The English name of a text's language, or [`UNSURE`].
 pub fn of(text: &str) -> &'static str {
-    let end = text.char_indices().nth(LOOKED_AT).map_or(text.len(), |(index, _)| index);
+    let end = text
+        .char_indices()
+        .nth(LOOKED_AT)
+        .map_or(text.len(), |(index, _)| index);
     match whatlang::detect(&text[..end]) {
         Some(info) if info.is_reliable() => info.lang().eng_name(),
         _ => UNSURE,
@@ -63,7 +66,9 @@ pub fn failure(answer: &str) -> Option<Failure> {
     // "I see. I'm sorry, but ..." refuses as well: any sentence that begins here.
     let sentence = |refusal: &str| {
         beginning.starts_with(refusal)
-            || [". ", "! ", ", "].iter().any(|end| beginning.contains(&format!("{end}{refusal}")))
+            || [". ", "! ", ", "]
+                .iter()
+                .any(|end| beginning.contains(&format!("{end}{refusal}")))
     };
     REFUSALS.into_iter().any(sentence).then_some(Failure::Refusal)
 }
@@ -85,7 +90,11 @@ mod tests {
             assert_eq!(failure(text), Some(Failure::Refusal), "{text}");
         }
         assert_eq!(failure(" \n"), Some(Failure::Empty));
-        for text in ["You can't go wrong with rice.", "Sure! Here is how.", "I'm sorry to hear that."] {
+        for text in [
+            "You can't go wrong with rice.",
+            "Sure! Here is how.",
+            "I'm sorry to hear that.",
+        ] {
             assert_eq!(failure(text), None, "{text}");
         }
     }
@@ -93,8 +102,14 @@ mod tests {
     #[test]
     fn languages_are_told_and_short_texts_are_not() {
         let texts = [
-            ("How do I tell my neighbour that his dog barks all night long?", "English"),
-            ("Wie sage ich meinem Nachbarn, dass sein Hund die ganze Nacht bellt und niemand schlafen kann?", "German"),
+            (
+                "How do I tell my neighbour that his dog barks all night long?",
+                "English",
+            ),
+            (
+                "Wie sage ich meinem Nachbarn, dass sein Hund die ganze Nacht bellt und niemand schlafen kann?",
+                "German",
+            ),
             ("我怎么告诉邻居他的狗整夜都在叫？", "Mandarin"),
             ("ok", UNSURE),
             ("", UNSURE),

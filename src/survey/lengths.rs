@@ -129,11 +129,21 @@ mod tests {
     #[test]
     fn quantiles_and_bins() {
         let found = of(1..=100);
-        assert_eq!((found.min, found.p10, found.median, found.p90, found.max), (1, 10, 50, 90, 100));
+        assert_eq!(
+            (found.min, found.p10, found.median, found.p90, found.max),
+            (1, 10, 50, 90, 100)
+        );
         assert_eq!(found.mean, 50.5);
         assert_eq!(found.bins.iter().map(|bin| bin.count).sum::<u64>(), 100);
         assert!(found.bins.windows(2).all(|pair| pair[0].to + 1 == pair[1].from));
-        assert_eq!(of([7]).bins, [Bin { from: 7, to: 7, count: 1 }]);
+        assert_eq!(
+            of([7]).bins,
+            [Bin {
+                from: 7,
+                to: 7,
+                count: 1
+            }]
+        );
     }
 
     /// Catches: one very long text that makes all other bars vanish, and overflow at the end of the range.
@@ -142,7 +152,14 @@ mod tests {
         let found = of((0..1000).map(|length| length % 50).chain([4_000_000_000, usize::MAX]));
         assert_eq!(found.bins.len(), 11);
         assert_eq!(found.bins[10].count, 2);
-        assert_eq!(found.bins[0], Bin { from: 0, to: 4, count: 100 });
+        assert_eq!(
+            found.bins[0],
+            Bin {
+                from: 0,
+                to: 4,
+                count: 100
+            }
+        );
         assert_eq!(Lengths::default().distribution(10), None);
     }
 }

@@ -227,7 +227,11 @@ mod tests {
             index.add(row, set);
         }
         let groups = groups(&index.candidates(threshold), threshold, |row| &sets[row as usize]);
-        assert!(groups.iter().all(|group| group.rows[0] + 1 == group.rows[1] && group.rows.len() == 2));
+        assert!(
+            groups
+                .iter()
+                .all(|group| group.rows[0] + 1 == group.rows[1] && group.rows.len() == 2)
+        );
         (groups.len(), jaccard(&sets[0], &sets[1]))
     }
 

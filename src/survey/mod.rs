@@ -171,7 +171,11 @@ impl<'a, R: Surveyed> Survey<'a, R> {
     fn measure(&mut self, name: &'static str, text: &str) -> Result<f32> {
         let tokens = self.config.tokens.map(|count| count(text)).transpose()?;
         let words = words::count(text);
-        let measured = entry(&mut self.texts, |(other, _)| *other == name, || (name, Measured::default()));
+        let measured = entry(
+            &mut self.texts,
+            |(other, _)| *other == name,
+            || (name, Measured::default()),
+        );
         measured.1.chars.add(text.chars().count());
         measured.1.words.add(words);
         if let Some(tokens) = tokens {
@@ -180,7 +184,7 @@ impl<'a, R: Surveyed> Survey<'a, R> {
         Ok(tokens.unwrap_or(words) as f32)
     }
 
-    /// Counts failures of the answers, by the language of the prompt.
+    /// Counts failures of the answers, by the language of the prompt or, if it is unsure, of the whole row.
     fn outcomes(&mut self, specimen: &Specimen<'_>) {
         let mut failed = false;
         for answer in &specimen.answers {
@@ -196,11 +200,12 @@ impl<'a, R: Surveyed> Survey<'a, R> {
             stats.truncated += u64::from(answer.truncated);
             failed |= answer.result && failure.is_some();
         }
-        let text = match specimen.prompt_text() {
-            text if text.is_empty() => specimen.content(),
-            text => text,
+        // A short prompt alone says little; with its answers it may say enough.
+        let language = match languages::of(&specimen.prompt_text()) {
+            languages::UNSURE => languages::of(&specimen.content()),
+            language => language,
         };
-        let language = self.languages.entry(languages::of(&text)).or_default();
+        let language = self.languages.entry(language).or_default();
         language.rows += 1;
         language.failures += u64::from(failed);
     }

@@ -24,7 +24,7 @@ pub struct SurveyStats {
     pub tags: BTreeMap<String, u64>,
     pub texts: Vec<TextStats>,
     pub answers: Vec<AnswerStats>,
-    /// By the language of the prompt; rejects by that of what was kept of them. Most rows first.
+    /// By the language of the prompt, or of the whole row where the prompt is too short; rejects by that of what was kept of them. Most rows first.
     pub languages: Vec<(String, LanguageStats)>,
     pub rejects: u64,
     /// Most frequent first.
@@ -145,7 +145,11 @@ impl Labels {
 impl<R: Surveyed> Survey<'_, R> {
     /// The statistics and the sample rows. `near` has seen the rows that it asked for.
     pub fn finish(self, near: Near) -> (SurveyStats, Vec<R>) {
-        let unit = if self.config.tokens.is_some() { "tokens" } else { "words" };
+        let unit = if self.config.tokens.is_some() {
+            "tokens"
+        } else {
+            "words"
+        };
         let texts = self.texts.iter().map(|(name, measured)| TextStats {
             name: (*name).to_owned(),
             chars: measured.chars.distribution(BINS),
@@ -189,7 +193,10 @@ mod tests {
     #[test]
     fn the_interval_of_a_share() {
         let found = Interval::wilson(81.0, 263).unwrap();
-        assert!((found.low - 0.2553).abs() < 1e-4 && (found.high - 0.3662).abs() < 1e-4, "{found:?}");
+        assert!(
+            (found.low - 0.2553).abs() < 1e-4 && (found.high - 0.3662).abs() < 1e-4,
+            "{found:?}"
+        );
         assert_eq!(Interval::wilson(0.0, 0), None);
         let all = Interval::wilson(10.0, 10).unwrap();
         assert!(all.high == 1.0 && all.low < 0.75);

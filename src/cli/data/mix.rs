@@ -118,11 +118,9 @@ fn one_kind(sources: &[Weight]) -> Result<Kind> {
             None => first = Some((kind, &source.reference)),
             Some((expected, _)) if kind == expected => {}
             Some((expected, other)) => {
-                return Err(
-                    Error::input(format!("it holds {kind}, but {other} holds {expected}"))
-                        .at_file(&source.reference)
-                        .help("mix rows of one kind, or say with `--as KIND` what all of them are to be read as"),
-                );
+                return Err(Error::input(format!("it holds {kind}, but {other} holds {expected}"))
+                    .at_file(&source.reference)
+                    .help("mix rows of one kind, or say with `--as KIND` what all of them are to be read as"));
             }
         }
     }
@@ -174,7 +172,9 @@ fn make<R: Readable>(session: &Session, args: &Mix) -> Result<()> {
     });
     let mut provenance = session.provenance("mix", &settings)?;
     let inputs = args.data.iter().zip(&loaded);
-    provenance.inputs = inputs.map(|(source, loaded)| data_source(&source.reference, loaded)).collect();
+    provenance.inputs = inputs
+        .map(|(source, loaded)| data_source(&source.reference, loaded))
+        .collect();
     let rejects: Vec<Reject> = loaded.iter().flat_map(|loaded| loaded.rejects.clone()).collect();
     write_rejects(&args.out, &unique(rejects), provenance.clone())?;
     dataset::write_all(&args.out, &rows, provenance)?;
@@ -221,7 +221,12 @@ fn tell<R: Readable>(session: &Session, args: &Mix, loaded: &[Loaded<R>], chosen
     if session.quiet {
         return;
     }
-    println!("{}: {} {}", args.out.display(), output::grouped(chosen.len() as u64), R::KIND);
+    println!(
+        "{}: {} {}",
+        args.out.display(),
+        output::grouped(chosen.len() as u64),
+        R::KIND
+    );
     for source in &sources {
         let number = |key: &str| source[key].as_u64().unwrap_or(0);
         let share = 100.0 * number("taken") as f64 / chosen.len().max(1) as f64;

@@ -107,8 +107,18 @@ impl Page {
     fn columns(&mut self, head: &Head, stats: &SurveyStats) {
         self.title("Columns");
         let types = dataset::columns(head.kind);
-        let top = |name: &str| types.iter().find(|(column, _)| column == name).map_or("", |(_, kind)| kind.as_str());
-        let width = stats.columns.iter().map(|column| column.name.chars().count()).max().unwrap_or(0);
+        let top = |name: &str| {
+            types
+                .iter()
+                .find(|(column, _)| column == name)
+                .map_or("", |(_, kind)| kind.as_str())
+        };
+        let width = stats
+            .columns
+            .iter()
+            .map(|column| column.name.chars().count())
+            .max()
+            .unwrap_or(0);
         for column in &stats.columns {
             let missing: Vec<String> = [(column.null, "null"), (column.empty, "empty")]
                 .iter()
@@ -131,13 +141,18 @@ impl Page {
         if !turns.is_empty() {
             self.title("Turns of the prompt");
             self.bars(&turns);
-            let roles: Vec<String> = stats.roles.iter().map(|(role, count)| format!("{} {role}", grouped(*count))).collect();
+            let roles: Vec<String> = stats
+                .roles
+                .iter()
+                .map(|(role, count)| format!("{} {role}", grouped(*count)))
+                .collect();
             self.line(&format!("  roles: {}", clean(&roles.join(", "))));
         }
         for (title, counts) in [("Sources", &stats.sources), ("Tags", &stats.tags)] {
             if !counts.is_empty() {
                 self.title(title);
-                let mut counts: Vec<(String, u64)> = counts.iter().map(|(name, count)| (name.clone(), *count)).collect();
+                let mut counts: Vec<(String, u64)> =
+                    counts.iter().map(|(name, count)| (name.clone(), *count)).collect();
                 counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
                 self.bars(&counts[..counts.len().min(LISTED)]);
                 self.more(counts.len());
@@ -158,7 +173,11 @@ impl Page {
                 "  {:<12}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
                 "", "mean", "min", "p10", "median", "p90", "p99", "max"
             ));
-            let units = [("tokens", &text.tokens), ("words", &text.words), ("characters", &text.chars)];
+            let units = [
+                ("tokens", &text.tokens),
+                ("words", &text.words),
+                ("characters", &text.chars),
+            ];
             for (unit, found) in units {
                 if let Some(found) = found {
                     self.quantiles(unit, found);
@@ -166,18 +185,14 @@ impl Page {
             }
             if let Some((unit, Some(found))) = units.iter().find(|(_, found)| found.is_some()) {
                 self.line(&format!("  {unit}"));
-                let last = found.bins.len().saturating_sub(1);
-                let name = |(index, bin): (usize, &Bin)| match bin.from == bin.to {
+                let width = found.bins.first().map_or(0, |bin| bin.to - bin.from);
+                let name = |bin: &Bin| match bin.from == bin.to {
                     true => bin.from.to_string(),
-                    false if index == last && found.bins.len() > 10 => format!("{}+", bin.from),
+                    // The tail.
+                    false if bin.to - bin.from != width => format!("{}+", bin.from),
                     false => format!("{}-{}", bin.from, bin.to),
                 };
-                let bins: Vec<(String, u64)> = found
-                    .bins
-                    .iter()
-                    .enumerate()
-                    .map(|(index, bin)| (name((index, bin)), bin.count))
-                    .collect();
+                let bins: Vec<(String, u64)> = found.bins.iter().map(|bin| (name(bin), bin.count)).collect();
                 self.bars(&bins);
             }
         }
@@ -255,11 +270,21 @@ impl Page {
 
     fn duplicates(&mut self, stats: &DuplicateStats) {
         self.title("Duplicates");
-        self.line(&format!("  exact    {} rows repeat an earlier one", grouped(stats.exact_rows)));
+        self.line(&format!(
+            "  exact    {} rows repeat an earlier one",
+            grouped(stats.exact_rows)
+        ));
         for repeated in &stats.exact {
-            self.line(&format!("    {} times: {}", grouped(repeated.rows.into()), clean(&repeated.text)));
+            self.line(&format!(
+                "    {} times: {}",
+                grouped(repeated.rows.into()),
+                clean(&repeated.text)
+            ));
         }
-        self.line(&format!("  prompts  {} rows repeat an earlier prompt", grouped(stats.prompt_rows)));
+        self.line(&format!(
+            "  prompts  {} rows repeat an earlier prompt",
+            grouped(stats.prompt_rows)
+        ));
         self.line(&format!(
             "  near     {} rows in {} groups, at a similarity of {} or more",
             grouped(stats.near_rows + stats.near_groups),
@@ -278,8 +303,11 @@ impl Page {
         if languages.is_empty() {
             return;
         }
-        self.title("Languages of the prompts");
-        self.line(&format!("  {:<16}{:>9}{:>22}{:>9}", "", "rows", "empty or refusing", "rejects"));
+        self.title("Languages");
+        self.line(&format!(
+            "  {:<16}{:>9}{:>22}{:>9}",
+            "", "rows", "empty or refusing", "rejects"
+        ));
         for (name, stats) in languages.iter().take(LISTED) {
             let failures = match stats.rows {
                 0 => String::new(),
@@ -297,7 +325,12 @@ impl Page {
         }
         self.title("Rejects");
         for reason in reasons.iter().take(LISTED) {
-            self.line(&format!("  {:>9}  {}: {}", grouped(reason.count), reason.stage, clean(&reason.reason)));
+            self.line(&format!(
+                "  {:>9}  {}: {}",
+                grouped(reason.count),
+                reason.stage,
+                clean(&reason.reason)
+            ));
             if !reason.example.is_empty() {
                 self.line(&format!("             {}", clean(&shortened(&reason.example, 80))));
             }
@@ -379,7 +412,11 @@ impl Page {
                 .collect();
             text += &lines.join("\n");
             // Two words that stand for each other, not one.
-            text += if space.is_empty() && edit.fate == Fate::Removed { " " } else { space };
+            text += if space.is_empty() && edit.fate == Fate::Removed {
+                " "
+            } else {
+                space
+            };
         }
         text
     }
@@ -468,7 +505,10 @@ mod tests {
     fn a_revision_shows_what_it_changed() {
         insta::assert_snapshot!(shown(Paint::Marks));
         let colours = shown(Paint::Colours);
-        assert!(colours.contains("\u{1b}[9;31mexam\u{1b}[0m \u{1b}[32mpoem\u{1b}[0m at night."), "{colours}");
+        assert!(
+            colours.contains("\u{1b}[9;31mexam\u{1b}[0m \u{1b}[32mpoem\u{1b}[0m at night."),
+            "{colours}"
+        );
         assert!(!colours.contains("\u{1b}[2J"));
     }
 }

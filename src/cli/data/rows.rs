@@ -118,7 +118,9 @@ impl<R: Readable> Source<R> {
     pub fn each(&self, mut each: impl FnMut(&R) -> Result<()>) -> Result<()> {
         match self {
             Self::Files(loaded) => loaded.rows.iter().try_for_each(each),
-            Self::Dataset(dataset) => dataset.shards().try_for_each(|shard| shard?.iter().try_for_each(&mut each)),
+            Self::Dataset(dataset) => dataset
+                .shards()
+                .try_for_each(|shard| shard?.iter().try_for_each(&mut each)),
         }
     }
 

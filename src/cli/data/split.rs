@@ -65,8 +65,10 @@ const SIDES: [&str; 2] = ["train", "test"];
 
 pub fn run(session: &Session, args: &Split) -> Result<()> {
     if !(args.test > 0.0 && args.test < 1.0) {
-        return Err(Error::config(format!("--test is {}, expected a share between 0 and 1", args.test))
-            .help("give the share of prompts for testing, such as `--test 0.1`"));
+        return Err(
+            Error::config(format!("--test is {}, expected a share between 0 and 1", args.test))
+                .help("give the share of prompts for testing, such as `--test 0.1`"),
+        );
     }
     if args.near.is_some_and(|near| !(0.3..=1.0).contains(&near)) {
         return Err(Error::config("--near is a similarity from 0.3 to 1").help("give `--near 0.8`"));
@@ -96,7 +98,9 @@ fn make<R: Readable>(session: &Session, args: &Split) -> Result<()> {
     let found = split(&loaded.rows, &config);
     let sides = [false, true].map(|test| -> Vec<R> {
         let rows = loaded.rows.iter().zip(&found.test);
-        rows.filter(|(_, side)| **side == test).map(|(row, _)| row.clone()).collect()
+        rows.filter(|(_, side)| **side == test)
+            .map(|(row, _)| row.clone())
+            .collect()
     });
     if let Some(empty) = sides.iter().position(Vec::is_empty) {
         return Err(Error::input(format!(
@@ -134,7 +138,10 @@ fn make<R: Readable>(session: &Session, args: &Split) -> Result<()> {
         }));
     } else if !session.quiet {
         let near = match args.near {
-            Some(_) => format!(", {} groups of near duplicates kept together", output::grouped(found.near_groups as u64)),
+            Some(_) => format!(
+                ", {} groups of near duplicates kept together",
+                output::grouped(found.near_groups as u64)
+            ),
             None => String::new(),
         };
         println!(
@@ -150,7 +157,10 @@ fn make<R: Readable>(session: &Session, args: &Split) -> Result<()> {
             output::grouped(found.prompts as u64)
         );
         if !loaded.rejects.is_empty() {
-            println!("  {} rows could not be read, and are in `rejects`", loaded.rejects.len());
+            println!(
+                "  {} rows could not be read, and are in `rejects`",
+                loaded.rejects.len()
+            );
         }
     }
     Ok(())

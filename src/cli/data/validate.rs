@@ -50,7 +50,9 @@ pub fn run(session: &Session, args: &Validate) -> Result<()> {
 
 fn datasets(all: &Validation) {
     for dataset in &all.datasets {
-        let kind = dataset.kind.map_or("rows of no known kind".to_owned(), |kind| kind.to_string());
+        let kind = dataset
+            .kind
+            .map_or("rows of no known kind".to_owned(), |kind| kind.to_string());
         let plural = if dataset.shards == 1 { "shard" } else { "shards" };
         let below = |finding: &&Finding| finding.path.parent() == Some(&dataset.path);
         let verdict = match all.findings.iter().filter(below).count() {
@@ -84,5 +86,10 @@ fn line(finding: &Finding) -> String {
             }
         }
     };
-    format!("{}: {rows}{}\n  help: {}", finding.path.display(), finding.message, finding.help)
+    format!(
+        "{}: {rows}{}\n  help: {}",
+        finding.path.display(),
+        finding.message,
+        finding.help
+    )
 }
