@@ -128,7 +128,11 @@ pub fn validate(path: &Path, progress: &dyn Progress) -> Result<Validation> {
             let mut walk = Walk {
                 validation: &mut validation,
                 progress,
-                above: Vec::new(),
+                // A link may also lead to what the path itself is in.
+                above: fs::canonicalize(path)
+                    .map(|real| real.ancestors().skip(1).map(Path::to_owned).collect())
+                    .unwrap_or_default(),
+                depth: 0,
                 seen: HashSet::new(),
             };
             walk.directory(path, false)?;
@@ -166,6 +170,8 @@ struct Walk<'a> {
     progress: &'a dyn Progress,
     /// The directories that the present one is in, as they really are.
     above: Vec<PathBuf>,
+    /// How many of them are below the path that is checked.
+    depth: usize,
     /// Directories that were looked at, so that two links to one do not count it twice.
     seen: HashSet<PathBuf>,
 }
@@ -197,7 +203,7 @@ impl Walk<'_> {
             );
             return Ok(());
         }
-        if self.above.len() >= DEEPEST || !self.seen.insert(real.clone()) {
+        if self.depth > DEEPEST || !self.seen.insert(real.clone()) {
             return Ok(());
         }
         let Some(entries) = self.entries(dir) else {
@@ -217,9 +223,11 @@ impl Walk<'_> {
             );
         }
         self.above.push(real);
+        self.depth += 1;
         for entry in entries.iter().filter(|entry| entry.is_dir) {
             self.directory(&entry.path, running)?;
         }
+        self.depth -= 1;
         self.above.pop();
         Ok(())
     }
@@ -254,7 +262,7 @@ impl Walk<'_> {
     fn dataset(&mut self, dir: &Path, entries: &[Entry]) -> Result<bool> {
         let path = dir.join(FILE);
         let (kind, status, shards) = match Manifest::read(dir) {
-            Ok(manifest) => (Some(manifest.kind), manifest.status, manifest.shards),
+            Ok(manifest) => (Some(manifest.kind), Some(manifest.status), manifest.shards),
             Err(error) => {
                 self.validation
                     .findings
@@ -262,7 +270,7 @@ impl Walk<'_> {
                 let Some((kind, shards)) = salvaged(&path) else {
                     return Ok(false);
                 };
-                (kind, Status::Complete, shards)
+                (kind, None, shards)
             }
         };
         self.validation.datasets.push(Checked {
@@ -272,7 +280,7 @@ impl Walk<'_> {
             shards: shards.len(),
             bytes: shards.iter().map(|shard| shard.bytes).sum(),
         });
-        let running = status == Status::Running;
+        let running = status == Some(Status::Running);
         if running {
             self.validation.find(
                 &path,
@@ -293,7 +301,8 @@ impl Walk<'_> {
                 "move it to a place of its own",
             );
         }
-        if !running {
+        // A manifest that is not sound may leave out what belongs to the dataset, as one that grows does.
+        if status == Some(Status::Complete) {
             self.strangers(&shards, entries);
         }
         match kind {
@@ -405,12 +414,15 @@ fn read<R: Row>(dir: &Path, shard: &Shard) -> Result<Vec<R>, Finding> {
 
 /// What the rows of a shard promise and do not keep; one finding to a message, but for its numbers.
 fn broken<R: Sound>(path: &Path, rows: &[R], before: u64, ids: &mut HashSet<u128>) -> Vec<Finding> {
-    let mut found: BTreeMap<(Promise, String), Finding> = BTreeMap::new();
+    // With whether the rows of a finding have different values.
+    let mut found: BTreeMap<(Promise, String), (Finding, bool)> = BTreeMap::new();
     for (row, number) in rows.iter().zip(before + 1..) {
         let mut broken = |promise: Promise, message: String| {
-            let finding = found
-                .entry((promise, general(&message)))
-                .or_insert_with(|| Finding::new(path, About::Rows(promise), message, promise.remedy()));
+            let (finding, differ) = found.entry((promise, general(&message))).or_insert_with(|| {
+                let finding = Finding::new(path, About::Rows(promise), message.clone(), promise.remedy());
+                (finding, false)
+            });
+            *differ |= finding.message != message;
             finding.count += 1;
             if finding.rows.len() < NAMED && finding.rows.last() != Some(&number) {
                 finding.rows.push(number);
@@ -425,7 +437,15 @@ fn broken<R: Sound>(path: &Path, rows: &[R], before: u64, ids: &mut HashSet<u128
         }
         row.check(&mut broken);
     }
-    let mut found: Vec<Finding> = found.into_values().collect();
+    let mut found: Vec<Finding> = found
+        .into_values()
+        .map(|(mut finding, differ)| {
+            if differ {
+                finding.message.push_str(" (the first of them)");
+            }
+            finding
+        })
+        .collect();
     found.sort_by_key(|finding| finding.rows.first().copied());
     found
 }
@@ -446,6 +466,7 @@ fn salvaged(path: &Path) -> Option<(Option<Kind>, Vec<Shard>)> {
     let value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
     let value = migrate::manifest(value).ok()?;
     let kind = serde_json::from_value(value.get("kind")?.clone()).ok();
+    let mut names = HashSet::new();
     let shards = value.get("shards")?.as_array()?.iter();
     let shards = shards
         .filter_map(|shard| serde_json::from_value::<Shard>(shard.clone()).ok())
@@ -453,7 +474,8 @@ fn salvaged(path: &Path) -> Option<(Option<Kind>, Vec<Shard>)> {
             Path::new(&shard.file)
                 .file_name()
                 .is_some_and(|name| name == shard.file.as_str())
-        });
+        })
+        .filter(|shard| names.insert(shard.file.clone()));
     Some((kind, shards.collect()))
 }
 

@@ -300,7 +300,7 @@ fn general(reason: &str) -> String {
 
 /// The beginning of a text, on one line.
 fn excerpt(text: &str) -> String {
-    const CHARS: usize = 160;
+    const CHARS: usize = 100;
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),

@@ -270,10 +270,7 @@ impl Page {
 
     fn duplicates(&mut self, stats: &DuplicateStats) {
         self.title("Duplicates");
-        self.line(&format!(
-            "  exact    {} rows repeat an earlier one",
-            grouped(stats.exact_rows)
-        ));
+        self.line(&format!("  exact    {} an earlier one", repeat(stats.exact_rows)));
         for repeated in &stats.exact {
             self.line(&format!(
                 "    {} times: {}",
@@ -281,14 +278,12 @@ impl Page {
                 clean(&repeated.text)
             ));
         }
+        self.line(&format!("  prompts  {} an earlier prompt", repeat(stats.prompt_rows)));
         self.line(&format!(
-            "  prompts  {} rows repeat an earlier prompt",
-            grouped(stats.prompt_rows)
-        ));
-        self.line(&format!(
-            "  near     {} rows in {} groups, at a similarity of {} or more",
+            "  near     {} rows in {} {}, at a similarity of {} or more",
             grouped(stats.near_rows + stats.near_groups),
             grouped(stats.near_groups),
+            if stats.near_groups == 1 { "group" } else { "groups" },
             stats.near_threshold
         ));
         for group in &stats.near {
@@ -419,6 +414,13 @@ impl Page {
             };
         }
         text
+    }
+}
+
+fn repeat(rows: u64) -> String {
+    match rows {
+        1 => "1 row repeats".to_owned(),
+        rows => format!("{} rows repeat", grouped(rows)),
     }
 }
 
