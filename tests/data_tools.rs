@@ -792,9 +792,11 @@ fn a_split_is_written_and_told() {
     let run = |out: &str, more: &[&str]| {
         json_of(
             dir.path(),
-            &[&["data", "split", "rows", "--test", "0.2", "--out", out], more].concat(),
+            &[&["data", "split", "--test", "0.2", "--out", out], more, &["rows"]].concat(),
         )
     };
+    let told = run("bare", &["--near"]);
+    assert_eq!(told["near_groups"], 500, "0.8");
     let told = run("plain", &[]);
     assert_eq!(told["prompts"], 1000);
     assert_eq!(told["leaked_prompts"], 0);
@@ -804,7 +806,7 @@ fn a_split_is_written_and_told() {
         "a fifth of 1000 within three standard deviations: {test}"
     );
     assert_eq!(told["train"].as_u64().unwrap() + test, 1000);
-    let told = run("near", &["--near"]);
+    let told = run("near", &["--near=0.7"]);
     assert_eq!(told["near_groups"], 500);
     let numbers = |side: &str| -> BTreeSet<String> {
         let rows = Dataset::<Prompt>::open(dir.path().join("near").join(side))
@@ -814,7 +816,7 @@ fn a_split_is_written_and_told() {
         rows.iter().map(|row| row.id[1..].to_owned()).collect()
     };
     assert!(numbers("train").is_disjoint(&numbers("test")));
-    assert_eq!(run("near", &["--near"]), told, "the same command again");
+    assert_eq!(run("near", &["--near=0.7"]), told, "the same command again");
     assert_eq!(bylaw(dir.path(), &["data", "validate", "near"]).code, 0);
 
     let turns = |id: usize, opening: usize| {

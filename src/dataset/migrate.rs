@@ -136,7 +136,7 @@ mod tests {
             .schema_ref()
             .as_ref()
             .clone()
-            .with_metadata(metadata.into_iter().collect());
+            .with_metadata(metadata.into_iter().collect::<std::collections::HashMap<_, _>>());
         batch.with_schema(Arc::new(schema)).unwrap()
     }
 

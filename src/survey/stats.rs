@@ -188,17 +188,22 @@ impl<R: Surveyed> Survey<'_, R> {
 mod tests {
     use super::*;
 
-    /// 81 of 263: the example of Wilson's interval in R's documentation of `prop.test` without
-    /// continuity correction gives 0.2553 to 0.3662.
+    /// Catches: another interval than Wilson's. The numbers are method 3 of table I of Newcombe (1998, Statistics
+    /// in Medicine 17, 857-872).
     #[test]
     fn the_interval_of_a_share() {
-        let found = Interval::wilson(81.0, 263).unwrap();
-        assert!(
-            (found.low - 0.2553).abs() < 1e-4 && (found.high - 0.3662).abs() < 1e-4,
-            "{found:?}"
-        );
+        for (successes, n, low, high) in [
+            (81.0, 263, 0.2553, 0.3662),
+            (15.0, 148, 0.0624, 0.1605),
+            (0.0, 20, 0.0, 0.1611),
+            (1.0, 29, 0.0061, 0.1718),
+        ] {
+            let found = Interval::wilson(successes, n).unwrap();
+            assert!(
+                (found.low - low).abs() < 5e-5 && (found.high - high).abs() < 5e-5,
+                "{found:?}"
+            );
+        }
         assert_eq!(Interval::wilson(0.0, 0), None);
-        let all = Interval::wilson(10.0, 10).unwrap();
-        assert!(all.high == 1.0 && all.low < 0.75);
     }
 }

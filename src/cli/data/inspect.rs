@@ -19,13 +19,14 @@ use crate::survey::{Survey, SurveyConfig};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Lengths are counted in characters and words, and in tokens where --tokenizer names a model; of the model
-only the tokenizer is used. Near duplicates are rows of which at least the share --near of all runs of
-five words are the same (Jaccard): candidates come from MinHash, and are verified on their words. The
-language is guessed from script and trigrams, refusals are recognised in English.
+Lengths are counted in characters and words, and in tokens where --tokenizer names a model; of
+the model only the tokenizer is used. Near duplicates are rows of which at least the share --near
+of all runs of five words are the same (Jaccard): candidates come from MinHash, and are verified
+on their words. The language is guessed from script and trigrams, refusals are recognised in
+English.
 
-A few rows are shown as conversations, revisions with what they changed: in colour on a terminal, as
-[-removed-] {+added+} elsewhere or where NO_COLOR is set.")]
+A few rows are shown as conversations, revisions with what they changed: in colour on a terminal,
+as [-removed-] {+added+} elsewhere or where NO_COLOR is set.")]
 pub struct Inspect {
     /// Data: a dataset, a file, a directory of files or a glob.
     #[arg(value_name = "DATA")]

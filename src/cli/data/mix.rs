@@ -17,9 +17,10 @@ use crate::select::mix::{Choice, MixConfig, Stratum, Weighted, mix};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The shares are exact: rows times weight over the sum of the weights, rounded by the largest remainder.
-Which rows are taken follows from the seed and their ids; the result is shuffled. With --stratify each
-source keeps its own proportions. The manifest names the sources with their weights and checksums.
+The shares are exact: rows times weight over the sum of the weights, rounded by the largest
+remainder. Which rows are taken follows from the seed and their ids; the result is shuffled. With
+--stratify each source keeps its own proportions. The manifest names the sources with their
+weights and checksums.
 
   bylaw data mix --data hh.jsonl=3 --data out/judge=1 --rows 10000 --out out/mixed --seed 7")]
 pub struct Mix {
@@ -38,6 +39,7 @@ pub struct Mix {
     /// What the rows are, where the data do not say: prompts, demonstrations, preferences, ...
     #[arg(long = "as", value_name = "KIND", value_parser = parse_kind)]
     kind: Option<Kind>,
+    /// Directory of the mixture, a dataset.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }

@@ -16,12 +16,12 @@ use crate::survey::Sameness;
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The side of a row is decided by the hash of its prompt: case, white space and punctuation do not count,
-system turns neither. So rows that share a prompt stay together, and rows added later move no other. The
-share is met on average, not exactly.
+The side of a row is decided by the hash of its prompt: case, white space and punctuation do not
+count, system turns neither. So rows that share a prompt stay together, and rows added later move
+no other. The share is met on average, not exactly.
 
-With --near, prompts of which most runs of five words are the same stay together as well; then an added
-row can move others, where it joins two groups.")]
+With --near, prompts of which most runs of five words are the same stay together as well; then an
+added row can move others, where it joins two groups.")]
 pub struct Split {
     /// Data: a dataset, a file, a directory of files or a glob.
     #[arg(value_name = "DATA")]
@@ -32,8 +32,9 @@ pub struct Split {
     /// What rows must share to stay together.
     #[arg(long, value_enum, default_value_t = By::Prompt)]
     by: By,
-    /// Keep near-duplicate prompts together, from this similarity on [default: 0.8].
-    #[arg(long, value_name = "JACCARD", num_args = 0..=1, default_missing_value = "0.8")]
+    /// Keep near-duplicate prompts together, from this similarity on; 0.8 where none is given.
+    // With an equals sign, or the data reference after a bare `--near` would be taken for its value.
+    #[arg(long, value_name = "JACCARD", num_args = 0..=1, require_equals = true, default_missing_value = "0.8")]
     near: Option<f64>,
     /// What the rows are, where the data do not say: prompts, demonstrations, preferences, ...
     #[arg(long = "as", value_name = "KIND", value_parser = parse_kind)]

@@ -11,9 +11,9 @@ use crate::error::{Error, Result};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Every shard is read: its size, checksum, rows and columns are compared with the manifest, and every row
-with what its kind promises. Rejects are checked as well. A directory without a manifest is searched for
-datasets. The exit code is 0 if nothing was found, and 3 otherwise.")]
+Every shard is read: its size, checksum, rows and columns are compared with the manifest, and
+every row with what its kind promises. Rejects are checked as well. A directory without a
+manifest is searched for datasets. The exit code is 0 if nothing was found, and 3 otherwise.")]
 pub struct Validate {
     /// Datasets, or directories with datasets below them, such as a run's.
     #[arg(required = true, value_name = "PATH")]
