@@ -8,18 +8,22 @@ mod ids;
 mod locate;
 mod manifest;
 mod mapping;
+pub mod migrate;
 mod reference;
 mod row;
 mod rows;
 mod shape;
 pub mod shard;
+mod soundness;
 mod source;
 mod stream;
+pub mod validate;
 mod writer;
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+pub(crate) use ids::UniqueIds;
 pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Revision, Slice, Source, Status};
 pub use mapping::Mapping;
 pub use reference::{
@@ -36,6 +40,15 @@ pub use writer::{SHARD_ROWS, Shards, Writer, write_all};
 
 use crate::error::{Error, Result};
 use crate::record::{Reject, content_id};
+
+/// The columns of a kind, each with its type in the notation of [`describe`].
+pub fn columns(kind: Kind) -> Vec<(String, String)> {
+    let schema = kind.schema();
+    let columns = schema.fields().iter();
+    columns
+        .map(|field| (field.name().clone(), describe(field.data_type())))
+        .collect()
+}
 
 /// The directory of the rejected rows of the dataset in `dir`.
 pub fn rejects_dir(dir: &Path) -> PathBuf {

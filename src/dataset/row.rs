@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Null, Record, record};
+use super::migrate;
 use crate::error::{Error, Result};
 use crate::record::{
     Candidates, Completion, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, UnpairedPreference,
@@ -303,6 +304,11 @@ pub(super) struct BatchRows<R: Row> {
 impl<R: Row> BatchRows<R> {
     /// Checks the columns of `batch`, which was read from `path`.
     pub(super) fn new(batch: &RecordBatch, path: &Path) -> Result<Self> {
+        let batch = &migrate::batch(R::KIND, batch.clone()).map_err(|reason| {
+            Error::input(reason)
+                .at_file(path)
+                .help("read it with the version of bylaw that wrote it, or a newer one")
+        })?;
         let found = batch.schema();
         for expected in R::fields() {
             let (_, field) = found
