@@ -17,6 +17,7 @@ use crate::model::files;
 pub const DIR: &str = "checkpoint";
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
+const BEGIN_AGAIN: &str = "remove the folder `checkpoint` to train from the beginning";
 
 #[derive(Serialize, Deserialize)]
 struct State {
@@ -36,6 +37,7 @@ fn state_path(dir: &Path) -> PathBuf {
 pub fn save(dir: &Path, step: usize, fingerprint: &str, named: &[(String, &Tensor)], optimizer: &AdamW) -> Result<()> {
     let folder = dir.join(DIR);
     std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", &folder, error))?;
+    atomic::sync_directory(dir)?;
     let mut tensors: Vec<(String, Tensor)> = Vec::with_capacity(3 * named.len());
     for ((name, tensor), (first, second)) in named.iter().zip(optimizer.moments()) {
         tensors.push((name.clone(), (*tensor).clone()));
@@ -69,11 +71,17 @@ fn remove_others(folder: &Path, keep: &str) -> Result<()> {
 /// Restores a run saved with the same fingerprint; answers the steps done, 0 without a checkpoint.
 pub fn restore(dir: &Path, fingerprint: &str, named: &[(String, &Tensor)], optimizer: &mut AdamW) -> Result<usize> {
     let path = state_path(dir);
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        return Ok(0);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(Error::io("read", &path, error).help(BEGIN_AGAIN)),
     };
-    let state: State =
-        serde_json::from_str(&text).map_err(|error| Error::input("not a checkpoint").at_file(&path).because(error))?;
+    let state: State = serde_json::from_str(&text).map_err(|error| {
+        Error::input("not a checkpoint")
+            .at_file(&path)
+            .because(error)
+            .help(BEGIN_AGAIN)
+    })?;
     if state.fingerprint != fingerprint {
         return Err(
             Error::config("the checkpoint belongs to a run with another model, other data or other settings")
@@ -86,6 +94,7 @@ pub fn restore(dir: &Path, fingerprint: &str, named: &[(String, &Tensor)], optim
         Error::input("the checkpoint cannot be read")
             .at_file(&path)
             .because(error)
+            .help(BEGIN_AGAIN)
     })?;
     let mut moments = Vec::with_capacity(named.len());
     for (name, tensor) in named {
@@ -102,15 +111,20 @@ pub fn restore(dir: &Path, fingerprint: &str, named: &[(String, &Tensor)], optim
 fn take(tensors: &mut HashMap<String, Tensor>, name: &str, path: &Path) -> Result<Vec<f32>> {
     let tensor = tensors
         .remove(name)
-        .ok_or_else(|| Error::input(format!("the checkpoint lacks `{name}`")).at_file(path))?;
+        .ok_or_else(|| {
+        Error::input(format!("the checkpoint lacks `{name}`"))
+            .at_file(path)
+            .help(BEGIN_AGAIN)
+    })?;
     Ok(tensor.flatten_all()?.to_vec1()?)
 }
 
-/// Removes the checkpoint of a finished run.
+/// Removes the checkpoint of a finished run, if there is one.
 pub fn remove(dir: &Path) -> Result<()> {
     match std::fs::remove_dir_all(dir.join(DIR)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", dir.join(DIR), error)),
-        _ => Ok(()),
+        Ok(()) => atomic::sync_directory(dir),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("remove", dir.join(DIR), error)),
     }
 }
 

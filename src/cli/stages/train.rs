@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::prompting::Prompting;
-use super::{Done, Stage};
+use super::{Done, Stage, read_if_there};
 use crate::cli::session::{Session, data_source, model_source};
 use crate::dataset::{self, Provenance, Source, Status, rejects_dir};
 use crate::error::{Error, Result};
@@ -160,7 +160,7 @@ impl<'a> Training<'a> {
     /// What a finished run in this directory left; an error if it holds another run.
     fn finished(&self) -> Result<Option<Done>> {
         let path = self.dir.join(FILE);
-        let Ok(text) = std::fs::read_to_string(&path) else {
+        let Some(text) = read_if_there(&path)? else {
             job::refuse_foreign(self.dir)?;
             return Ok(None);
         };
@@ -170,12 +170,15 @@ impl<'a> Training<'a> {
         if !difference.is_empty() {
             return Err(job::other_run(self.dir, &difference));
         }
-        Ok((manifest.status == Status::Complete).then(|| {
-            self.session
-                .progress()
-                .note(&format!("{}: already complete", self.kind));
-            self.done(manifest.rows, manifest.rejects)
-        }))
+        if manifest.status != Status::Complete {
+            return Ok(None);
+        }
+        // It may have been stopped between its last two acts.
+        checkpoint::remove(self.dir)?;
+        self.session
+            .progress()
+            .note(&format!("{}: already complete", self.kind));
+        Ok(Some(self.done(manifest.rows, manifest.rejects)))
     }
 
     fn begin(&self, rows: usize, rejects: &[Reject]) -> Result<()> {
