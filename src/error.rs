@@ -166,9 +166,9 @@ fn remedy(error: &std::io::Error) -> Option<&'static str> {
         ReadOnlyFilesystem | PermissionDenied => {
             Some("give this user the right to it, and run the same command again; what was finished before is kept")
         }
-        _ if cfg!(unix) && error.raw_os_error() == Some(libc::EIO) => {
-            Some("check the disk (the system's log tells more), and run the same command again; what was finished before is kept")
-        }
+        _ if cfg!(unix) && error.raw_os_error() == Some(libc::EIO) => Some(
+            "check the disk (the system's log tells more), and run the same command again; what was finished before is kept",
+        ),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@
 #[path = "support/faults/mod.rs"]
 mod faults;
 
-use faults::campaign::{Findings, Which, crashes, failures, kills};
+use faults::campaign::{Findings, STAGES, Which, clocks, crashes, crashes_again, failures, kills, stops, vanishings};
 
 // ---- kill -9 -------------------------------------------------------------------------------------
 
@@ -38,13 +38,23 @@ fn killed_while_generating() {
 /// lines, half of a model.
 #[test]
 fn killed_while_training() {
-    killed(&[("train-sft", 30), ("train-reward", 25), ("train-dpo", 25), ("train-ppo", 30)]);
+    killed(&[
+        ("train-sft", 30),
+        ("train-reward", 25),
+        ("train-dpo", 25),
+        ("train-ppo", 30),
+    ]);
 }
 
 /// Catches: an evaluation that is there in part, a run whose journal and stages disagree.
 #[test]
 fn killed_while_evaluating_and_in_recipes() {
-    killed(&[("eval-policy", 15), ("eval-judge", 15), ("eval-reward", 15), ("run", 35)]);
+    killed(&[
+        ("eval-policy", 15),
+        ("eval-judge", 15),
+        ("eval-reward", 15),
+        ("run", 35),
+    ]);
 }
 
 // ---- the power fails -----------------------------------------------------------------------------
@@ -66,6 +76,17 @@ fn the_power_fails_while_training() {
 #[test]
 fn the_power_fails_in_a_recipe() {
     eprintln!("{} crashes", crashes("run-two", Which::Every).none());
+}
+
+/// Catches: a recovery that cannot itself be stopped.
+#[test]
+fn the_power_fails_again_while_going_on() {
+    let mut findings = Findings::default();
+    for (seed, stage) in ["sample", "train-reward", "run-two"].iter().enumerate() {
+        let (first, second) = (Which::Some(2, 7 + seed as u64), Which::Some(3, 11));
+        findings.join(crashes_again(stage, first, second));
+    }
+    eprintln!("{} crashes", findings.none());
 }
 
 /// The other stages, at some of their changes.
@@ -120,4 +141,40 @@ fn the_disk_fails_in_the_other_stages() {
         findings.join(failures(stage, Which::Some(4, 100 + seed as u64)));
     }
     eprintln!("{} failures", findings.none());
+}
+
+/// Catches: work that goes on in a directory made anew under the old name, so that the rows are in two
+/// places.
+#[test]
+fn the_directory_vanishes() {
+    let mut findings = Findings::default();
+    for stage in ["sample", "train-reward", "run-two"] {
+        findings.join(vanishings(stage, 12, 5));
+    }
+    eprintln!("{} directories gone", findings.none());
+}
+
+// ---- clocks and Ctrl-C ---------------------------------------------------------------------------
+
+/// Catches: a time subtracted from a later one, and results that depend on the clock.
+#[test]
+fn clocks_jump() {
+    let mut findings = Findings::default();
+    for (seed, stage) in STAGES.iter().enumerate() {
+        findings.join(clocks(stage, 2, seed as u64));
+    }
+    eprintln!("{} runs with jumping clocks", findings.none());
+}
+
+/// Catches: a second Ctrl-C that is not heard, or that leaves what the same command cannot go on from.
+/// (That the first finishes the unit in flight is tested in `cli.rs`.)
+#[test]
+fn a_second_interrupt_stops_at_once() {
+    let mut findings = Findings::default();
+    for (seed, stage) in ["sample", "train-sft", "run"].iter().enumerate() {
+        let found = stops(stage, 8, seed as u64);
+        assert!(found.tried >= 4, "{stage} was stopped only {} times", found.tried);
+        findings.join(found);
+    }
+    eprintln!("{} runs stopped", findings.none());
 }

@@ -109,9 +109,7 @@ pub fn restore(dir: &Path, fingerprint: &str, named: &[(String, &Tensor)], optim
 }
 
 fn take(tensors: &mut HashMap<String, Tensor>, name: &str, path: &Path) -> Result<Vec<f32>> {
-    let tensor = tensors
-        .remove(name)
-        .ok_or_else(|| {
+    let tensor = tensors.remove(name).ok_or_else(|| {
         Error::input(format!("the checkpoint lacks `{name}`"))
             .at_file(path)
             .help(BEGIN_AGAIN)

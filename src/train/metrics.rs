@@ -87,3 +87,33 @@ pub fn read(dir: &Path) -> Result<Vec<Map<String, Value>>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches: lines of the checkpoint that are on no disk until the next flush; what a crash left behind
+    /// them taken for lines, or for a reason to stop.
+    #[test]
+    fn the_lines_before_the_checkpoint_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        fs::write(&path, b"0\n1\n2\n\xff\xfe\0").unwrap();
+        let _open = MetricsLog::open(dir.path(), 2).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"0\n1\n");
+        let _again = MetricsLog::open(dir.path(), 2).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"0\n1\n");
+    }
+
+    /// Catches: a log that misses steps without a word.
+    #[test]
+    fn a_log_shorter_than_its_checkpoint_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "0\n1\n").unwrap();
+        let Err(error) = MetricsLog::open(dir.path(), 3) else {
+            panic!("two steps are taken for three");
+        };
+        assert_eq!(error.kind(), crate::error::ErrorKind::Input);
+        assert!(error.help_text().unwrap().contains("checkpoint"), "{error}");
+    }
+}

@@ -2,10 +2,12 @@
 //! the cases in which the same command did not lead to the bytes of an undisturbed run.
 
 use std::collections::HashSet;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::case::{Case, Faults, Ran, signal};
-use super::disk::{Change, Crash, Disk};
+use super::compare::snapshot;
+use super::disk::{Change, Crash, Disk, State};
 use super::random::Random;
 use super::workload::{Workload, Workloads};
 
@@ -18,7 +20,8 @@ pub struct Findings {
 
 impl Findings {
     fn add(&mut self, place: &str, wrong: Vec<String>) {
-        self.wrong.extend(wrong.into_iter().map(|line| format!("{place}: {line}")));
+        self.wrong
+            .extend(wrong.into_iter().map(|line| format!("{place}: {line}")));
     }
 
     pub fn join(&mut self, other: Self) {
@@ -63,7 +66,10 @@ pub fn kills(name: &str, kills: usize, seed: u64) -> Findings {
             instants.push(instant);
             findings.tried += usize::from(signal(ran.status) == Some(libc::SIGKILL));
             if ran.code().is_some_and(|code| code != 0) {
-                findings.add(name, vec![format!("life {life}, after kills at {instants:?}: {}", ran.stderr)]);
+                findings.add(
+                    name,
+                    vec![format!("life {life}, after kills at {instants:?}: {}", ran.stderr)],
+                );
             }
         }
         findings.add(&format!("{name}, kills at {instants:?}"), case.resume(workload));
@@ -95,7 +101,9 @@ impl Which {
             Self::Every => (0..count).collect(),
             Self::Some(wanted, seed) => {
                 let mut random = Random::new(seed);
-                (0..count).filter(|_| (random.below(count as u64) as usize) < wanted).collect()
+                (0..count)
+                    .filter(|_| (random.below(count as u64) as usize) < wanted)
+                    .collect()
             }
         }
     }
@@ -103,36 +111,49 @@ impl Which {
 
 /// Stops the machine before each change of a run, in every way that [`Crash`] knows.
 pub fn crashes(name: &str, which: Which) -> Findings {
-    let workload = Workloads::get(name);
-    let changes = Case::new().record(workload);
+    crashes_from(name, &State::default(), which).0
+}
+
+/// Stops the machine, and stops it again while the same command goes on.
+pub fn crashes_again(name: &str, first: Which, second: Which) -> Findings {
+    let (_, left) = crashes_from(name, &State::default(), first);
+    let mut findings = Findings::default();
+    for (place, state) in left {
+        let (found, _) = crashes_from(&place, &state, second);
+        findings.join(found);
+    }
+    findings
+}
+
+/// What is wrong after the crashes of a run that begins in `start`, and what they left, by place. A place
+/// begins with the name of the workload.
+fn crashes_from(place: &str, start: &State, which: Which) -> (Findings, Vec<(String, State)>) {
+    let workload = Workloads::get(place.split(", ").next().unwrap_or(place));
+    let changes = Case::after(start).record(workload);
     let places: HashSet<usize> = which.of(changes.len() + 1).into_iter().collect();
     let mut findings = Findings::default();
-    let mut disk = Disk::new();
-    let mut seen = HashSet::new();
+    let mut disk = Disk::holding(start);
+    let (mut seen, mut left) = (HashSet::new(), Vec::new());
     for at in 0..=changes.len() {
         let next = changes.get(at);
-        let kinds = [
-            Crash::Killed,
-            Crash::Torn,
-            Crash::Strict,
-            Crash::NamesOnly,
-            Crash::Garbage,
-            Crash::Mixed(at as u64),
-        ];
-        for crash in kinds.into_iter().filter(|_| places.contains(&at)) {
+        for crash in Crash::kinds(at).into_iter().filter(|_| places.contains(&at)) {
             let state = disk.crash(crash, next);
             if seen.insert(state.hash()) {
                 findings.tried += 1;
-                let place = format!("{name}, {crash:?} before change {at}, {}", shown(next));
+                let place = format!("{place}, {crash:?} before change {at} ({})", shown(next));
                 findings.add(&place, Case::after(&state).resume(workload));
+                left.push((place, state));
             }
         }
         if let Some(change) = next {
             disk.apply(change);
         }
     }
-    findings.add(&format!("{name}, power lost after the end"), lost_after_the_end(&disk, workload));
-    findings
+    findings.add(
+        &format!("{place}, power lost after the end"),
+        lost_after_the_end(&disk, workload),
+    );
+    (findings, left)
 }
 
 /// What was reported as done is there, even if the power fails at once.
@@ -145,13 +166,19 @@ fn lost_after_the_end(disk: &Disk, workload: &Workload) -> Vec<String> {
 }
 
 fn shown(change: Option<&Change>) -> String {
-    change.map_or("the end".to_owned(), |change| format!("{:?} {}", change.kind, change.name))
+    change.map_or("the end".to_owned(), |change| {
+        format!("{:?} {}", change.kind, change.name)
+    })
 }
 
 /// Lets each change of a run fail, in the ways that such a change fails.
 pub fn failures(name: &str, which: Which) -> Findings {
     let workload = Workloads::get(name);
-    let changes: Vec<Change> = Case::new().record(workload).into_iter().filter(|change| change.counted).collect();
+    let changes: Vec<Change> = Case::new()
+        .record(workload)
+        .into_iter()
+        .filter(|change| change.counted)
+        .collect();
     let mut findings = Findings::default();
     for at in which.of(changes.len()) {
         for (errno, mode) in ways(changes[at].kind) {
@@ -207,4 +234,95 @@ fn complaints(case: &Case, ran: &Ran, hit: &str, errno: i32, workload: &Workload
         _ => require(false, "no documented exit code"),
     }
     wrong
+}
+
+/// Every stage, and a run of many of them.
+pub const STAGES: [&str; 14] = [
+    "world-prompts",
+    "world-documents",
+    "revise",
+    "sample",
+    "judge",
+    "balance",
+    "train-sft",
+    "train-reward",
+    "train-dpo",
+    "train-ppo",
+    "eval-policy",
+    "eval-judge",
+    "eval-reward",
+    "run",
+];
+
+/// Moves the directory away before some of the changes of a run, and back when the run has ended.
+pub fn vanishings(name: &str, places: usize, seed: u64) -> Findings {
+    let workload = Workloads::get(name);
+    let changes = Case::new().record(workload);
+    let counted = changes.iter().filter(|change| change.counted).count();
+    let mut findings = Findings::default();
+    for at in Which::Some(places, seed).of(counted).into_iter().filter(|at| *at > 0) {
+        let case = Case::new();
+        let (ran, _) = case.run_under(&Faults::vanish(at, &case), &workload.arguments);
+        findings.tried += 1;
+        let place = format!("{name}, gone before change {at}");
+        let mut wrong = Vec::new();
+        if ran.panicked() || !matches!(ran.code(), Some(1..=3)) || !ran.stderr.contains("out") {
+            wrong.push(format!("{:?}: {}", ran.status, ran.stderr));
+        }
+        let (out, away) = (case.work.join("out"), case.work.join("away"));
+        if out.exists() {
+            wrong.push(format!("it is made anew, with {:?}", snapshot(&out).keys()));
+            std::fs::remove_dir_all(&out).unwrap();
+        }
+        std::fs::rename(&away, &out).unwrap();
+        findings.add(&place, wrong);
+        findings.add(&place, case.resume(workload));
+    }
+    findings
+}
+
+/// Runs the command while all clocks jump.
+pub fn clocks(name: &str, runs: u64, seed: u64) -> Findings {
+    let workload = Workloads::get(name);
+    let mut findings = Findings::default();
+    for run in 0..runs {
+        let case = Case::new();
+        let (ran, _) = case.run_under(&Faults::clock(1000 * (seed + 1) + run), &workload.arguments);
+        findings.tried += 1;
+        if ran.code() != Some(0) || ran.panicked() {
+            findings.add(name, vec![format!("clocks {run}: {:?}: {}", ran.status, ran.stderr)]);
+        }
+        findings.add(&format!("{name}, clocks {run}"), case.differences(workload));
+    }
+    findings
+}
+
+/// Presses Ctrl-C twice at a random instant.
+pub fn stops(name: &str, runs: usize, seed: u64) -> Findings {
+    let workload = Workloads::get(name);
+    let mut random = Random::new(seed);
+    let mut findings = Findings::default();
+    for run in 0..runs {
+        let case = Case::new();
+        let child = case.spawn(&workload.arguments);
+        let press = || {
+            let pid = child.id().to_string();
+            // To a process that has ended it does nothing.
+            let sent = Command::new("kill").args(["-INT", &pid]).stderr(Stdio::null()).status();
+            sent.unwrap();
+        };
+        std::thread::sleep(workload.duration.mul_f64(0.2 + 0.7 * random.unit()));
+        press();
+        std::thread::sleep(Duration::from_micros(random.below(3000)));
+        press();
+        let ran = case.wait(child);
+        findings.tried += usize::from(ran.code() == Some(130));
+        // Before the program listens, the system ends it.
+        let ended = matches!(ran.code(), Some(0 | 130)) || signal(ran.status) == Some(libc::SIGINT);
+        if !ended || ran.panicked() {
+            findings.add(name, vec![format!("stop {run}: {:?}: {}", ran.status, ran.stderr)]);
+        }
+        findings.add(&format!("{name}, stop {run}"), case.resume(workload));
+    }
+    findings
 }

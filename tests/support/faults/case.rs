@@ -21,7 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Ran {
     pub status: ExitStatus,
-    pub stdout: String,
     pub stderr: String,
 }
 
@@ -53,7 +52,10 @@ impl Faults {
     /// `out` is renamed away before change number `at`.
     pub fn vanish(at: usize, case: &Case) -> Self {
         let (from, to) = (case.work.join("out"), case.work.join("away"));
-        Self(vec![("FAULTS_VANISH", format!("{at} {} {}", from.display(), to.display()))])
+        Self(vec![(
+            "FAULTS_VANISH",
+            format!("{at} {} {}", from.display(), to.display()),
+        )])
     }
 
     /// All clocks jump.
@@ -144,7 +146,6 @@ impl Case {
         };
         Ran {
             status,
-            stdout: self.said("stdout"),
             stderr: self.said("stderr"),
         }
     }
@@ -196,8 +197,14 @@ impl Case {
     /// The report, made again from the same directory, is the one that is there.
     fn report_again(&self) -> Option<String> {
         let again = self.beside.join("again.html");
-        let ran = self.run(&[OsStr::new("report"), OsStr::new("out"), OsStr::new("--out"), again.as_os_str()]);
-        let same = ran.code() == Some(0) && fs::read(&again).unwrap() == fs::read(self.work.join("out").join(REPORT)).unwrap();
+        let ran = self.run(&[
+            OsStr::new("report"),
+            OsStr::new("out"),
+            OsStr::new("--out"),
+            again.as_os_str(),
+        ]);
+        let same =
+            ran.code() == Some(0) && fs::read(&again).unwrap() == fs::read(self.work.join("out").join(REPORT)).unwrap();
         (!same).then(|| format!("{REPORT} is not what its directory gives: {}", ran.stderr))
     }
 }
@@ -209,12 +216,24 @@ fn shim() -> &'static Path {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/faults/shim.c");
         let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{}.so", std::process::id()));
         let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-U_FORTIFY_SOURCE"])
+            .args([
+                "-shared",
+                "-fPIC",
+                "-O1",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-U_FORTIFY_SOURCE",
+            ])
             .arg("-o")
             .args([library.as_os_str(), OsStr::new(source), OsStr::new("-lpthread")])
             .output()
             .expect("the faults need a C compiler as `cc`");
-        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        assert!(
+            compiled.status.success(),
+            "{}",
+            String::from_utf8_lossy(&compiled.stderr)
+        );
         library
     })
 }

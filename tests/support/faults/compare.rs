@@ -8,7 +8,11 @@ use serde_json::Value;
 
 /// Fields that differ between two runs by nature: file, path of the field (`*` is every item), reason.
 const VOLATILE: [(&str, &[&str], &str); 2] = [
-    ("run.json", &["peak_rss_mb"], "the memory of the processes that took part"),
+    (
+        "run.json",
+        &["peak_rss_mb"],
+        "the memory of the processes that took part",
+    ),
     ("run.json", &["stages", "*", "seconds"], "the time a stage took"),
 ];
 
@@ -79,7 +83,9 @@ pub fn differences(there: &Snapshot, here: &Snapshot) -> Vec<String> {
     for (name, content) in there {
         match here.get(name) {
             None => lines.push(format!("{name} is missing")),
-            Some(other) if other != content => lines.push(format!("{name} differs: {}", first_difference(content, other))),
+            Some(other) if other != content => {
+                lines.push(format!("{name} differs: {}", first_difference(content, other)))
+            }
             Some(_) => {}
         }
     }

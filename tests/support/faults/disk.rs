@@ -66,6 +66,21 @@ pub enum Crash {
     Mixed(u64),
 }
 
+impl Crash {
+    /// One of each; `seed` is for what is left to chance.
+    pub fn kinds(seed: usize) -> [Self; 6] {
+        let mixed = Self::Mixed(seed as u64);
+        [
+            Self::Killed,
+            Self::Torn,
+            Self::Strict,
+            Self::NamesOnly,
+            Self::Garbage,
+            mixed,
+        ]
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct File {
     now: Arc<Vec<u8>>,
@@ -91,7 +106,7 @@ enum Node {
     Link(String),
 }
 
-/// The watched directory, empty at first.
+/// The watched directory.
 #[derive(Debug, Clone)]
 pub struct Disk {
     nodes: Vec<Node>,
@@ -109,7 +124,7 @@ pub enum Found {
 }
 
 /// What lies on the disk after a crash.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct State(pub BTreeMap<String, Found>);
 
 impl State {
@@ -136,12 +151,25 @@ impl State {
 const ROOT: usize = 0;
 
 impl Disk {
-    pub fn new() -> Self {
-        Self {
+    /// A disk on which all of `state` is durable.
+    pub fn holding(state: &State) -> Self {
+        let mut disk = Self {
             nodes: vec![Node::Directory(Directory::default())],
             opened: BTreeMap::new(),
             changes: 0,
+        };
+        for (name, found) in &state.0 {
+            let node = match found {
+                Found::File(content) => Node::File(File {
+                    now: content.clone(),
+                    durable: content.clone(),
+                }),
+                Found::Directory => Node::Directory(Directory::default()),
+                Found::Link(target) => Node::Link(target.clone()),
+            };
+            disk.add(name, node);
         }
+        disk
     }
 
     fn find(&self, name: &str) -> Option<usize> {
@@ -257,7 +285,9 @@ impl Disk {
             torn.apply(&half);
             return torn.crash(Crash::Killed, None);
         }
-        self.collect(ROOT, "", &mut found, names_until, &mut |file| data_after(crash, file, &mut random));
+        self.collect(ROOT, "", &mut found, names_until, &mut |file| {
+            data_after(crash, file, &mut random)
+        });
         State(found)
     }
 
@@ -276,7 +306,11 @@ impl Disk {
                 let until = names_until.max(directory.synced);
                 let entries = directory.history.iter().rev().find(|(at, _)| *at <= until);
                 for (last, node) in entries.iter().flat_map(|(_, entries)| entries) {
-                    let name = if name.is_empty() { last.clone() } else { format!("{name}/{last}") };
+                    let name = if name.is_empty() {
+                        last.clone()
+                    } else {
+                        format!("{name}/{last}")
+                    };
                     self.collect(*node, &name, found, names_until, data);
                 }
                 Found::Directory
@@ -292,7 +326,12 @@ fn data_after(crash: Crash, file: &File, random: &mut Random) -> Arc<Vec<u8>> {
     if file.now == file.durable {
         return file.now.clone();
     }
-    let garbage = || Arc::new(file.now.iter().map(|byte| byte ^ 0x5a).collect());
+    // What was durable stays as it was, as far as it was not written over.
+    let kept = |at: usize| file.durable.get(at) == Some(&file.now[at]);
+    let garbled = |(at, byte): (usize, &u8)| if kept(at) { *byte } else { byte ^ 0x5a };
+    let garbage = || Arc::new(file.now.iter().enumerate().map(garbled).collect());
+    let shortest = file.durable.len().min(file.now.len());
+    let lost = (file.now.len() - shortest) as u64;
     match crash {
         Crash::Killed | Crash::Torn => file.now.clone(),
         Crash::Strict | Crash::NamesOnly => file.durable.clone(),
@@ -301,7 +340,7 @@ fn data_after(crash: Crash, file: &File, random: &mut Random) -> Arc<Vec<u8>> {
             0 => file.now.clone(),
             1 => file.durable.clone(),
             2 => garbage(),
-            _ => Arc::new(file.now[..random.below(file.now.len() as u64 + 1) as usize].to_vec()),
+            _ => Arc::new(file.now[..shortest + random.below(lost + 1) as usize].to_vec()),
         },
     }
 }

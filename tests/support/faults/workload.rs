@@ -14,7 +14,10 @@ use super::compare::Snapshot;
 /// What a stage is called here and its command, with `{name}` for the result of another.
 /// In the order in which they need each other.
 const COMMANDS: [(&str, &str); 15] = [
-    ("world-prompts", "world prompts --split constitutional --harmful 3 --benign 3"),
+    (
+        "world-prompts",
+        "world prompts --split constitutional --harmful 3 --benign 3",
+    ),
     ("world-documents", "world documents --count 100"),
     (
         "revise",
@@ -32,12 +35,18 @@ const COMMANDS: [(&str, &str); 15] = [
          --keep-truncated --unit-rows 2",
     ),
     ("balance", "balance --preferences {judge}"),
-    ("train-sft", "train sft --model builtin:tiny --data {revise} --batch-size 2 --epochs 2 --save-steps 2"),
+    (
+        "train-sft",
+        "train sft --model builtin:tiny --data {revise} --batch-size 2 --epochs 2 --save-steps 2",
+    ),
     (
         "train-reward",
         "train reward --model builtin:tiny --data {}/pairs.jsonl --batch-size 2 --epochs 2 --save-steps 2",
     ),
-    ("train-dpo", "train dpo --model builtin:tiny --data {balance} --batch-size 2 --epochs 2 --save-steps 2"),
+    (
+        "train-dpo",
+        "train dpo --model builtin:tiny --data {balance} --batch-size 2 --epochs 2 --save-steps 2",
+    ),
     (
         "train-ppo",
         "train ppo --model builtin:tiny --data {world-prompts} --reward-model {train-reward} --iterations 3 \
@@ -184,7 +193,9 @@ impl Workloads {
         ] {
             fs::write(base.path().join(name), text).unwrap();
         }
-        let all = COMMANDS.iter().map(|(name, command)| undisturbed(base.path(), name, command));
+        let all = COMMANDS
+            .iter()
+            .map(|(name, command)| undisturbed(base.path(), name, command));
         Self {
             all: all.collect(),
             _base: base,
@@ -193,7 +204,11 @@ impl Workloads {
 
     pub fn get(name: &str) -> &'static Workload {
         static ALL: OnceLock<Workloads> = OnceLock::new();
-        let found = ALL.get_or_init(Self::new).all.iter().find(|workload| workload.name == name);
+        let found = ALL
+            .get_or_init(Self::new)
+            .all
+            .iter()
+            .find(|workload| workload.name == name);
         found.unwrap_or_else(|| panic!("no workload {name}"))
     }
 }
@@ -206,7 +221,11 @@ fn undisturbed(base: &Path, name: &'static str, command: &str) -> Workload {
             None => word.to_owned(),
         }
     };
-    let arguments: Vec<String> = command.split_whitespace().map(word).chain(["--out".into(), "out".into()]).collect();
+    let arguments: Vec<String> = command
+        .split_whitespace()
+        .map(word)
+        .chain(["--out".into(), "out".into()])
+        .collect();
     let dir = base.join(name);
     fs::create_dir(&dir).unwrap();
     let case = Case::at(&dir);
