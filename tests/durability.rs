@@ -148,8 +148,8 @@ fn the_disk_fails_in_the_other_stages() {
 #[test]
 fn the_directory_vanishes() {
     let mut findings = Findings::default();
-    for stage in ["sample", "train-reward", "run-two"] {
-        findings.join(vanishings(stage, 12, 5));
+    for (stage, places) in [("sample", 15), ("train-reward", 40), ("run-two", 15)] {
+        findings.join(vanishings(stage, places, 5));
     }
     eprintln!("{} directories gone", findings.none());
 }

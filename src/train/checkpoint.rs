@@ -17,6 +17,8 @@ use crate::model::files;
 pub const DIR: &str = "checkpoint";
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
+/// What to do when the directory of a run is no longer where it was.
+pub const GONE: &str = "the run's directory was moved or removed; put it back, and run the same command again";
 const BEGIN_AGAIN: &str = "remove the folder `checkpoint` to train from the beginning";
 
 #[derive(Serialize, Deserialize)]
@@ -36,8 +38,7 @@ fn state_path(dir: &Path) -> PathBuf {
 /// Saves the run after `step` steps. The state file is renamed into place last.
 pub fn save(dir: &Path, step: usize, fingerprint: &str, named: &[(String, &Tensor)], optimizer: &AdamW) -> Result<()> {
     let folder = dir.join(DIR);
-    std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", &folder, error))?;
-    atomic::sync_directory(dir)?;
+    create_folder(&folder)?;
     let mut tensors: Vec<(String, Tensor)> = Vec::with_capacity(3 * named.len());
     for ((name, tensor), (first, second)) in named.iter().zip(optimizer.moments()) {
         tensors.push((name.clone(), (*tensor).clone()));
@@ -55,6 +56,19 @@ pub fn save(dir: &Path, step: usize, fingerprint: &str, named: &[(String, &Tenso
     let json = serde_json::to_vec_pretty(&state).map_err(|error| Error::unexpected("state").because(error))?;
     atomic::write(&state_path(dir), &json)?;
     remove_others(&folder, &file)
+}
+
+/// Makes a folder in the directory of a run, durably. If that directory is gone it stays gone: what went on
+/// in a new one of its name would be half of a run.
+pub fn create_folder(folder: &Path) -> Result<()> {
+    match std::fs::create_dir(folder) {
+        Ok(()) => atomic::sync_directory(folder.parent().unwrap_or(folder)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::io("create", folder, error).help(GONE))
+        }
+        Err(error) => Err(Error::io("create", folder, error)),
+    }
 }
 
 fn remove_others(folder: &Path, keep: &str) -> Result<()> {

@@ -196,6 +196,7 @@ impl<'a> Training<'a> {
             self.session.progress().note(&note);
             let mut provenance = self.provenance.clone();
             provenance.stage = format!("{} rejects", provenance.stage);
+            checkpoint::create_folder(&rejects_dir(self.dir))?;
             dataset::write_all(&rejects_dir(self.dir), rejects, provenance)?;
         }
         Ok(())
@@ -217,6 +218,11 @@ impl<'a> Training<'a> {
 
     /// Saves the trained decoder (and head), then marks the run complete.
     fn finish(self, decoder: Decoder, head: Option<&ScalarHead>, rows: usize, rejects: usize) -> Result<Done> {
+        // Saving a model makes its directory, and this one should be there.
+        if !self.dir.join(FILE).exists() {
+            let gone = Error::unexpected("the directory of the run is gone, and the model is not saved");
+            return Err(gone.at_file(self.dir).help(checkpoint::GONE));
+        }
         let trained = Model {
             decoder,
             ..self.model.clone()
