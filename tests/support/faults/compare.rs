@@ -84,7 +84,7 @@ pub fn differences(there: &Snapshot, here: &Snapshot) -> Vec<String> {
         match here.get(name) {
             None => lines.push(format!("{name} is missing")),
             Some(other) if other != content => {
-                lines.push(format!("{name} differs: {}", first_difference(content, other)))
+                lines.push(format!("{name} differs: {}", first_difference(content, other)));
             }
             Some(_) => {}
         }
