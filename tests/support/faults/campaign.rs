@@ -158,15 +158,7 @@ fn crashes_from(place: &str, start: &State, which: Which) -> (Findings, Vec<(Str
 
 /// What was reported as done is there, even if the power fails at once.
 fn lost_after_the_end(disk: &Disk, workload: &Workload) -> Vec<String> {
-    missing(&Case::after(&disk.crash(Crash::Strict, None)), workload)
-}
-
-/// What is not there or differs. A removal may come undone: the same command makes it good, as the other
-/// cases show.
-fn missing(case: &Case, workload: &Workload) -> Vec<String> {
-    let mut lines = case.differences(workload);
-    lines.retain(|line| !line.ends_with("should not be there"));
-    lines
+    Case::after(&disk.crash(Crash::Strict, None)).losses(workload)
 }
 
 fn shown(change: Option<&Change>) -> String {
@@ -226,7 +218,7 @@ fn complaints(case: &Case, ran: &Ran, hit: &str, errno: i32, workload: &Workload
         Some(0) => {
             require(kind != "s", "a failed fsync is not told");
             // It could do without: then nothing may be missing.
-            require(case.differences(workload).is_empty(), "it fails silently");
+            require(case.losses(workload).is_empty(), "it fails silently");
         }
         Some(1..=3) => {
             let parent = path.rsplit_once('/').map_or(path, |(parent, _)| parent);
@@ -285,7 +277,7 @@ pub fn vanishings(name: &str, places: usize, seed: u64) -> Findings {
         std::fs::rename(&away, &out).unwrap();
         if ran.code() == Some(0) {
             // Everything was there before it went.
-            wrong.extend(missing(&case, workload));
+            wrong.extend(case.losses(workload));
         }
         findings.add(&place, wrong);
         findings.add(&place, case.resume(workload));

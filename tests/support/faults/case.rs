@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::compare::{REPORT, differences, snapshot};
+use super::compare::{REPORT, differences, losses, snapshot};
 use super::disk::{Change, State, read_log};
 use super::workload::Workload;
 
@@ -179,6 +179,11 @@ impl Case {
     /// How the directory differs from one that nothing disturbed.
     pub fn differences(&self, workload: &Workload) -> Vec<String> {
         differences(&workload.expected, &snapshot(&self.work))
+    }
+
+    /// What of a finished run is not there.
+    pub fn losses(&self, workload: &Workload) -> Vec<String> {
+        losses(&workload.expected, &snapshot(&self.work))
     }
 
     /// Gives the same command once more, undisturbed, and answers what is wrong after it.

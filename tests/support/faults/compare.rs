@@ -7,18 +7,31 @@ use std::path::Path;
 use serde_json::Value;
 
 /// Fields that differ between two runs by nature: file, path of the field (`*` is every item), reason.
-const VOLATILE: [(&str, &[&str], &str); 2] = [
+const VOLATILE: [(&str, &[&str], &str); 9] = [
     (
         "run.json",
         &["peak_rss_mb"],
         "the memory of the processes that took part",
     ),
     ("run.json", &["stages", "*", "seconds"], "the time a stage took"),
+    ("units.json", &["units", "*", "seconds"], "the time a unit took"),
+    ("status.json", &["owner"], "the process that worked last"),
+    ("status.json", &["updated"], "when it did"),
+    ("status.json", &["seconds"], "the time of the work"),
+    ("status.json", &["session_inputs"], "what the last process did of it"),
+    ("status.json", &["session_seconds"], "how long that took"),
+    ("status.json", &["last_error"], "what stopped an earlier process"),
 ];
+
+/// Files that are told and not relied on: they need not survive a power failure, nor need the program stop
+/// when they cannot be written. The same command brings them to their end all the same.
+const TOLD: [&str; 1] = ["status.json"];
 
 /// The page shows the times in `run.json`; it is compared with one made again from the same directory
 /// (see `Case::report_again`), not with that of another run.
 pub const REPORT: &str = "report.html";
+
+const LEFT_OVER: &str = "should not be there";
 
 /// Path → content; directories end in `/`.
 pub type Snapshot = BTreeMap<String, Vec<u8>>;
@@ -90,7 +103,19 @@ pub fn differences(there: &Snapshot, here: &Snapshot) -> Vec<String> {
         }
     }
     let further = here.keys().filter(|name| !there.contains_key(*name));
-    lines.extend(further.map(|name| format!("{name} should not be there")));
+    lines.extend(further.map(|name| format!("{name} {LEFT_OVER}")));
+    lines
+}
+
+/// What is lost of a finished run: differences but for files that are only told, and removals that came
+/// undone.
+pub fn losses(there: &Snapshot, here: &Snapshot) -> Vec<String> {
+    let told = |line: &String| {
+        let path = line.split_once(' ').map_or("", |(path, _)| path);
+        TOLD.iter().any(|name| path.rsplit('/').next() == Some(name))
+    };
+    let mut lines = differences(there, here);
+    lines.retain(|line| !line.ends_with(LEFT_OVER) && !told(line));
     lines
 }
 
