@@ -531,6 +531,26 @@ fn a_living_owner_keeps_others_out() {
     assert_eq!(names, ["run/.lock"], "clocks are left");
 }
 
+/// Catches: two processes of one machine in the same local directory, or a wait for the other without end.
+#[test]
+fn a_local_directory_has_one_process() {
+    let server = Server::start();
+    let machine = Machine::new(&server);
+    let mirror = machine.mirror();
+    let again = || Mirror::open(mirror.location(), &machine.settings, &[]).err();
+    let error = again().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "s3://bucket/run: another process of this machine is at work in this directory"
+    );
+    // The same address at another server is another directory.
+    let mut elsewhere = machine.settings.clone();
+    elsewhere
+        .variables
+        .insert("AWS_ENDPOINT_URL".into(), "http://127.0.0.1:9".into());
+    Mirror::open(mirror.location(), &elsewhere, &[]).unwrap();
+}
+
 /// Catches: a lock believed or taken by this machine's clock; two that take over the same lock; an owner
 /// that goes on after it was taken over.
 #[test]
