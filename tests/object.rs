@@ -6,6 +6,7 @@ mod object_server;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bylaw::error::{Error, ErrorKind};
@@ -309,6 +310,71 @@ fn what_could_not_be_put_is_put_by_the_next_pull() {
         assert_eq!(server.names(), Vec::<String>::new());
         assert_eq!(read(mirror.dir(), "c.unit"), None);
         assert_eq!(read(mirror.dir(), MANIFEST), None);
+    }
+}
+
+/// What a job does, in small: units, a dataset of them, units removed. Bytes differ from run to run in
+/// the units and follow from them in the dataset.
+fn job(mirror: &Mirror, run: usize) -> Result<(), Error> {
+    let put = |name: &str, bytes: &[u8]| commit(mirror, name, bytes);
+    mirror.pull()?;
+    if read(mirror.dir(), MANIFEST).is_some_and(|bytes| bytes.starts_with(b"complete")) {
+        return (0..3).try_for_each(|unit| mirror.remove(&format!("{unit}.unit")));
+    }
+    put(MANIFEST, b"running");
+    mirror.replace(MANIFEST)?;
+    let mut dataset = Vec::new();
+    for unit in 0..3 {
+        let name = format!("{unit}.unit");
+        if read(mirror.dir(), &name).is_none() {
+            put(&name, format!("unit {unit} of run {run}").as_bytes());
+            mirror.create(&name)?;
+        }
+        dataset.extend(read(mirror.dir(), &name).unwrap());
+    }
+    put("data.arrow", &dataset);
+    mirror.replace("data.arrow")?;
+    put(MANIFEST, &[b"complete ", &dataset[..]].concat());
+    mirror.replace(MANIFEST)?;
+    (0..3).try_for_each(|unit| mirror.remove(&format!("{unit}.unit")))
+}
+
+/// Catches: a dataset and a manifest that do not belong together, or work that nobody can go on with,
+/// whichever request is the last before the network or the machine is gone.
+#[test]
+fn a_job_cut_off_at_any_request_goes_on_here_and_elsewhere() {
+    for moves in [false, true] {
+        for lost in [false, true] {
+            let mut requests = 0;
+            loop {
+                let server = Server::start();
+                let mut machines = [Machine::new(&server), Machine::new(&server)];
+                for machine in &mut machines {
+                    machine.settings.retries = 0;
+                }
+                let count = AtomicUsize::new(0);
+                server.plan(move |_, _| match count.fetch_add(1, Ordering::Relaxed) {
+                    number if number < requests => None,
+                    number if number == requests && lost => Some(Fault::Lost),
+                    _ => Some(Fault::Reset),
+                });
+                let first = job(&machines[0].mirror(), 1);
+                server.plan(|_, _| None);
+                let mirror = machines[usize::from(moves)].mirror();
+                job(&mirror, 2).unwrap();
+                let case = format!("after {requests} requests, {moves} {lost}");
+                assert_eq!(server.names(), ["run/data.arrow", "run/manifest.json"], "{case}");
+                let data = server.object("run/data.arrow").unwrap();
+                let manifest = server.object("run/manifest.json").unwrap();
+                assert!(manifest == [b"complete ", &data[..]].concat(), "{case}");
+                assert_eq!(read(mirror.dir(), "data.arrow").unwrap(), data, "{case}");
+                if first.is_ok() {
+                    break;
+                }
+                requests += 1;
+            }
+            assert!(requests >= 10, "{requests}");
+        }
     }
 }
 
