@@ -162,3 +162,30 @@ fn matches(pattern: &[char], name: &[char]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches: a pattern that matches a part of a name, hidden files taken for inputs, a local path that is
+    /// asked of a store.
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, wanted) in [
+            ("*.jsonl", "a.jsonl", true),
+            ("*.jsonl", ".jsonl", false),
+            ("*.jsonl", "a.jsonl.gz", false),
+            ("*.jsonl", "sub/a.jsonl", false),
+            ("a?c*", "abc", true),
+            ("a?c*", "ac", false),
+            ("*ab*ab", "xababab", true),
+        ] {
+            let choice = Choice::Matching(pattern.chars().collect());
+            assert_eq!(choice.takes(name), wanted, "{pattern} {name}");
+        }
+        assert_eq!(
+            super::super::localise("data/*.jsonl").unwrap(),
+            std::path::Path::new("data/*.jsonl")
+        );
+    }
+}

@@ -363,11 +363,11 @@ mod tests {
         let mut reused = lock();
         reused.process.as_mut().unwrap().started += 1;
         assert!(reused.is_free());
-        for change in [(|process| process.boot.push('x')) as fn(&mut Process), |process| {
-            process.namespace.push('x')
-        }] {
-            let mut elsewhere = dead.clone();
-            change(elsewhere.process.as_mut().unwrap());
+        let mut machine = dead.clone();
+        machine.process.as_mut().unwrap().boot.push('x');
+        let mut container = dead;
+        container.process.as_mut().unwrap().namespace.push('x');
+        for mut elsewhere in [machine, container] {
             assert!(!elsewhere.is_free());
             elsewhere.released = true;
             assert!(elsewhere.is_free());

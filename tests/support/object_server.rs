@@ -88,9 +88,15 @@ pub struct Object {
 type Plan = Box<dyn Fn(&Asked, usize) -> Option<Fault> + Send + Sync>;
 
 #[derive(Default)]
+struct Upload {
+    parts: BTreeMap<u32, Vec<u8>>,
+    owner: Option<String>,
+}
+
+#[derive(Default)]
 struct Store {
     objects: BTreeMap<String, Object>,
-    uploads: HashMap<String, (BTreeMap<u32, Vec<u8>>, Option<String>)>,
+    uploads: HashMap<String, Upload>,
     /// Azure's, by key and name.
     blocks: HashMap<String, BTreeMap<String, Vec<u8>>>,
     /// Writes so far.
@@ -251,7 +257,11 @@ impl Store {
             "POST" if query("uploads").is_some() => {
                 let id = format!("upload-{}", self.uploads.len());
                 let owner = asked.owner();
-                self.uploads.insert(id.clone(), (BTreeMap::new(), owner));
+                let upload = Upload {
+                    owner,
+                    ..Upload::default()
+                };
+                self.uploads.insert(id.clone(), upload);
                 let (bucket, key) = (BUCKET, &asked.key);
                 xml(format!(
                     "<InitiateMultipartUploadResult><Bucket>{bucket}</Bucket><Key>{key}</Key><UploadId>{id}</UploadId>\
@@ -306,7 +316,7 @@ impl Store {
             Some(Some(object)) => object.bytes.clone(),
             None => asked.body.clone(),
         };
-        let Some((parts, _)) = self.uploads.get_mut(&asked.query["uploadId"]) else {
+        let Some(Upload { parts, .. }) = self.uploads.get_mut(&asked.query["uploadId"]) else {
             return error(404, "NoSuchUpload");
         };
         let number = asked.query["partNumber"].parse().unwrap();
@@ -321,7 +331,7 @@ impl Store {
         if let Some(refusal) = self.refusal(asked) {
             return refusal;
         }
-        let Some((parts, owner)) = self.uploads.remove(&asked.query["uploadId"]) else {
+        let Some(Upload { parts, owner }) = self.uploads.remove(&asked.query["uploadId"]) else {
             return error(404, "NoSuchUpload");
         };
         let parts: Vec<Vec<u8>> = parts.into_values().collect();
