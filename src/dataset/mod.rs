@@ -2,6 +2,7 @@
 //!
 //! The one place that knows Arrow. Stages, losses and trainers see rows only.
 
+mod detected;
 mod ids;
 mod locate;
 mod manifest;
@@ -17,6 +18,7 @@ use std::fs;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+pub use detected::{Detected, Found};
 pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Source, Status};
 pub use mapping::Mapping;
 pub use reference::{
@@ -27,7 +29,7 @@ pub use row::{Kind, Row, describe, from_batch, to_batch};
 pub use shape::{Form, Native, Shape};
 pub use shard::Shard;
 pub use source::Format;
-pub use stream::{Detected, Found, Options, Position, RowStream, detect, stream};
+pub use stream::{Options, Position, RowStream, detect, stream};
 
 use crate::atomic;
 use crate::error::{Error, Result};
