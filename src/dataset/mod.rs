@@ -4,6 +4,7 @@
 
 mod background;
 mod columns;
+mod detected;
 mod ids;
 mod locate;
 mod manifest;
@@ -23,6 +24,7 @@ mod writer;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+pub use detected::{Detected, Found};
 pub(crate) use ids::UniqueIds;
 pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Revision, Slice, Source, Status};
 pub use mapping::Mapping;
@@ -35,7 +37,7 @@ pub use rows::Rows;
 pub use shape::{Form, Native, Shape};
 pub use shard::Shard;
 pub use source::Format;
-pub use stream::{Detected, Found, Options, Position, RowStream, detect, stream};
+pub use stream::{Options, Position, RowStream, detect, stream};
 pub use writer::{SHARD_ROWS, Shards, Writer, write_all};
 
 use crate::error::{Error, Result};
