@@ -290,8 +290,8 @@ fn within(column: &str, found: f32, low: f32, high: f32, broken: Broken<'_>) {
 }
 
 fn logprob(column: &str, found: f32, broken: Broken<'_>) {
-    // The negation lets no NaN through; minus infinity is a probability of zero.
-    if !(found <= ABOVE_ZERO) {
+    // Minus infinity is a probability of zero.
+    if found.is_nan() || found > ABOVE_ZERO {
         broken(
             Promise::Number,
             format!("`{column}` is {found}, expected a log-probability of at most 0"),

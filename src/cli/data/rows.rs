@@ -108,14 +108,14 @@ pub fn kind_of(reference: &str) -> Result<Kind> {
 /// Rows that can be gone through again and again, with those that could not be used.
 pub enum Source<R> {
     /// A dataset: one shard after the other, from disk.
-    Dataset(Dataset<R>),
+    Dataset(Box<Dataset<R>>),
     Files(Loaded<R>),
 }
 
 impl<R: Readable> Source<R> {
     pub fn open(reference: &str) -> Result<Self> {
         match Manifest::exists(Path::new(reference)) {
-            true => Dataset::open(reference).map(Self::Dataset),
+            true => Dataset::open(reference).map(|dataset| Self::Dataset(Box::new(dataset))),
             false => R::read(reference).map(Self::Files),
         }
     }
