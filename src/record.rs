@@ -147,6 +147,16 @@ pub struct Preference {
     pub p_raw: f32,
 }
 
+/// One answer to a prompt, and whether it is a good one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnpairedPreference {
+    pub id: String,
+    pub prompt: Vec<Message>,
+    pub completion: Vec<Message>,
+    pub label: bool,
+    pub weight: f32,
+}
+
 /// A row that could not be used, kept with the reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reject {

@@ -63,6 +63,9 @@ pub enum Command {
     /// Look at constitutions.
     #[command(subcommand)]
     Constitution(ConstitutionCommand),
+    /// Look at datasets, convert and mix them.
+    #[command(subcommand)]
+    Data(super::data::DataCommand),
     /// Fetch, look at, convert and make models.
     #[command(subcommand)]
     Model(ModelCommand),

@@ -7,6 +7,7 @@ mod args;
 mod assemble;
 mod chat;
 mod commands;
+mod data;
 mod info;
 mod output;
 mod pipeline;
@@ -56,6 +57,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Report(args) => commands::report(&session, &args),
         Command::Constitution(command) => commands::constitution(&session, &command),
         Command::Model(command) => commands::model(&session, &command),
+        Command::Data(command) => data::run(&session, &command),
         Command::Stage(command) => {
             let (stage, out) = command.parts();
             let done = stage.run(&session, out)?;

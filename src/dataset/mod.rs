@@ -2,6 +2,7 @@
 //!
 //! The one place that knows Arrow. Stages, losses and trainers see rows only.
 
+pub mod export;
 mod jsonl;
 mod manifest;
 mod reference;

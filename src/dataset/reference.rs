@@ -280,7 +280,7 @@ impl<R: Shape> Reader<R> {
                 Kind::Demonstrations => {
                     self.natives(shard::read(dir, shard)?, Native::Demonstration, &mut number, dir)?;
                 }
-                Kind::Rejects => return Err(wrong_kind::<R>(Kind::Rejects, dir)),
+                kind @ (Kind::Rejects | Kind::UnpairedPreferences) => return Err(wrong_kind::<R>(kind, dir)),
             }
         }
         Ok(manifest.shards.into_iter().map(|shard| shard.sha256).collect())
@@ -339,7 +339,7 @@ impl<R: Shape> Reader<R> {
             Some(Kind::Demonstrations) => {
                 self.natives(row::from_batch(batch, path)?, Native::Demonstration, number, path)
             }
-            Some(Kind::Rejects) => Err(wrong_kind::<R>(Kind::Rejects, path)),
+            Some(kind @ (Kind::Rejects | Kind::UnpairedPreferences)) => Err(wrong_kind::<R>(kind, path)),
             None => self.foreign(batch, number, path),
         }
     }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision};
+use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision, UnpairedPreference};
 
 /// What the rows of a dataset are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,16 +25,19 @@ pub enum Kind {
     Preferences,
     Rejects,
     Demonstrations,
+    #[serde(rename = "unpaired")]
+    UnpairedPreferences,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Prompts,
         Self::Revisions,
         Self::Candidates,
         Self::Preferences,
         Self::Rejects,
         Self::Demonstrations,
+        Self::UnpairedPreferences,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -45,6 +48,7 @@ impl Kind {
             Self::Preferences => "preferences",
             Self::Rejects => "rejects",
             Self::Demonstrations => "demonstrations",
+            Self::UnpairedPreferences => "unpaired",
         }
     }
 
@@ -62,6 +66,8 @@ impl Kind {
             Some(Self::Candidates)
         } else if all(&["id", "prefix", "completion"]) {
             Some(Self::Demonstrations)
+        } else if all(&["id", "completion", "label", "weight"]) {
+            Some(Self::UnpairedPreferences)
         } else if all(&["id", "stage", "reason", "raw"]) {
             Some(Self::Rejects)
         } else if all(&["id", "messages", "source", "tags"]) {
@@ -102,6 +108,13 @@ impl Kind {
                 messages("prompt"),
                 string("prefix"),
                 string("completion"),
+                number("weight"),
+            ],
+            Self::UnpairedPreferences => vec![
+                string("id"),
+                messages("prompt"),
+                messages("completion"),
+                Field::new("label", DataType::Boolean, false),
                 number("weight"),
             ],
         };
@@ -223,6 +236,7 @@ rows! {
     Preference => Preferences,
     Reject => Rejects,
     Demonstration => Demonstrations,
+    UnpairedPreference => UnpairedPreferences,
 }
 
 /// The rows as one record batch, with the schema of their kind.

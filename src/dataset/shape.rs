@@ -63,7 +63,7 @@ pub fn native(kind: Kind, object: Object) -> Option<Result<Native, Reason>> {
         Kind::Candidates => Some(typed(kind, object, Native::Candidates)),
         Kind::Preferences => Some(typed(kind, object, Native::Preference)),
         Kind::Demonstrations => Some(typed(kind, object, Native::Demonstration)),
-        Kind::Rejects => None,
+        Kind::Rejects | Kind::UnpairedPreferences => None,
     }
 }
 
