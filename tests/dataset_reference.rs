@@ -434,7 +434,13 @@ fn references_that_lead_nowhere_say_so() {
     let files = Files::new();
     files.write("empty.jsonl", "\n \n");
     files.write("bad.jsonl", "{\n[]\n");
-    for (name, contents) in [("a.csv", "x"), ("a.parquet", "PAR1"), ("a", "x"), ("a.arrow", "x")] {
+    for (name, contents) in [
+        ("a.txt", "x"),
+        ("a.gz", "x"),
+        ("a.parquet", "PAR1"),
+        ("a", "x"),
+        ("a.arrow", "x"),
+    ] {
         files.write(name, contents);
     }
     fs::create_dir(files.path("dir")).unwrap();
@@ -444,11 +450,12 @@ fn references_that_lead_nowhere_say_so() {
             "bad.jsonl",
             "none of its 2 rows can be read as prompts; the first: line 1: not valid JSON",
         ),
-        ("a.csv", "`.csv` files are not read"),
-        ("a.parquet", "`.parquet` files are not read"),
+        ("a.txt", "`.txt` files are not read"),
+        ("a.gz", "`.gz` files are not read"),
+        ("a.parquet", "cannot be read as Parquet"),
         ("a", "no extension"),
         ("a.arrow", "not an Arrow file"),
-        ("dir", "no `.arrow` or `.jsonl` file"),
+        ("dir", "no file of data"),
         ("nowhere", "no such file"),
         ("*.xyz", "no file matches"),
         ("a.*", "files are not read"),

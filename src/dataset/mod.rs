@@ -3,21 +3,32 @@
 //! The one place that knows Arrow. Stages, losses and trainers see rows only.
 
 pub mod export;
-mod jsonl;
+mod ids;
+mod locate;
 mod manifest;
+mod mapping;
 mod reference;
 mod row;
 mod shape;
 pub mod shard;
+mod source;
+mod stream;
 
 use std::fs;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Source, Status};
-pub use reference::{Loaded, read_candidates, read_demonstrations, read_preferences, read_prompts, read_revisions};
+pub use mapping::Mapping;
+pub use reference::{
+    Loaded, read_candidates, read_demonstrations, read_preferences, read_prompts, read_revisions,
+    read_unpaired_preferences,
+};
 pub use row::{Kind, Row, describe, from_batch, to_batch};
+pub use shape::{Form, Native, Shape};
 pub use shard::Shard;
+pub use source::Format;
+pub use stream::{Detected, Found, Options, Position, RowStream, detect, stream};
 
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -163,30 +174,6 @@ fn remove_shards(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Makes ids unique by appending `-2`, `-3` … to later occurrences.
-///
-/// Ids key the random choices and the journal: two rows with one id would draw the same samples and
-/// overwrite each other. Rows with equal contents stay separate rows, because how often something
-/// is asked is part of the data.
-#[derive(Default)]
-pub(crate) struct UniqueIds {
-    seen: std::collections::HashMap<String, u64>,
-}
-
-impl UniqueIds {
-    pub(crate) fn claim(&mut self, id: &str) -> String {
-        let mut unique = id.to_owned();
-        // A suffixed id may itself be in the data, so go on until one is free.
-        while self.seen.contains_key(&unique) {
-            let count = self.seen.entry(id.to_owned()).or_insert(1);
-            *count += 1;
-            unique = format!("{id}-{count}");
-        }
-        self.seen.insert(unique.clone(), 1);
-        unique
-    }
 }
 
 /// A row that could not be read.

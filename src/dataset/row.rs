@@ -58,7 +58,10 @@ impl Kind {
     /// whole schema of preferences, and its soft labels cannot be mistaken for a plain pair.
     pub(crate) fn of_columns(has: impl Fn(&str) -> bool) -> Option<Self> {
         let all = |names: &[&str]| names.iter().all(|name| has(name));
-        if has("p_chosen") {
+        if has(super::shape::ID) {
+            // An export for another program: its shape, with our columns beside it.
+            None
+        } else if has("p_chosen") {
             Some(Self::Preferences)
         } else if all(&["rounds", "final"]) {
             Some(Self::Revisions)
@@ -274,6 +277,29 @@ pub fn from_batch<R: Row>(batch: &RecordBatch, path: &Path) -> Result<Vec<R>> {
         .project(&columns)
         .map_err(|error| unreadable::<R>(path, error.into()))
         .and_then(|batch| serde_arrow::from_record_batch(&batch).map_err(|error| unreadable::<R>(path, error.into())))
+}
+
+/// The kind that a batch's columns announce, if they announce one.
+pub(crate) fn kind_of_batch(batch: &RecordBatch) -> Option<Kind> {
+    let schema = batch.schema();
+    Kind::of_columns(|name| match schema.field_with_name(name).map(Field::data_type) {
+        Err(_) => false,
+        // `completions` of strings is the shape of other programs.
+        Ok(DataType::List(item) | DataType::LargeList(item)) if name == "completions" => {
+            matches!(item.data_type(), DataType::Struct(_))
+        }
+        Ok(_) => true,
+    })
+}
+
+/// Whether [`from_batch`] finds every column of `kind` with a type that it reads.
+pub(crate) fn fits(kind: Kind, batch: &RecordBatch) -> bool {
+    let found = batch.schema();
+    kind.schema().fields().iter().all(|expected| {
+        found
+            .column_with_name(expected.name())
+            .is_some_and(|(_, field)| mismatch(expected.name(), expected.data_type(), field.data_type()).is_none())
+    })
 }
 
 fn missing_column(kind: Kind, expected: &Field, found: &Schema, path: &Path) -> Error {

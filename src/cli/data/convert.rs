@@ -8,10 +8,15 @@ use serde_json::json;
 
 use crate::cli::session::Session;
 use crate::cli::{output, pipeline};
-use crate::dataset::export::{self, Export, Exported, Format, Origin, Record, Request};
-use crate::dataset::{self, Kind, Loaded, Manifest};
+use crate::dataset::export::{self, Export, Exported, Format, Record, Request};
+use crate::dataset::{self, Detected, Kind, Manifest, Mapping, Options, RowStream, Shape};
 use crate::error::{Error, Result};
 use crate::job;
+use crate::progress::Progress;
+use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision, UnpairedPreference};
+
+/// Rows that are looked at to tell what the data are.
+const DETECT_ROWS: usize = 100;
 
 /// Reads data in any shape that bylaw knows (its own datasets, TRL's columns, hh-rlhf transcripts, ShareGPT,
 /// Alpaca and others: it tells what it took them for) and writes it for another trainer, with a configuration
@@ -38,6 +43,9 @@ pub struct Convert {
     /// What the rows are read as, where the data can be read as several kinds.
     #[arg(long, value_enum, value_name = "KIND")]
     pub from: Option<From>,
+    /// Which columns are what, for data that bylaw does not know: a TOML file.
+    #[arg(long, value_name = "FILE.toml")]
+    pub mapping: Option<PathBuf>,
     /// The model to train, for the configurations: a directory, or a name on the Hugging Face hub.
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
@@ -68,61 +76,98 @@ impl From {
 }
 
 pub fn run(session: &Session, args: &Convert) -> Result<()> {
+    let options = Options {
+        mapping: args.mapping.as_deref().map(Mapping::load).transpose()?,
+        ..Options::default()
+    };
     let kind = match args.from {
         Some(from) => from.kind(),
-        None => kind_of(&args.reference)?,
+        None => kind_of(&args.reference, &options)?,
     };
     args.to.check(kind)?;
-    let record = convert(session, args, kind)?;
-    tell(session, args, &record);
+    let (record, detected) = match kind {
+        Kind::Prompts => convert::<Prompt>(session, args, &options),
+        Kind::Demonstrations => convert::<Demonstration>(session, args, &options),
+        Kind::Preferences => convert::<Preference>(session, args, &options),
+        Kind::UnpairedPreferences => convert::<UnpairedPreference>(session, args, &options),
+        Kind::Revisions => convert::<Revision>(session, args, &options),
+        Kind::Candidates => convert::<Candidates>(session, args, &options),
+        Kind::Rejects => Err(Error::input("holds rejected rows, which are not converted").at_file(&args.reference)),
+    }?;
+    tell(session, args, &record, &detected);
     Ok(())
 }
 
-fn convert(session: &Session, args: &Convert, kind: Kind) -> Result<Record> {
-    match kind {
-        Kind::Prompts => rows(session, args, dataset::read_prompts),
-        Kind::Demonstrations => rows(session, args, dataset::read_demonstrations),
-        Kind::Preferences => rows(session, args, dataset::read_preferences),
-        Kind::Revisions => rows(session, args, dataset::read_revisions),
-        Kind::Candidates => rows(session, args, dataset::read_candidates),
-        Kind::Rejects | Kind::UnpairedPreferences => Err(Error::config(format!("{kind} are not converted"))),
-    }
+/// What the rows are first of all, by the columns of the first ones.
+fn kind_of(reference: &str, options: &Options) -> Result<Kind> {
+    let detected = dataset::detect(reference, options, DETECT_ROWS)?;
+    detected.kind().ok_or_else(|| {
+        Error::input("none of its rows has columns that bylaw knows")
+            .at_file(reference)
+            .help("name the columns in a file for --mapping, or the kind of row with --from to see what is missing")
+    })
 }
 
-fn rows<R: Exported>(
-    session: &Session,
-    args: &Convert,
-    read: impl FnOnce(&str) -> Result<Loaded<R>>,
-) -> Result<Record> {
+fn convert<R: Exported + Shape>(session: &Session, args: &Convert, options: &Options) -> Result<(Record, Detected)> {
+    let mut settings = BTreeMap::new();
+    if let Some(mapping) = &options.mapping {
+        settings.insert("mapping_sha256".to_owned(), mapping.sha256());
+    }
     let request = Request {
         reference: args.reference.clone(),
         format: args.to,
         kind: R::KIND,
-        settings: BTreeMap::new(),
+        settings,
     };
     claim(&args.out, &request)?;
-    let loaded = read(&args.reference)?;
-    let stream = loaded
-        .rows
-        .into_iter()
-        .map(|row| Ok(Ok(row)))
-        .chain(loaded.rejects.into_iter().map(|reject| Ok(Err(reject))));
+    let mut rows = Rows {
+        stream: dataset::stream::<R>(&args.reference, options)?,
+        progress: session.progress(),
+        told: 0,
+    };
+    rows.progress.start("convert", rows.stream.position().total, "bytes");
     let export = Export {
         format: args.to,
         dir: &args.out,
         request,
         model: args.model.as_deref(),
         trainings: None,
-        origin: Origin {
-            shape: format!("{}", R::KIND),
-            provenance: provenance(&args.reference),
-        },
+        provenance: provenance(&args.reference),
     };
-    let progress = session.progress();
-    progress.start("convert", 0, "rows");
-    let record = export::write(export, stream, &|_| {}, || loaded.sha256);
-    progress.finish();
-    record
+    let record = export::write(export, &mut rows)?;
+    rows.progress.finish();
+    Ok((record, rows.stream.detected().clone()))
+}
+
+/// The rows of a reference, with their progress in bytes.
+struct Rows<'a, R> {
+    stream: RowStream<R>,
+    progress: &'a dyn Progress,
+    told: u64,
+}
+
+impl<R: Shape> Iterator for Rows<'_, R> {
+    type Item = Result<Result<R, Reject>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.stream.next();
+        let bytes = self.stream.position().bytes;
+        if bytes > self.told {
+            self.progress.advance(bytes - self.told);
+            self.told = bytes;
+        }
+        row
+    }
+}
+
+impl<R: Shape> export::Input<R> for Rows<'_, R> {
+    fn sha256(&self) -> String {
+        self.stream.sha256().unwrap_or_default().to_owned()
+    }
+
+    fn describe(&self) -> String {
+        self.stream.detected().to_string()
+    }
 }
 
 /// Makes sure that the directory is free, or holds an earlier export of the same request.
@@ -141,23 +186,7 @@ pub fn provenance(reference: &str) -> Option<dataset::Provenance> {
         .map(|manifest| manifest.provenance)
 }
 
-/// What rows a reference holds.
-fn kind_of(reference: &str) -> Result<Kind> {
-    let dir = Path::new(reference);
-    if Manifest::exists(dir) {
-        return Ok(Manifest::read(dir)?.kind);
-    }
-    if dataset::read_preferences(reference).is_ok() {
-        return Ok(Kind::Preferences);
-    }
-    if dataset::read_demonstrations(reference).is_ok() {
-        return Ok(Kind::Demonstrations);
-    }
-    dataset::read_prompts(reference)?;
-    Ok(Kind::Prompts)
-}
-
-fn tell(session: &Session, args: &Convert, record: &Record) {
+fn tell(session: &Session, args: &Convert, record: &Record, detected: &Detected) {
     let out = args.out.display().to_string();
     let commands: Vec<String> = record
         .commands
@@ -169,6 +198,8 @@ fn tell(session: &Session, args: &Convert, record: &Record) {
             "out": out,
             "format": args.to,
             "kind": record.kind,
+            "read_as": detected.to_string(),
+            "unused_columns": detected.unused,
             "rows": record.rows,
             "rejects": record.rejects,
             "files": record.files,
@@ -183,7 +214,10 @@ fn tell(session: &Session, args: &Convert, record: &Record) {
         return;
     }
     let line = |name: &str, text: &str| println!("{name:<9}{text}");
-    line("read", &format!("{} as {}", record.input.reference, record.kind));
+    line("read", &format!("{detected}, as {}", record.kind));
+    if !detected.unused.is_empty() {
+        line("unread", &format!("the columns {}", detected.unused.join(", ")));
+    }
     let rejects = match record.rejects {
         0 => String::new(),
         rejects => format!(

@@ -9,21 +9,12 @@ use crate::dataset::{Provenance, Source};
 
 pub const FILE: &str = "README.md";
 
-/// Where the rows come from.
-#[derive(Debug, Clone, Default)]
-pub struct Origin {
-    /// What the input was taken for, in words.
-    pub shape: String,
-    /// How the input was made, if it is a dataset of bylaw.
-    pub provenance: Option<Provenance>,
-}
-
 /// The card of an export.
-pub fn card(record: &Record, columns: &Fields, origin: &Origin, format: Format) -> String {
+pub fn card(record: &Record, columns: &Fields, made: Option<&Provenance>, format: Format) -> String {
     let mut text = front_matter(record, format);
     text.push_str(&format!("\n# {}\n\n", title(record.kind)));
     text.push_str(&format!("{}\n\n", description(record.kind)));
-    text.push_str(&provenance(record, origin));
+    text.push_str(&provenance(record, made));
     text.push_str("\n## Rows\n\n| | |\n|---|---|\n");
     text.push_str(&format!("| rows | {} |\n", record.rows));
     text.push_str(&format!(
@@ -116,14 +107,14 @@ fn description(kind: Kind) -> &'static str {
     }
 }
 
-fn provenance(record: &Record, origin: &Origin) -> String {
+fn provenance(record: &Record, made: Option<&Provenance>) -> String {
     let mut text = String::from("## Provenance\n\n| | |\n|---|---|\n");
     let mut line = |name: &str, value: &str| text.push_str(&format!("| {name} | {} |\n", cell(value)));
     let source = |source: &Source| format!("`{}`, sha256 `{}`", source.reference, source.sha256);
     line("converted from", &source(&record.input));
-    line("read as", &origin.shape);
+    line("read as", &record.read_as);
     line("converted by", concat!("bylaw ", env!("CARGO_PKG_VERSION")));
-    if let Some(made) = &origin.provenance {
+    if let Some(made) = made {
         line(
             "made by",
             &format!("`{}` of {}, seed {}", made.stage, made.program, made.seed),

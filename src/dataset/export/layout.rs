@@ -1,9 +1,8 @@
 //! Which columns each format has for each kind of row, and how a row fills them.
 //!
 //! A layout is one list of columns, from which both the schema and the rows come. Columns that a tool
-//! does not read stay beside the ones it does, as long as their names mean nothing to it: `margin` is
-//! left out everywhere, because reward trainers take it as a margin of rewards, which our log-odds are
-//! not (it is computed again from `p_chosen` on reading).
+//! does not read stay beside the ones it does, as long as their names mean nothing to it: `margin` becomes
+//! `log_odds`, because reward trainers take a `margin` as one of rewards, which our log-odds are not.
 
 use std::sync::Arc;
 
@@ -13,8 +12,9 @@ use serde_json::{Value, json};
 
 use super::{Format, Loss};
 use crate::dataset::Row;
+use crate::dataset::shape::ID;
 use crate::error::{Error, Result};
-use crate::record::{Candidates, Demonstration, Message, Preference, Prompt, Revision, UnpairedPreference};
+use crate::record::{Candidates, Demonstration, Message, Preference, Prompt, Revision, UnpairedPreference, Vote};
 
 /// Whether a file of rows is conversations or plain text; tools read one or the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -131,6 +131,14 @@ fn own<R: Row>(without: &[&str]) -> Vec<Column<R>> {
         .collect()
 }
 
+/// The row's own columns beside the shape of another program, without some: the id under the name by
+/// which our readers know it again.
+fn carried<R: Row>(without: &[&str]) -> Vec<Column<R>> {
+    let mut columns = own(&[&["id"], without].concat());
+    columns.insert(0, Column::new(text(ID), |row: &R| json!(row.id())));
+    columns
+}
+
 /// Columns in front of others.
 fn before<R>(mut front: Vec<Column<R>>, rest: Vec<Column<R>>) -> Vec<Column<R>> {
     front.extend(rest);
@@ -242,7 +250,7 @@ impl Exported for Prompt {
     fn columns(_: Format, _: Form) -> Vec<Column<Self>> {
         before(
             vec![Column::new(messages("prompt"), |row| json!(row.messages))],
-            own(&["messages"]),
+            carried(&["messages"]),
         )
     }
 
@@ -269,7 +277,7 @@ impl Exported for Candidates {
 
 impl Exported for Demonstration {
     fn columns(format: Format, form: Form) -> Vec<Column<Self>> {
-        let rest = || own(&["prompt", "prefix", "completion"]);
+        let rest = || carried(&["prompt", "prefix", "completion"]);
         let whole = Column::new(text("text"), |row: &Self| {
             json!(format!("{}{}", row.prefix, row.completion))
         });
@@ -289,7 +297,7 @@ impl Exported for Demonstration {
                 rest(),
             ),
             (_, Format::Trl | Format::Openrlhf | Format::Parquet | Format::Jsonl | Format::Arrow) => {
-                before(vec![answer], own(&["prefix", "completion"]))
+                before(vec![answer], carried(&["prefix", "completion"]))
             }
         }
     }
@@ -352,6 +360,16 @@ impl Exported for Revision {
     }
 }
 
+/// Our columns beside a pair; the margin, which is our log-odds, under a name of its own.
+fn pair_columns(without: &[&str]) -> Vec<Column<Preference>> {
+    let mut columns = carried(without);
+    columns.push(Column::new(
+        Field::new("log_odds", DataType::Float32, false),
+        |row: &Preference| json!(row.margin),
+    ));
+    columns
+}
+
 impl Exported for Preference {
     fn columns(format: Format, _: Form) -> Vec<Column<Self>> {
         let side = |name: &str| Field::new(name, message(SHAREGPT), false);
@@ -366,7 +384,7 @@ impl Exported for Preference {
                     Column::new(side("chosen"), |row: &Self| last(&row.chosen)),
                     Column::new(side("rejected"), |row: &Self| last(&row.rejected)),
                 ],
-                own(&["prompt", "chosen", "rejected", "margin"]),
+                pair_columns(&["prompt", "chosen", "rejected", "margin"]),
             ),
             Format::Trl
             | Format::AlignmentHandbook
@@ -374,7 +392,7 @@ impl Exported for Preference {
             | Format::Axolotl
             | Format::Parquet
             | Format::Jsonl
-            | Format::Arrow => own(&["margin"]),
+            | Format::Arrow => pair_columns(&["margin"]),
         }
     }
 
@@ -382,6 +400,11 @@ impl Exported for Preference {
         if matches!(format, Format::LlamaFactory | Format::Axolotl) {
             one_turn(&self.chosen, "chosen", format)?;
             one_turn(&self.rejected, "rejected", format)?;
+        }
+        // The columns of tools pass through JSON, which has no such numbers.
+        let finite = |vote: &Vote| [vote.logprob_a, vote.logprob_b, vote.p_a].iter().all(|x| x.is_finite());
+        if !self.votes.iter().all(finite) {
+            return Err("a vote has a probability that is not a number; `--to parquet` keeps it".into());
         }
         check_turns(&self.prompt, format)
     }
@@ -416,7 +439,7 @@ impl Exported for UnpairedPreference {
                         json!(row.label)
                     }),
                 ],
-                own(&["prompt", "completion", "label"]),
+                carried(&["prompt", "completion", "label"]),
             ),
             Format::Trl
             | Format::AlignmentHandbook

@@ -16,7 +16,6 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use card::Origin;
 pub use launch::{Hyperparameters, Launch, LearningRateSchedule, PpoParameters, Warmup};
 pub use layout::Exported;
 pub use place::{RECORD, Record, Request, earlier};
@@ -248,7 +247,8 @@ pub struct Export<'a> {
     pub model: Option<&'a str>,
     /// Configurations other than the default ones: what to train, and how.
     pub trainings: Option<Vec<(Training, Hyperparameters)>>,
-    pub origin: Origin,
+    /// How the input was made, if it is a dataset of ours.
+    pub provenance: Option<Provenance>,
 }
 
 /// Least, sum and greatest of a length in characters.
@@ -294,20 +294,24 @@ struct Tally {
     lengths: BTreeMap<&'static str, Lengths>,
 }
 
-/// Writes the rows of `stream`, and answers what was written.
+/// The rows to write.
+pub trait Input<R>: Iterator<Item = Result<Result<R, Reject>>> {
+    /// The hash of what was read, when all of it has been.
+    fn sha256(&self) -> String;
+
+    /// What the data turned out to be, in words.
+    fn describe(&self) -> String;
+}
+
+/// Writes the rows of `input`, and answers what was written.
 ///
-/// `sha256` is asked for the hash of the input when all of it has been read. The directory is complete
-/// when the record of the export (for Arrow: the manifest) is in it; until then all is hidden.
-pub fn write<R: Exported>(
-    export: Export<'_>,
-    stream: impl Iterator<Item = Result<Result<R, Reject>>>,
-    progress: &dyn Fn(u64),
-    sha256: impl FnOnce() -> String,
-) -> Result<Record> {
+/// The directory is complete when the record of the export (for Arrow: the manifest) is in it; until then
+/// all is hidden.
+pub fn write<R: Exported>(export: Export<'_>, input: &mut impl Input<R>) -> Result<Record> {
     export.format.check(R::KIND)?;
     let place = place::Place::claim(export.dir, &export.request)?;
-    let written = pour(&export, place.staging(), stream, progress)
-        .and_then(|poured| finish::<R>(&export, place.staging(), poured, sha256()));
+    let written =
+        pour(&export, place.staging(), input).and_then(|poured| finish(&export, place.staging(), poured, input));
     match written {
         Ok(record) => {
             place.commit(&record)?;
@@ -327,17 +331,12 @@ struct Poured {
 }
 
 /// Passes the rows into the files of the staging directory.
-fn pour<R: Exported>(
-    export: &Export<'_>,
-    staging: &Path,
-    stream: impl Iterator<Item = Result<Result<R, Reject>>>,
-    progress: &dyn Fn(u64),
-) -> Result<Poured> {
+fn pour<R: Exported>(export: &Export<'_>, staging: &Path, input: &mut impl Input<R>) -> Result<Poured> {
     let mut data = sink::Sink::new(export.format, staging)?;
     let mut rejects = sink::ArrowFiles::new(&super::rejects_dir(staging));
     let mut tally = Tally::default();
     let mut chunk = Vec::with_capacity(CHUNK_ROWS);
-    for item in stream {
+    for item in input {
         let row = item?;
         match row.and_then(|row| tally.admit(row, export.format)) {
             Ok(row) => chunk.push(row),
@@ -349,7 +348,6 @@ fn pour<R: Exported>(
         if chunk.len() == CHUNK_ROWS {
             interrupt::check()?;
             data.write(&chunk, tally.form.unwrap_or_default())?;
-            progress(tally.rows + tally.rejects);
             chunk.clear();
         }
     }
@@ -357,7 +355,6 @@ fn pour<R: Exported>(
         return Err(Error::input("there are no rows to write").help("look at what the reference names"));
     }
     data.write(&chunk, tally.form.unwrap_or_default())?;
-    progress(tally.rows + tally.rejects);
     Ok(Poured {
         files: data.finish()?,
         rejects: rejects.finish()?,
@@ -402,13 +399,13 @@ impl Tally {
 }
 
 /// Writes what stands beside the rows: manifests, configurations, the card.
-fn finish<R: Exported>(export: &Export<'_>, staging: &Path, poured: Poured, sha256: String) -> Result<Record> {
+fn finish<R: Exported>(export: &Export<'_>, staging: &Path, poured: Poured, input: &impl Input<R>) -> Result<Record> {
     let Poured { tally, files, rejects } = poured;
     let format = export.format;
     let form = tally.form.unwrap_or_default();
     let source = Source {
         reference: export.request.reference.clone(),
-        sha256,
+        sha256: input.sha256(),
     };
     let mut provenance = export.request.provenance();
     provenance.inputs = vec![source.clone()];
@@ -429,6 +426,7 @@ fn finish<R: Exported>(export: &Export<'_>, staging: &Path, poured: Poured, sha2
         format: Record::FORMAT.into(),
         request: export.request.clone(),
         input: source,
+        read_as: input.describe(),
         kind: R::KIND,
         rows: tally.rows,
         rejects: tally.rejects,
@@ -460,7 +458,7 @@ fn finish<R: Exported>(export: &Export<'_>, staging: &Path, poured: Poured, sha2
     }
     record.configurations.push(card::FILE.into());
     let columns = layout::schema::<R>(format, form);
-    let card = card::card(&record, &columns, &export.origin, format);
+    let card = card::card(&record, &columns, export.provenance.as_ref(), format);
     sink::text(&staging.join(card::FILE), &card, false)?;
     Ok(record)
 }

@@ -60,6 +60,8 @@ pub struct Record {
     pub request: Request,
     /// How the input was named, and the hash of its content.
     pub input: Source,
+    /// What the input was taken for, in words.
+    pub read_as: String,
     pub kind: Kind,
     pub rows: u64,
     pub rejects: u64,

@@ -93,6 +93,14 @@ fn data() -> String {
     format!("'{DATA}/train-*.parquet'")
 }
 
+/// A number as Python reads it; `f64` alone would write a small one out in zeros.
+fn number(value: f64) -> String {
+    match value != 0.0 && value.abs() < 1e-3 {
+        true => format!("{value:e}"),
+        false => value.to_string(),
+    }
+}
+
 /// What the three trainers without rollouts share.
 fn common(script: &mut Script, settings: &Settings<'_>, module: &str) {
     let with = settings.with;
@@ -124,12 +132,12 @@ fn optimiser(script: &mut Script, settings: &Settings<'_>, prefix: &str, learnin
         LearningRateSchedule::Cosine => "cosine_with_min_lr",
     };
     script
-        .flag(&format!("{prefix}adam.lr"), learning_rate)
+        .flag(&format!("{prefix}adam.lr"), number(learning_rate))
         .flag(
             &format!("{prefix}adam.betas"),
             format!("{} {}", with.adam_beta1, with.adam_beta2),
         )
-        .flag(&format!("{prefix}adam.eps"), with.adam_epsilon)
+        .flag(&format!("{prefix}adam.eps"), number(with.adam_epsilon))
         .flag(&format!("{prefix}adam.weight_decay"), with.weight_decay)
         .flag(&format!("{prefix}lr_scheduler"), schedule)
         .flag(

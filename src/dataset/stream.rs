@@ -1,0 +1,555 @@
+//! A data reference as a stream of rows, in memory that does not grow with the files: one record, or one
+//! block of Arrow, and 16 bytes for each id that was seen.
+//!
+//! A row that cannot be used becomes a [`Reject`] with its place and reason: never dropped, never
+//! guessed. So the rows and the rejects are together as many as the rows of the files.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::vec;
+
+use super::ids::UniqueIds;
+use super::locate::{Location, locate, name};
+use super::manifest::{Manifest, Status};
+use super::mapping::{Absent, Mapping};
+use super::row::{self, Kind, Row};
+use super::shape::{self, CARRIED, Form, ID, Native, Object, Shape};
+use super::shard::{self, Shard};
+use super::source::{Format, Limits, Piece, Reader, Record, type_cells};
+use super::{combined_sha256, reject};
+use crate::error::{Error, Result};
+use crate::record::Reject;
+
+/// How a reference is read.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// For columns that bylaw does not know by themselves.
+    pub mapping: Option<Mapping>,
+    /// Bytes of the longest line, JSON object or CSV record; a longer one becomes a reject.
+    pub record_limit: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mapping: None,
+            record_limit: 64 << 20,
+        }
+    }
+}
+
+impl Options {
+    fn limits(&self) -> Limits {
+        Limits {
+            record: self.record_limit,
+            delimiter: self.mapping.as_ref().and_then(|mapping| mapping.delimiter),
+        }
+    }
+}
+
+/// What the rows of a reference turned out to be.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Detected {
+    /// The forms of the rows, in the order in which they appear.
+    pub forms: Vec<Found>,
+    /// The columns that nothing was read from, each once.
+    pub unused: Vec<String>,
+}
+
+/// Rows of one form.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    pub form: Form,
+    /// The columns that the rows were made from.
+    pub columns: Vec<&'static str>,
+    pub rows: u64,
+}
+
+impl Detected {
+    /// What most of the rows are first of all: what they are imported as if nobody says.
+    pub fn kind(&self) -> Option<Kind> {
+        let most = self.forms.iter().max_by_key(|found| found.rows)?;
+        Some(most.form.kind())
+    }
+
+    fn note(&mut self, form: Form, kind: Kind, object: Option<&Object>) {
+        let index = self
+            .forms
+            .iter()
+            .position(|found| found.form == form)
+            .unwrap_or_else(|| {
+                self.forms.push(Found {
+                    form,
+                    columns: form.columns().to_vec(),
+                    rows: 0,
+                });
+                self.forms.len() - 1
+            });
+        let found = &mut self.forms[index];
+        found.rows += 1;
+        if matches!(form, Form::Own(_)) {
+            return;
+        }
+        let carried: &[&'static str] = match object.is_some_and(|object| object.contains_key(ID)) {
+            true => &CARRIED,
+            false => &[],
+        };
+        for (key, value) in object.into_iter().flatten() {
+            if found.columns.contains(&key.as_str()) {
+                continue;
+            }
+            let of_prompts: &[&'static str] = if kind == Kind::Prompts {
+                &["source", "tags"]
+            } else {
+                &[]
+            };
+            let mut read = form
+                .optional_columns()
+                .iter()
+                .chain(of_prompts)
+                .chain(&[ID])
+                .chain(carried);
+            match read.find(|column| *column == key) {
+                Some(column) if !value.is_null() => found.columns.push(column),
+                Some(_) => {}
+                None if self.unused.contains(key) => {}
+                None => self.unused.push(key.clone()),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Detected {
+    /// `ShareGPT conversations (conversations, system), 1200 rows`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, found) in self.forms.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "; " };
+            write!(f, "{comma}{}", found.form)?;
+            if !found.columns.is_empty() {
+                write!(f, " ({})", found.columns.join(", "))?;
+            }
+            let s = if found.rows == 1 { "" } else { "s" };
+            write!(f, ", {} row{s}", found.rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// How far a stream is, in bytes of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub bytes: u64,
+    pub total: u64,
+}
+
+/// Opens a reference as rows of kind `R`. Files are opened when their turn comes.
+pub fn stream<R: Shape>(reference: &str, options: &Options) -> Result<RowStream<R>> {
+    let files = files::<R>(reference, options)?;
+    let total = files.iter().map(File::size).sum();
+    Ok(RowStream {
+        reference: reference.to_owned(),
+        options: options.clone(),
+        several: files.len() > 1,
+        files: files.into_iter(),
+        open: None,
+        ready: VecDeque::new(),
+        ids: UniqueIds::default(),
+        reject_ids: UniqueIds::default(),
+        detected: Detected::default(),
+        hashes: Vec::new(),
+        sha256: None,
+        rows: 0,
+        rejects: 0,
+        first_reason: None,
+        first_absent: None,
+        finished: 0,
+        total,
+        ended: false,
+    })
+}
+
+fn files<R: Shape>(reference: &str, options: &Options) -> Result<Vec<File>> {
+    let format = options.mapping.as_ref().and_then(|mapping| mapping.format);
+    let dir = match locate(reference, format)? {
+        Location::Files(files) => {
+            return Ok(files
+                .into_iter()
+                .map(|(path, format)| File::Foreign(path, format))
+                .collect());
+        }
+        Location::Dataset(dir) => dir,
+    };
+    let manifest = Manifest::read(&dir)?;
+    if manifest.status == Status::Running {
+        return Err(
+            Error::input("the dataset is not complete: the run that writes it was stopped or goes on")
+                .at_file(&dir)
+                .help("run the same command again to finish it"),
+        );
+    }
+    if manifest.rows == 0 {
+        return Err(empty(&dir));
+    }
+    if manifest.kind == Kind::Rejects {
+        return Err(wrong_kind::<R>(Kind::Rejects, &dir));
+    }
+    let shards = manifest.shards.into_iter();
+    Ok(shards
+        .map(|shard| File::Shard(dir.clone(), manifest.kind, shard))
+        .collect())
+}
+
+enum File {
+    /// A file that no manifest vouches for.
+    Foreign(PathBuf, Format),
+    Shard(PathBuf, Kind, Shard),
+}
+
+impl File {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Foreign(path, _) => path.metadata().map_or(0, |metadata| metadata.len()),
+            Self::Shard(_, _, shard) => shard.bytes,
+        }
+    }
+}
+
+/// The rows of a reference, in file order, files by name. The outer error is about a file and ends the
+/// stream; the inner one is a row that could not be used.
+pub struct RowStream<R> {
+    reference: String,
+    options: Options,
+    several: bool,
+    files: vec::IntoIter<File>,
+    open: Option<Open>,
+    ready: VecDeque<Result<R, Reject>>,
+    ids: UniqueIds,
+    reject_ids: UniqueIds,
+    detected: Detected,
+    hashes: Vec<String>,
+    sha256: Option<String>,
+    rows: u64,
+    rejects: u64,
+    first_reason: Option<String>,
+    first_absent: Option<Absent>,
+    /// Bytes of the files that were read to their end.
+    finished: u64,
+    total: u64,
+    ended: bool,
+}
+
+/// A file in reading.
+struct Open {
+    reader: Reader,
+    format: Format,
+    /// Its name, as the source of prompts.
+    source: String,
+    /// Its name in reasons, where there are several files.
+    prefix: String,
+    any: bool,
+}
+
+impl<R: Shape> Iterator for RowStream<R> {
+    type Item = Result<Result<R, Reject>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(row) = self.ready.pop_front() {
+                return Some(Ok(row));
+            }
+            if self.ended {
+                return None;
+            }
+            match self.advance() {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.ended = true;
+                    self.sha256 = Some(combined_sha256(self.hashes.iter().map(String::as_str)));
+                    if let Some(error) = self.nothing_read() {
+                        return Some(Err(error));
+                    }
+                }
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl<R> RowStream<R> {
+    /// What the rows so far turned out to be.
+    pub fn detected(&self) -> &Detected {
+        &self.detected
+    }
+
+    /// Identifies the content of the files; known at the end of the stream.
+    pub fn sha256(&self) -> Option<&str> {
+        self.sha256.as_deref()
+    }
+
+    /// Rows so far that could be used, and that could not.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.rows, self.rejects)
+    }
+
+    pub fn position(&self) -> Position {
+        let open = self.open.as_ref().map_or(0, |open| open.reader.bytes());
+        Position {
+            bytes: (self.finished + open).min(self.total),
+            total: self.total,
+        }
+    }
+}
+
+impl<R: Shape> RowStream<R> {
+    /// Makes the next rows ready; false at the end of the last file.
+    fn advance(&mut self) -> Result<bool> {
+        let Some(open) = &mut self.open else {
+            return match self.files.next() {
+                None => Ok(false),
+                Some(File::Shard(dir, kind, shard)) => self.shard(&dir, kind, &shard).map(|()| true),
+                Some(File::Foreign(path, format)) => {
+                    let file_name = name(&path);
+                    self.open = Some(Open {
+                        reader: Reader::open(&path, format, &self.options.limits())?,
+                        format,
+                        prefix: match self.several {
+                            true => format!("{file_name}, "),
+                            false => String::new(),
+                        },
+                        source: file_name,
+                        any: false,
+                    });
+                    Ok(true)
+                }
+            };
+        };
+        match open.reader.next()? {
+            Some(Piece::Record(record)) => {
+                open.any = true;
+                self.record(record);
+            }
+            Some(Piece::Rows(kind, batch, before)) => {
+                open.any = true;
+                let path = open.reader.path().to_owned();
+                self.batch(kind, &batch, before, &path)?;
+            }
+            None => {
+                if !open.any {
+                    return Err(empty(open.reader.path()));
+                }
+                self.hashes.push(open.reader.sha256()?);
+                self.finished += open.reader.size();
+                self.open = None;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A record of another program.
+    fn record(&mut self, mut record: Record) {
+        let Some(open) = &self.open else { return };
+        let mapping = self.options.mapping.as_ref();
+        let place = format!("{}{}", open.prefix, record.place);
+        let row = match (&mut record.object, mapping) {
+            (Err(reason), _) => Err(reason.clone()),
+            (Ok(object), None) => {
+                if open.format.is_text_only() {
+                    type_cells(object);
+                }
+                shape::row::<R>(object, &open.source).inspect(|(_, form)| {
+                    self.detected.note(*form, R::KIND, Some(object));
+                })
+            }
+            (Ok(object), Some(mapping)) => match mapping.apply(object.clone()) {
+                Err(absent) => {
+                    let reason = absent.reason.clone();
+                    self.first_absent.get_or_insert(absent);
+                    Err(reason)
+                }
+                Ok(mut mapped) => {
+                    if open.format.is_text_only() {
+                        type_cells(&mut mapped);
+                    }
+                    if !mapping.keeps_columns() {
+                        self.detected.unused_of(object, mapping);
+                    }
+                    shape::row::<R>(&mapped, &open.source).inspect(|(_, form)| {
+                        self.detected.note(*form, R::KIND, Some(&mapped));
+                    })
+                }
+            },
+        };
+        self.take(row.map(|(row, _)| row), || place, || record.raw());
+    }
+
+    fn shard(&mut self, dir: &Path, kind: Kind, shard: &Shard) -> Result<()> {
+        let before = usize::try_from(self.rows + self.rejects).unwrap_or(usize::MAX);
+        match kind {
+            Kind::Prompts => self.natives(shard::read(dir, shard)?, Native::Prompt, before, dir)?,
+            Kind::Revisions => self.natives(shard::read(dir, shard)?, Native::Revision, before, dir)?,
+            Kind::Candidates => self.natives(shard::read(dir, shard)?, Native::Candidates, before, dir)?,
+            Kind::Preferences => self.natives(shard::read(dir, shard)?, Native::Preference, before, dir)?,
+            Kind::UnpairedPreferences => {
+                self.natives(shard::read(dir, shard)?, Native::UnpairedPreference, before, dir)?;
+            }
+            Kind::Demonstrations => self.natives(shard::read(dir, shard)?, Native::Demonstration, before, dir)?,
+            Kind::Rejects => return Err(wrong_kind::<R>(Kind::Rejects, dir)),
+        }
+        self.hashes.push(shard.sha256.clone());
+        self.finished += shard.bytes;
+        Ok(())
+    }
+
+    fn batch(
+        &mut self,
+        kind: Kind,
+        batch: &arrow::record_batch::RecordBatch,
+        before: usize,
+        path: &Path,
+    ) -> Result<()> {
+        match kind {
+            Kind::Prompts => self.natives(row::from_batch(batch, path)?, Native::Prompt, before, path),
+            Kind::Revisions => self.natives(row::from_batch(batch, path)?, Native::Revision, before, path),
+            Kind::Candidates => self.natives(row::from_batch(batch, path)?, Native::Candidates, before, path),
+            Kind::Preferences => self.natives(row::from_batch(batch, path)?, Native::Preference, before, path),
+            Kind::UnpairedPreferences => {
+                self.natives(row::from_batch(batch, path)?, Native::UnpairedPreference, before, path)
+            }
+            Kind::Demonstrations => self.natives(row::from_batch(batch, path)?, Native::Demonstration, before, path),
+            Kind::Rejects => Err(wrong_kind::<R>(Kind::Rejects, path)),
+        }
+    }
+
+    /// Takes the rows of one of our own kinds, of which `before` came before them.
+    fn natives<N: Row>(&mut self, rows: Vec<N>, wrap: fn(N) -> Native, before: usize, path: &Path) -> Result<()> {
+        let prefix = self.open.as_ref().map_or(String::new(), |open| open.prefix.clone());
+        for (native, number) in rows.into_iter().zip(before + 1..) {
+            let raw = native.clone();
+            let row = R::from_native(wrap(native)).ok_or_else(|| wrong_kind::<R>(N::KIND, path))?;
+            let row = row.and_then(|row| row.check().map(|()| row));
+            if row.is_ok() {
+                self.detected.note(Form::Own(N::KIND), R::KIND, None);
+            }
+            self.take(
+                row,
+                || format!("{prefix}row {number}"),
+                || serde_json::to_string(&raw).unwrap_or_default(),
+            );
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, row: Result<R, String>, place: impl FnOnce() -> String, raw: impl FnOnce() -> String) {
+        self.ready.push_back(match row {
+            Ok(mut row) => {
+                self.rows += 1;
+                let id = self.ids.claim(row.id());
+                row.set_id(id);
+                Ok(row)
+            }
+            Err(reason) => {
+                self.rejects += 1;
+                let mut row = reject(format!("{}: {reason}", place()), raw());
+                row.id = self.reject_ids.claim(&row.id);
+                self.first_reason.get_or_insert_with(|| row.reason.clone());
+                Err(row)
+            }
+        });
+    }
+
+    /// Data of which no row can be used is the wrong data, or the wrong mapping.
+    fn nothing_read(&self) -> Option<Error> {
+        let first = self.first_reason.as_ref().filter(|_| self.rows == 0)?;
+        if let (Some(absent), Some(mapping)) = (&self.first_absent, &self.options.mapping) {
+            return Some(mapping.error(absent));
+        }
+        Some(
+            Error::input(format!(
+                "none of its {} rows can be read as {}; the first: {first}",
+                self.rejects,
+                R::KIND,
+            ))
+            .at_file(&self.reference)
+            .help(format!("{} are read from {}", R::KIND, R::SHAPES)),
+        )
+    }
+}
+
+impl Detected {
+    fn unused_of(&mut self, object: &Object, mapping: &Mapping) {
+        for key in object.keys() {
+            if !mapping.sources().any(|source| source == key) && !self.unused.contains(key) {
+                self.unused.push(key.clone());
+            }
+        }
+    }
+}
+
+/// What a reference seems to hold, from its first `rows` rows: the form that says most about each, and no
+/// row made of it.
+pub fn detect(reference: &str, options: &Options, rows: usize) -> Result<Detected> {
+    let mut detected = Detected::default();
+    let format = options.mapping.as_ref().and_then(|mapping| mapping.format);
+    let files = match locate(reference, format)? {
+        Location::Files(files) => files,
+        Location::Dataset(dir) => {
+            let manifest = Manifest::read(&dir)?;
+            detected.forms.push(Found {
+                form: Form::Own(manifest.kind),
+                columns: Vec::new(),
+                rows: manifest.rows,
+            });
+            return Ok(detected);
+        }
+    };
+    let mut seen = 0;
+    for (path, format) in files {
+        if seen >= rows {
+            break;
+        }
+        let mut reader = Reader::open(&path, format, &options.limits())?;
+        while seen < rows
+            && let Some(piece) = reader.next()?
+        {
+            seen += 1;
+            let Some(object) = (match piece {
+                Piece::Rows(kind, batch, _) => {
+                    (0..batch.num_rows()).for_each(|_| detected.note(Form::Own(kind), kind, None));
+                    continue;
+                }
+                Piece::Record(record) => record.object.ok(),
+            }) else {
+                continue;
+            };
+            let object = match &options.mapping {
+                None => Some(object),
+                Some(mapping) => mapping.apply(object).ok(),
+            };
+            if let Some(mut object) = object {
+                if format.is_text_only() {
+                    type_cells(&mut object);
+                }
+                if let Some(form) = Form::detect_any(&object) {
+                    detected.note(form, form.kind(), Some(&object));
+                }
+            }
+        }
+    }
+    Ok(detected)
+}
+
+fn wrong_kind<R: Shape>(found: Kind, path: &Path) -> Error {
+    Error::input(format!("holds {found}, which cannot be read as {}", R::KIND))
+        .at_file(path)
+        .help(format!("{} are read from {}", R::KIND, R::SHAPES))
+}
+
+fn empty(path: &Path) -> Error {
+    Error::input("is empty: it has no rows")
+        .at_file(path)
+        .help("name data with at least one row")
+}
