@@ -32,6 +32,31 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_directory(parent(path))
 }
 
+/// Writes `bytes` so that readers see the old or the new file, and never half of one. What is written
+/// may be lost with the machine: for files that are only told.
+pub fn write_volatile(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = temporary(path)?;
+    fs::write(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(|error| Error::io("write", path, error))
+}
+
+/// Makes a directory and those above it that are missing, every new name durable.
+pub fn create_directories(dir: &Path) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    create_directories(parent(dir))?;
+    match fs::create_dir(dir) {
+        // Another process may have been faster.
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists || !dir.is_dir() => {
+            return Err(Error::io("create", dir, error).help("choose a directory that can be written"));
+        }
+        _ => {}
+    }
+    sync_directory(parent(dir))
+}
+
 /// Makes the names in a directory durable.
 pub fn sync_directory(dir: &Path) -> Result<()> {
     File::open(dir)
@@ -42,7 +67,8 @@ pub fn sync_directory(dir: &Path) -> Result<()> {
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
+        Some(_) => Path::new("."),
+        None => path,
     }
 }
 

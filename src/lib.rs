@@ -17,6 +17,7 @@ pub mod seed;
 pub mod constitution;
 pub mod hub;
 pub mod model;
+pub mod object;
 
 // Level 2.
 pub mod dataset;

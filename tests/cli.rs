@@ -1,6 +1,9 @@
 //! The program as people and scripts meet it: exit codes, messages, what is on stdout, and runs that are
 //! stopped and go on.
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -10,85 +13,12 @@ use std::time::{Duration, Instant};
 
 use bylaw::dataset::Dataset;
 use bylaw::record::{Candidates, Reject};
-use serde_json::Value;
 use tempfile::TempDir;
+
+use program::{bylaw, fails, json, refused, succeeds, temp, write};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/llama");
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny");
-
-// ---- running the program -------------------------------------------------------------------------
-
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-/// Runs `bylaw` in `dir`. Whatever happens, it does not panic.
-fn bylaw(dir: &Path, arguments: &[&str]) -> Ran {
-    let output = assert_cmd::cargo::cargo_bin_cmd!("bylaw")
-        .current_dir(dir)
-        .env("NO_COLOR", "1")
-        .env_remove("COLUMNS")
-        .env_remove("RUST_BACKTRACE")
-        .args(arguments)
-        .write_stdin("")
-        .output()
-        .unwrap();
-    let ran = Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    };
-    assert!(!ran.stderr.contains("panicked"), "{arguments:?}: {}", ran.stderr);
-    ran
-}
-
-/// Runs `bylaw` and expects a refusal with a remedy.
-#[track_caller]
-fn refused(dir: &Path, arguments: &[&str], code: i32, says: &[&str]) -> String {
-    let stderr = fails(dir, arguments, code, says);
-    assert!(stderr.contains("help: "), "{arguments:?} has no remedy: {stderr}");
-    stderr
-}
-
-/// Runs `bylaw` and expects this exit code, nothing on stdout, and an error that `says` all this.
-#[track_caller]
-fn fails(dir: &Path, arguments: &[&str], code: i32, says: &[&str]) -> String {
-    let ran = bylaw(dir, arguments);
-    assert_eq!(ran.code, code, "{arguments:?}: {ran:#?}");
-    assert_eq!(ran.stdout, "", "{arguments:?}");
-    for words in says {
-        assert!(
-            ran.stderr.contains(words),
-            "{arguments:?} lacks {words:?}: {}",
-            ran.stderr
-        );
-    }
-    ran.stderr
-}
-
-#[track_caller]
-fn succeeds(dir: &Path, arguments: &[&str]) -> Ran {
-    let ran = bylaw(dir, arguments);
-    assert_eq!(ran.code, 0, "{arguments:?}: {ran:#?}");
-    ran
-}
-
-/// Exactly one JSON document.
-#[track_caller]
-fn json(stdout: &str) -> Value {
-    serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error}: {stdout:?}"))
-}
-
-fn temp() -> TempDir {
-    tempfile::tempdir().unwrap()
-}
-
-fn write(dir: &Path, name: &str, text: &str) {
-    fs::write(dir.join(name), text).unwrap();
-}
 
 /// A copy of a model's directory in `dir`.
 fn copy_model(from: &str, dir: &Path) -> PathBuf {
@@ -691,12 +621,15 @@ fn bad_arguments_of_a_run_are_refused() {
     refused(dir.path(), &["report", "."], 3, &["run.json", "bylaw run"]);
 }
 
-/// Everything under `dir` by its path, but for what tells the time.
+/// Everything under `dir` by its path, but for what tells the time and a job's own files.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     fn collect(root: &Path, dir: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(root).unwrap().display().to_string();
+            if path.ends_with(".job") {
+                continue;
+            }
             if path.is_dir() {
                 collect(root, &path, found);
             } else if name != "run.json" && name != "report.html" {
@@ -728,7 +661,7 @@ fn a_recipe_runs_once() {
     let made = files(&out);
     for name in [
         "prompts/manifest.json",
-        "revise/data-00003-of-00004.arrow",
+        "revise/data-00000-of-00001.arrow",
         "sft/model.safetensors",
         "eval/eval.json",
     ] {
@@ -886,8 +819,8 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
         "run.json",
         "prompts/manifest.json",
         "revise/manifest.json",
-        "revise/data-00000-of-00004.arrow",
-        "revise/data-00002-of-00004.arrow",
+        "revise/.job/units",
+        "revise/data-00000-of-00001.arrow",
         "sft/train.json",
         "sft/metrics.jsonl",
         "sft/model.safetensors",
@@ -900,11 +833,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
 
 #[test]
 fn an_interrupted_run_keeps_its_work_and_says_so() {
-    let files = [
-        "prompts/manifest.json",
-        "revise/data-00000-of-00004.arrow",
-        "sft/metrics.jsonl",
-    ];
+    let files = ["prompts/manifest.json", "revise/.job/units", "sft/metrics.jsonl"];
     stopped_and_resumed(libc::SIGINT, &files, |status, stderr| {
         assert_eq!(status.code(), Some(130), "{stderr}");
         assert!(stderr.contains("stopping after the unit in flight"), "{stderr}");

@@ -1,15 +1,12 @@
 //! The training loops on a small model: they learn, they go on exactly where they stopped, and a
-//! batch is the sum of its rows. And the durable loop of the stages, which goes on in the same way.
+//! batch is the sum of its rows.
 
 #[path = "support/small.rs"]
 mod small;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use bylaw::dataset::{Dataset, Manifest, Provenance, Status, rejects_dir};
 use bylaw::engine::Sampling;
 use bylaw::engine::drawing::Drawing;
 use bylaw::engine::local::{Job, draw_all};
@@ -20,7 +17,7 @@ use bylaw::model::files::Model;
 use bylaw::model::heads::ScalarHead;
 use bylaw::progress::{Progress, Silent};
 use bylaw::prompt::{Style, Templates};
-use bylaw::record::{Demonstration, Message, Prompt, Reject};
+use bylaw::record::{Demonstration, Message};
 use bylaw::seed::Seed;
 use bylaw::train::batch::{Encoder, Example};
 use bylaw::train::checkpoint;
@@ -744,172 +741,4 @@ fn a_foreign_or_broken_checkpoint_is_refused() {
     assert_eq!(train("one").unwrap_err().kind(), ErrorKind::Input);
     checkpoint::remove(&dir).unwrap();
     assert_eq!(bits(&train("one").unwrap()), finished);
-}
-
-// ---------------------------------------------------------------- the stages' loop
-
-fn questions(count: usize) -> Vec<Prompt> {
-    (0..count)
-        .map(|index| Prompt {
-            id: format!("row-{index}"),
-            messages: messages(&format!("question {index}?")),
-            source: "test".into(),
-            tags: Vec::new(),
-        })
-        .collect()
-}
-
-/// Answers every row twice, but rejects each third.
-fn work(rows: &[Prompt]) -> Result<Vec<Result<Prompt, Reject>>> {
-    let outcome = |row: &Prompt| {
-        let number: usize = row.id[4..].parse().unwrap();
-        if number % 3 == 2 {
-            return vec![Err(reject(&row.id))];
-        }
-        let mut second = row.clone();
-        second.id.push_str("-again");
-        vec![Ok(row.clone()), Ok(second)]
-    };
-    Ok(rows.iter().flat_map(outcome).collect())
-}
-
-fn reject(id: &str) -> Reject {
-    Reject {
-        id: id.into(),
-        stage: "test".into(),
-        reason: "a third".into(),
-        raw: String::new(),
-    }
-}
-
-fn job(dir: &Path) -> bylaw::job::Job<'_> {
-    bylaw::job::Job {
-        dir,
-        provenance: Provenance::new("test", 1),
-        unit_rows: 3,
-        label: "test",
-        progress: &Silent,
-    }
-}
-
-/// Every file under `dir`, by its path there.
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut open = vec![dir.to_path_buf()];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
-            if entry.file_type().unwrap().is_dir() {
-                open.push(entry.path());
-            } else {
-                let name = entry.path().strip_prefix(dir).unwrap().to_path_buf();
-                files.insert(name, std::fs::read(entry.path()).unwrap());
-            }
-        }
-    }
-    files
-}
-
-/// Makes of a finished job one that was killed after `units` units.
-fn rewind(dir: &Path, units: usize) {
-    let manifest = Manifest::read(dir).unwrap();
-    for shard in &manifest.shards[units..] {
-        std::fs::remove_file(dir.join(&shard.file)).unwrap();
-    }
-    let shards = manifest.shards[..units].to_vec();
-    Manifest::new(manifest.kind, Status::Running, shards, manifest.provenance)
-        .write(dir)
-        .unwrap();
-}
-
-/// Catches: units done again, units skipped, rows of a unit written twice, rejects lost, file names
-/// that depend on where a run went on.
-#[test]
-fn a_job_goes_on_to_the_same_bytes() {
-    let (inputs, unread) = (questions(10), [reject("row-unread")]);
-    let dirs = TempDir::new().unwrap();
-    let straight = dirs.path().join("straight");
-    let finished = job(&straight).run(&inputs, &unread, work).unwrap();
-    assert_eq!((finished.rows, finished.rejects), (14, 4));
-    let expected = contents(&straight);
-    for units in 0..=4 {
-        let dir = dirs.path().join(format!("after-{units}"));
-        copy_directory(&straight, &dir);
-        rewind(&dir, units);
-        // Killed between the two files of a unit, whose rejects are already there, or before either.
-        if units % 2 == 0 {
-            std::fs::remove_file(rejects_dir(&dir).join("manifest.json")).unwrap();
-        }
-        let seen = Mutex::new(Vec::new());
-        let again = job(&dir).run(&inputs, &unread, |rows: &[Prompt]| {
-            seen.lock().unwrap().extend(rows.iter().map(|row| row.id.clone()));
-            work(rows)
-        });
-        assert_eq!(again.unwrap(), finished);
-        let left: Vec<String> = inputs.iter().skip(3 * units).map(|row| row.id.clone()).collect();
-        assert_eq!(*seen.lock().unwrap(), left, "after {units} units");
-        assert!(contents(&dir) == expected, "other bytes after {units} units");
-    }
-    let rows: Vec<Prompt> = bylaw::job::read_all(&straight).unwrap();
-    assert_eq!(rows.len(), 14);
-    let rejects = Dataset::<Prompt>::open(&straight).unwrap().rejects().unwrap();
-    assert_eq!(rejects.len(), 4);
-    // A finished job does nothing.
-    let idle = job(&straight).run(
-        &inputs,
-        &unread,
-        |_: &[Prompt]| -> Result<Vec<Result<Prompt, Reject>>> { panic!() },
-    );
-    assert_eq!(idle.unwrap(), finished);
-}
-
-/// Catches: a failed unit that takes the finished ones with it.
-#[test]
-fn a_failed_unit_keeps_those_before_it() {
-    let (inputs, dirs) = (questions(10), TempDir::new().unwrap());
-    let (dir, straight) = (dirs.path().join("failed"), dirs.path().join("straight"));
-    job(&straight).run(&inputs, &[], work).unwrap();
-    let error = job(&dir).run(&inputs, &[], |rows: &[Prompt]| match rows[0].id.as_str() {
-        "row-6" => Err(bylaw::error::Error::unexpected("the disk is full")),
-        _ => work(rows),
-    });
-    assert_eq!(error.unwrap_err().message(), "the disk is full");
-    let manifest = Manifest::read(&dir).unwrap();
-    assert_eq!((manifest.status, manifest.shards.len()), (Status::Running, 2));
-    job(&dir).run(&inputs, &[], work).unwrap();
-    assert!(contents(&dir) == contents(&straight));
-}
-
-/// Catches: an output directory that is overwritten although it holds another run, other files, or a
-/// finished unit that is no longer what it was.
-#[test]
-fn a_job_refuses_what_is_not_its_own() {
-    let (inputs, dirs) = (questions(10), TempDir::new().unwrap());
-    let dir = dirs.path().join("run");
-    job(&dir).run(&inputs, &[], work).unwrap();
-    let before = contents(&dir);
-    let other = bylaw::job::Job {
-        provenance: Provenance::new("test", 2),
-        ..job(&dir)
-    };
-    let error = other.run(&inputs, &[], work).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.message().contains("seed"), "{}", error.message());
-    assert!(contents(&dir) == before);
-
-    rewind(&dir, 2);
-    let shard = dir.join(&Manifest::read(&dir).unwrap().shards[1].file);
-    let mut bytes = std::fs::read(&shard).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&shard, bytes).unwrap();
-    assert_eq!(job(&dir).run(&inputs, &[], work).unwrap_err().kind(), ErrorKind::Input);
-
-    let foreign = dirs.path().join("foreign");
-    std::fs::create_dir(&foreign).unwrap();
-    std::fs::write(foreign.join("thesis.tex"), "years of work").unwrap();
-    assert_eq!(
-        job(&foreign).run(&inputs, &[], work).unwrap_err().kind(),
-        ErrorKind::Config
-    );
-    assert_eq!(contents(&foreign).len(), 1);
 }

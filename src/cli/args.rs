@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::stages::{self, Stage};
+use crate::dataset::Slice;
 
 /// Turns a constitution into a policy.
 ///
@@ -39,6 +40,9 @@ pub struct Global {
     /// No progress, errors only.
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// How progress, notes and errors are written to stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
     /// Say more: the command of each stage.
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
@@ -52,6 +56,15 @@ pub enum Dtype {
     F16,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people: a bar on a terminal, lines elsewhere.
+    #[default]
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// The whole factory on the bundled model: about two minutes on two cores, no download.
@@ -60,6 +73,11 @@ pub enum Command {
     Run(RunArgs),
     #[command(flatten)]
     Stage(StageCommand),
+    /// Tell how far a job or a run is, also while it runs.
+    Status(super::status::StatusArgs),
+    /// Look at datasets, and make one of others.
+    #[command(subcommand)]
+    Data(super::data::DataCommand),
     /// Look at constitutions.
     #[command(subcommand)]
     Constitution(ConstitutionCommand),
@@ -84,6 +102,10 @@ pub struct WithOut<T: Args> {
     // Not among the options of the group before it.
     #[arg(long, value_name = "DIR", help_heading = None::<&str>)]
     pub out: PathBuf,
+    /// Go on in a directory whose model, prompts, constitution or settings were others: rows that are
+    /// done stay as they are, training starts anew beside the old result.
+    #[arg(long, help_heading = None::<&str>)]
+    pub accept_changes: bool,
 }
 
 /// The commands that a recipe is made of.
@@ -139,10 +161,10 @@ pub enum WorldCommand {
 }
 
 impl StageCommand {
-    /// The stage and its output directory.
-    pub fn parts(&self) -> (&dyn Stage, &Path) {
-        fn both<T: Args + Stage>(command: &WithOut<T>) -> (&dyn Stage, &Path) {
-            (&command.stage, &command.out)
+    /// The stage, its output directory, and whether changes are accepted there.
+    pub fn parts(&self) -> (&dyn Stage, &Path, bool) {
+        fn both<T: Args + Stage>(command: &WithOut<T>) -> (&dyn Stage, &Path, bool) {
+            (&command.stage, &command.out, command.accept_changes)
         }
         match self {
             Self::Revise(command) => both(command),
@@ -185,6 +207,14 @@ pub struct RunArgs {
     /// Stop after this stage.
     #[arg(long, value_name = "STAGE")]
     pub until: Option<String>,
+    /// Go on although settings or inputs have changed since: rows that are done stay as they are,
+    /// training starts anew beside the old result.
+    #[arg(long)]
+    pub accept_changes: bool,
+    /// Do part I of N of the stages whose rows can be divided, up to the first that needs them all. When
+    /// all parts are done, the same command without --shard merges them and goes on.
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Slice>,
     /// Print the commands of the stages and do nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -10,11 +10,14 @@ mod commands;
 mod data;
 mod info;
 mod output;
+mod parts;
 mod pipeline;
 mod progress;
 mod pull;
 mod session;
 mod stages;
+mod status;
+mod storage;
 mod template;
 
 use std::process::ExitCode;
@@ -29,6 +32,7 @@ use crate::interrupt;
 /// Runs the program on the arguments of the process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    output::set_log_format(cli.global.log_format);
     match handle_interrupts(&cli.command).and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::report_error(&error),
@@ -54,14 +58,16 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(args) => pipeline::demo(&session, &args),
         Command::Run(args) => pipeline::run(&session, &args),
         Command::Chat(args) => chat::run(&session, &args),
+        Command::Status(args) => status::run(&session, &args),
+        Command::Data(command) => data::run(&session, &command),
         Command::Report(args) => commands::report(&session, &args),
         Command::Constitution(command) => commands::constitution(&session, &command),
         Command::Model(command) => commands::model(&session, &command),
         Command::Data(command) => data::run(&session, &command),
         Command::Stage(command) => {
-            let (stage, out) = command.parts();
-            let done = stage.run(&session, out)?;
-            output::stage_done(&session, stage.kind(), out, &done)
+            let (stage, out, accept) = command.parts();
+            let done = storage::run(&session.accepting(accept), stage, out)?;
+            output::stage_done(&session, stage, out, &done)
         }
     }
 }

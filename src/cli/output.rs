@@ -3,18 +3,44 @@
 use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, SourceCode};
 use sha2::{Digest, Sha256};
 
+use super::args::LogFormat;
 use super::session::Session;
-use super::stages::Done;
+use super::stages::{Done, Stage};
 use crate::error::{Error, Place, Result};
 use crate::record::hex;
 
+static LOG_FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Decides how everything on stderr is written, once and for the process.
+pub fn set_log_format(format: LogFormat) {
+    // A second call changes nothing.
+    let _ = LOG_FORMAT.set(format);
+}
+
+pub fn log_format() -> LogFormat {
+    LOG_FORMAT.get().copied().unwrap_or_default()
+}
+
 /// A line on stderr.
 pub fn line(text: &str) {
-    eprintln!("{text}");
+    match log_format() {
+        LogFormat::Text => eprintln!("{text}"),
+        LogFormat::Json => event("info", serde_json::json!({ "message": text })),
+    }
+}
+
+/// An event on stderr, as a line of JSON with its time in seconds since 1970.
+pub fn event(level: &str, mut fields: serde_json::Value) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    fields["time"] = serde_json::json!(now.map_or(0.0, |since| (since.as_secs_f64() * 1e3).round() / 1e3));
+    fields["level"] = level.into();
+    eprintln!("{fields}");
 }
 
 /// A document on stdout.
@@ -57,10 +83,10 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Tells what a stage left, and where.
-pub fn stage_done(session: &Session, kind: &str, out: &Path, done: &Done) -> Result<()> {
+pub fn stage_done(session: &Session, stage: &dyn Stage, out: &Path, done: &Done) -> Result<()> {
     if session.json {
         let document = serde_json::json!({
-            "stage": kind,
+            "stage": stage.kind(),
             "out": out.display().to_string(),
             "rows": done.rows,
             "rejects": done.rejects,
@@ -69,12 +95,28 @@ pub fn stage_done(session: &Session, kind: &str, out: &Path, done: &Done) -> Res
         json(&document);
     } else if !session.quiet {
         println!("{}: {}", out.display(), done.summary());
+        if let Some(next) = stage.next(out) {
+            line(&format!("next: {next}"));
+        }
     }
     Ok(())
 }
 
 /// Shows an error on stderr, beginning with its place, and answers its exit code.
 pub fn report_error(error: &Error) -> ExitCode {
+    if log_format() == LogFormat::Json {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        event(
+            "error",
+            serde_json::json!({
+                "message": error.to_string(),
+                "cause": cause,
+                "help": error.help_text(),
+                "exit_code": error.exit_code(),
+            }),
+        );
+        return ExitCode::from(error.exit_code());
+    }
     let mut text = String::new();
     // Lines are not broken, so that a path or a command can be copied.
     let handler = GraphicalReportHandler::new().with_width(100).with_wrap_lines(false);

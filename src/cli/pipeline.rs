@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use super::args::{Cli, Command, DemoArgs, RunArgs, StageCommand};
 use super::session::{Session, peak_rss_mb};
-use super::stages::Done;
-use super::{assemble, output};
+use super::stages::{Division, Done};
+use super::{assemble, output, parts, storage};
 use crate::config::{DEMO, Flag, Kind, Recipe};
 use crate::error::{Error, Result};
+use crate::job::Changes;
 use crate::{atomic, interrupt, job, report};
 
 /// The journal of a run.
@@ -61,10 +62,8 @@ impl RunJournal {
     }
 
     /// Goes on with the journal in `dir` if it is of this run; an error if it is of another.
-    fn resume(self, dir: &Path) -> Result<Self> {
+    fn resume(self, dir: &Path, changes: Changes) -> Result<Self> {
         if !dir.join(FILE).exists() {
-            job::refuse_foreign(dir)?;
-            std::fs::create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
             return Ok(self);
         }
         let there = Self::read(dir)?;
@@ -79,7 +78,7 @@ impl RunJournal {
                 None => difference.push(format!("the stage `{name}` is new")),
             }
         }
-        if difference.is_empty() {
+        if difference.is_empty() || changes == Changes::Accept {
             Ok(Self {
                 stages: there.stages,
                 peak_rss_mb: there.peak_rss_mb,
@@ -147,6 +146,7 @@ pub fn run(session: &Session, args: &RunArgs) -> Result<()> {
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from("out").join(&recipe.name));
+    storage::refuse_url(&out, "a run keeps its stages beside each other in a local directory")?;
     let plan = Plan::new(session, recipe, out)?;
     let end = until.map_or(plan.commands.len(), |last| last + 1);
     if from >= end {
@@ -157,15 +157,20 @@ pub fn run(session: &Session, args: &RunArgs) -> Result<()> {
         plan.print(session, from..end);
         return Ok(());
     }
-    plan.run(session, from, end)
+    let session = session.accepting(args.accept_changes);
+    match args.shard {
+        Some(slice) => parts::run(&session, &plan, slice, end),
+        None => plan.run(&session, from, end),
+    }
 }
 
 /// A recipe as commands.
-struct Plan {
-    recipe: Recipe,
-    seed: u64,
-    dir: PathBuf,
-    commands: Vec<(String, Vec<String>)>,
+pub(super) struct Plan {
+    pub recipe: Recipe,
+    pub seed: u64,
+    pub dir: PathBuf,
+    pub kinds: Vec<Kind>,
+    pub commands: Vec<(String, Vec<String>)>,
 }
 
 impl Plan {
@@ -174,7 +179,7 @@ impl Plan {
         let kinds = kinds();
         let commands = (0..recipe.stages.len())
             .map(|index| {
-                let command = recipe.command(index, &dir, &kinds)?;
+                let command = recipe.command(index, &|name| dir.join(name), &kinds)?;
                 parse(&recipe, index, &command)?;
                 Ok((recipe.stages[index].name.clone(), command))
             })
@@ -183,6 +188,7 @@ impl Plan {
             seed: session.given_seed.or(recipe.seed).unwrap_or(0),
             recipe,
             dir,
+            kinds,
             commands,
         })
     }
@@ -205,6 +211,10 @@ impl Plan {
     /// Runs stages `from..until`, then writes the report.
     fn run(&self, session: &Session, from: usize, until: usize) -> Result<()> {
         let session = session.with_seed(self.seed);
+        if !self.dir.join(FILE).exists() {
+            job::refuse_foreign(&self.dir)?;
+        }
+        let _lock = job::hold(&self.dir, session.progress())?;
         let mut journal = RunJournal {
             format: "bylaw-run".into(),
             name: self.recipe.name.clone(),
@@ -214,7 +224,7 @@ impl Plan {
             stages: Vec::new(),
             peak_rss_mb: 0.0,
         }
-        .resume(&self.dir)?;
+        .resume(&self.dir, session.changes)?;
         if let Some((name, _)) = self.commands[..from]
             .iter()
             .find(|(name, _)| !journal.stages.iter().any(|stage| &stage.name == name))
@@ -230,7 +240,10 @@ impl Plan {
             let Command::Stage(stage) = parse(&self.recipe, index, command)? else {
                 return Err(self.recipe.stage_error(index, None, "this command is not a stage"));
             };
-            let (stage, out) = stage.parts();
+            let (stage, out, _) = stage.parts();
+            if stage.division() == Division::Rows {
+                parts::merge(&session, &self.dir, name)?;
+            }
             if session.verbose {
                 output::line(&format!("bylaw {}", command.join(" ")));
             }
@@ -274,6 +287,9 @@ pub fn shell_word(word: &str) -> Cow<'_, str> {
     format!("'{}'", word.replace('\'', r"'\''")).into()
 }
 
+/// Flags that belong to a run, not to a stage of it.
+const RUN_FLAGS: [&str; 4] = ["out", "accept-changes", "shard", "input-is-shard"];
+
 /// The commands that a recipe can be made of.
 fn kinds() -> Vec<Kind> {
     fn collect(command: &clap::Command, prefix: &str, kinds: &mut Vec<Kind>) {
@@ -283,9 +299,8 @@ fn kinds() -> Vec<Kind> {
                 collect(command, &format!("{name}-"), kinds);
                 continue;
             }
-            // The output belongs to the run, not to a stage.
             let flags = command.get_arguments().filter_map(|argument| {
-                let name = argument.get_long().filter(|name| *name != "out")?.to_owned();
+                let name = argument.get_long().filter(|name| !RUN_FLAGS.contains(name))?.to_owned();
                 let switch = matches!(argument.get_action(), ArgAction::SetTrue);
                 Some(Flag { name, switch })
             });
@@ -302,7 +317,7 @@ fn kinds() -> Vec<Kind> {
 }
 
 /// Parses the words of a stage's command.
-fn parse(recipe: &Recipe, index: usize, command: &[String]) -> Result<Command> {
+pub(super) fn parse(recipe: &Recipe, index: usize, command: &[String]) -> Result<Command> {
     let words = std::iter::once("bylaw").chain(command.iter().map(String::as_str));
     Cli::try_parse_from(words).map(|cli| cli.command).map_err(|error| {
         let text = error.to_string();

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output::bytes;
+use super::args::LogFormat;
+use super::output::{self, bytes, log_format};
 use crate::progress::Progress;
 
 /// The unit that is shown in KiB, MiB and so on.
@@ -31,6 +32,51 @@ struct Loop {
     told: Instant,
 }
 
+impl Loop {
+    /// How far it is, with rate and time left.
+    fn tell(&self) {
+        let (position, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        let rate = position as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
+        let left = (total.saturating_sub(position)) as f64 / rate.max(1e-9);
+        let (label, unit, figure) = (&self.label, self.unit, &self.figure);
+        if log_format() == LogFormat::Json {
+            return self.event(
+                "progress",
+                position,
+                serde_json::json!({ "rate": rate, "seconds_left": left }),
+            );
+        }
+        let counts = match unit {
+            BYTES => format!("{}/{}, {}/s", bytes(position), bytes(total), bytes(rate as u64)),
+            unit => format!("{position}/{total} {unit}, {rate:.1}/s"),
+        };
+        output::line(&format!("{label}: {counts}, {left:.0} s left  {figure}"));
+    }
+
+    fn tell_end(&self) {
+        let (done, seconds) = (self.bar.position(), self.begun.elapsed().as_secs_f64());
+        if log_format() == LogFormat::Json {
+            return self.event("finished", done, serde_json::json!({ "seconds": seconds }));
+        }
+        let (label, figure) = (&self.label, &self.figure);
+        let done = match self.unit {
+            BYTES => bytes(done),
+            unit => format!("{done} {unit}"),
+        };
+        output::line(&format!("{label}: {done} in {seconds:.1} s  {figure}"));
+    }
+
+    fn event(&self, event: &str, done: u64, mut fields: serde_json::Value) {
+        fields["event"] = event.into();
+        fields["loop"] = self.label.as_str().into();
+        fields["done"] = done.into();
+        fields["total"] = self.bar.length().into();
+        fields["unit"] = self.unit.into();
+        fields["figure"] = self.figure.as_str().into();
+        output::event("info", fields);
+    }
+}
+
 impl Display {
     pub fn new(quiet: bool) -> Self {
         Self {
@@ -51,7 +97,7 @@ impl Progress for Display {
         if self.quiet {
             return;
         }
-        let target = if self.terminal {
+        let target = if self.terminal && log_format() == LogFormat::Text {
             ProgressDrawTarget::stderr()
         } else {
             ProgressDrawTarget::hidden()
@@ -83,17 +129,10 @@ impl Progress for Display {
         self.with(|state| {
             let Some(state) = state else { return };
             state.bar.inc(done);
-            if !self.terminal && state.told.elapsed() >= INTERVAL {
+            let lines = !self.terminal || log_format() == LogFormat::Json;
+            if lines && state.told.elapsed() >= INTERVAL {
                 state.told = Instant::now();
-                let (position, total) = (state.bar.position(), state.bar.length().unwrap_or(0));
-                let rate = position as f64 / state.begun.elapsed().as_secs_f64();
-                let left = (total.saturating_sub(position)) as f64 / rate.max(1e-9);
-                let (label, unit, figure) = (&state.label, state.unit, &state.figure);
-                let counts = match unit {
-                    BYTES => format!("{}/{}, {}/s", bytes(position), bytes(total), bytes(rate as u64)),
-                    unit => format!("{position}/{total} {unit}, {rate:.1}/s"),
-                };
-                eprintln!("{label}: {counts}, {left:.0} s left  {figure}");
+                state.tell();
             }
         });
     }
@@ -110,14 +149,8 @@ impl Progress for Display {
     fn finish(&self) {
         self.with(|state| {
             let Some(state) = state.take() else { return };
-            let (done, seconds) = (state.bar.position(), state.begun.elapsed().as_secs_f64());
             state.bar.finish_and_clear();
-            let (label, unit, figure) = (state.label, state.unit, state.figure);
-            let done = match unit {
-                BYTES => bytes(done),
-                unit => format!("{done} {unit}"),
-            };
-            eprintln!("{label}: {done} in {seconds:.1} s  {figure}");
+            state.tell_end();
         });
     }
 
@@ -126,8 +159,8 @@ impl Progress for Display {
             return;
         }
         self.with(|state| match state {
-            Some(state) if self.terminal => state.bar.println(line),
-            _ => eprintln!("{line}"),
+            Some(state) if self.terminal && log_format() == LogFormat::Text => state.bar.println(line),
+            _ => output::line(line),
         });
     }
 }

@@ -13,7 +13,9 @@ use crate::constitution::Constitution;
 use crate::dataset::{Loaded, Provenance, Source};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::job::Changes;
 use crate::model::files::{Model, Precision};
+use crate::object::{Mirror, Replica};
 use crate::progress::Progress;
 use crate::seed::Seed;
 
@@ -24,6 +26,10 @@ pub struct Session {
     /// As given on the command line.
     pub given_seed: Option<u64>,
     pub seed: u64,
+    /// What to do where a result was made from other inputs.
+    pub changes: Changes,
+    /// The object store that the output goes to, if it does not stay in its directory.
+    store: Option<Arc<Mirror>>,
     dtype: Dtype,
     display: Arc<Display>,
 }
@@ -37,6 +43,8 @@ impl Session {
             verbose: global.verbose,
             given_seed: global.seed,
             seed: global.seed.unwrap_or(0),
+            changes: Changes::Refuse,
+            store: None,
             dtype: global.dtype,
             display: Arc::new(Display::new(global.quiet)),
         })
@@ -66,8 +74,36 @@ impl Session {
     pub fn with_seed(&self, seed: u64) -> Self {
         Self {
             seed: self.given_seed.unwrap_or(seed),
+            ..self.again()
+        }
+    }
+
+    fn again(&self) -> Self {
+        Self {
             display: self.display.clone(),
+            store: self.store.clone(),
             ..*self
+        }
+    }
+
+    /// The same session, its output going to an object store.
+    pub fn storing(&self, store: Arc<Mirror>) -> Self {
+        Self {
+            store: Some(store),
+            ..self.again()
+        }
+    }
+
+    /// The copy of the output that jobs keep level.
+    pub fn replica(&self) -> Option<&dyn Replica> {
+        self.store.as_deref().map(|store| store as &dyn Replica)
+    }
+
+    /// The same session, accepting changed inputs if `accept`.
+    pub fn accepting(&self, accept: bool) -> Self {
+        Self {
+            changes: if accept { Changes::Accept } else { self.changes },
+            ..self.again()
         }
     }
 

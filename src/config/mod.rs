@@ -224,6 +224,16 @@ impl Recipe {
         Ok(())
     }
 
+    /// The earlier stages that a stage refers to.
+    pub fn references(&self, index: usize) -> impl Iterator<Item = &str> {
+        let values = self.stages[index].settings.iter().map(|setting| &setting.value);
+        let texts = values.flat_map(|value| match value {
+            SettingValue::Values(values) => values.as_slice(),
+            SettingValue::Switch(_) => &[],
+        });
+        texts.filter_map(|text| text.strip_prefix('@'))
+    }
+
     /// The position of a stage given by name.
     pub fn position(&self, name: &str) -> Result<usize> {
         let names: Vec<String> = self.stages.iter().map(|stage| stage.name.clone()).collect();
@@ -233,9 +243,9 @@ impl Recipe {
             .ok_or_else(|| no_stage(name, &names))
     }
 
-    /// The words of a stage's command, references to earlier stages resolved under `dir`. Keys that the
+    /// The words of a stage's command; `place` is the directory of a stage by its name. Keys that the
     /// command does not have are an error with the nearest one.
-    pub fn command(&self, index: usize, dir: &Path, kinds: &[Kind]) -> Result<Vec<String>> {
+    pub fn command(&self, index: usize, place: &dyn Fn(&str) -> PathBuf, kinds: &[Kind]) -> Result<Vec<String>> {
         let stage = &self.stages[index];
         let known = &kinds
             .iter()
@@ -254,7 +264,7 @@ impl Recipe {
                 SettingValue::Switch(on) if *switch => words.extend(on.then(|| format!("--{flag}"))),
                 SettingValue::Values(values) if !switch => {
                     for value in values {
-                        words.push(format!("--{flag}={}", self.resolve(index, value, dir, setting)?));
+                        words.push(format!("--{flag}={}", self.resolve(index, value, place, setting)?));
                     }
                 }
                 SettingValue::Values(_) => {
@@ -267,18 +277,18 @@ impl Recipe {
                 }
             }
         }
-        words.push(format!("--out={}", dir.join(&stage.name).display()));
+        words.push(format!("--out={}", place(&stage.name).display()));
         Ok(words)
     }
 
     /// `@name` is the directory of the earlier stage `name`.
-    fn resolve(&self, index: usize, value: &str, dir: &Path, setting: &Setting) -> Result<String> {
+    fn resolve(&self, index: usize, value: &str, place: &dyn Fn(&str) -> PathBuf, setting: &Setting) -> Result<String> {
         let Some(name) = value.strip_prefix('@') else {
             return Ok(value.to_owned());
         };
         let earlier = || self.stages[..index].iter().map(|stage| stage.name.as_str());
         if earlier().any(|earlier| earlier == name) {
-            return Ok(dir.join(name).display().to_string());
+            return Ok(place(name).display().to_string());
         }
         let error = self.at(&format!("no earlier stage is named `{name}`"), setting.span.clone());
         Err(match nearest(name, earlier()) {

@@ -9,11 +9,13 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::row::Kind;
 use super::shard::Shard;
 use crate::atomic;
 use crate::error::{Error, Result};
+use crate::record::hex;
 
 pub const FILE: &str = "manifest.json";
 const FORMAT: &str = "bylaw-dataset";
@@ -49,6 +51,50 @@ pub struct Provenance {
     pub inputs: Vec<Source>,
     pub settings: serde_json::Map<String, Value>,
     pub seed: u64,
+    /// The part of the input that was worked on, if it was not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<Slice>,
+}
+
+/// One of several equal parts of an input, each of neighbouring rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slice {
+    /// Counted from 0.
+    pub index: usize,
+    pub of: usize,
+}
+
+impl Slice {
+    /// The rows of the slice, of `rows` in all. The slices of an input follow one another without gaps.
+    pub fn range(self, rows: usize) -> std::ops::Range<usize> {
+        let bound = |index: usize| (index as u128 * rows as u128 / self.of as u128) as usize;
+        bound(self.index)..bound(self.index + 1)
+    }
+}
+
+impl std::fmt::Display for Slice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.index, self.of)
+    }
+}
+
+impl std::str::FromStr for Slice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not I/N with I from 0 to N - 1, such as 0/8");
+        let (index, of) = text.split_once('/').ok_or_else(wrong)?;
+        let slice = Self {
+            index: index.parse().map_err(|_| wrong())?,
+            of: of.parse().map_err(|_| wrong())?,
+        };
+        if slice.index < slice.of {
+            Ok(slice)
+        } else {
+            Err(wrong())
+        }
+    }
 }
 
 impl Provenance {
@@ -63,7 +109,15 @@ impl Provenance {
             inputs: Vec::new(),
             settings: serde_json::Map::new(),
             seed,
+            slice: None,
         }
+    }
+
+    /// A short hash of everything in it.
+    pub fn fingerprint(&self) -> Result<String> {
+        let bytes = serde_json::to_vec(self)
+            .map_err(|error| Error::unexpected("the provenance cannot be recorded").because(error))?;
+        Ok(hex(&Sha256::digest(bytes)[..8]))
     }
 
     /// The fields in which `other` ("there", usually on disk) differs from `self` ("here").
@@ -113,6 +167,19 @@ pub struct Manifest {
     pub rows: u64,
     pub shards: Vec<Shard>,
     pub provenance: Provenance,
+    /// What some rows were made under before the inputs changed and the change was accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revisions: Vec<Revision>,
+}
+
+/// An earlier provenance of a dataset, and the rows that were made under it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revision {
+    pub provenance: Provenance,
+    /// First row and the row after the last, of each run of rows; not known before the dataset is
+    /// complete.
+    pub rows: Vec<[u64; 2]>,
 }
 
 /// What every version of the format has; read first, so that a newer version is named as such.
@@ -132,7 +199,19 @@ impl Manifest {
             rows: shards.iter().map(|shard| shard.rows).sum(),
             shards,
             provenance,
+            revisions: Vec::new(),
         }
+    }
+
+    /// The same manifest with earlier revisions.
+    #[must_use]
+    pub fn with_revisions(self, revisions: Vec<Revision>) -> Self {
+        Self { revisions, ..self }
+    }
+
+    /// Identifies the content: the same rows in the same shards have the same hash.
+    pub fn sha256(&self) -> String {
+        super::combined_sha256(self.shards.iter().map(|shard| shard.sha256.as_str()))
     }
 
     /// Whether `dir` holds a manifest.

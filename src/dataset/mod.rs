@@ -18,7 +18,7 @@ use std::fs;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
-pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Source, Status};
+pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Revision, Slice, Source, Status};
 pub use mapping::Mapping;
 pub use reference::{
     Loaded, read_candidates, read_demonstrations, read_preferences, read_prompts, read_revisions,
@@ -103,7 +103,7 @@ impl<R: Row> Dataset<R> {
 
     /// Identifies the content: the same rows in the same shards have the same hash.
     pub fn sha256(&self) -> String {
-        combined_sha256(self.manifest.shards.iter().map(|shard| shard.sha256.as_str()))
+        self.manifest.sha256()
     }
 }
 
@@ -116,6 +116,63 @@ fn combined_sha256<'a>(files: impl Iterator<Item = &'a str>) -> String {
             use sha2::{Digest, Sha256};
             crate::record::hex(&Sha256::digest(files.join("\n")))
         }
+    }
+}
+
+/// Writes the shards of a dataset as rows come: files that follow from the sequence of rows alone.
+pub struct Shards<R> {
+    dir: PathBuf,
+    /// Rows in all, and files.
+    total: u64,
+    count: usize,
+    pending: Vec<R>,
+    shards: Vec<Shard>,
+}
+
+impl<R: Row> Shards<R> {
+    /// For `total` rows; other shards that an unfinished write left in `dir` are removed.
+    pub fn create(dir: &Path, total: u64) -> Result<Self> {
+        // No rows make one empty shard, so that other tools find the columns.
+        let count = (total as usize).div_ceil(SHARD_ROWS).max(1);
+        remove_shards(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            total,
+            count,
+            pending: Vec::new(),
+            shards: Vec::with_capacity(count),
+        })
+    }
+
+    pub fn extend(&mut self, rows: impl IntoIterator<Item = R>) -> Result<()> {
+        for row in rows {
+            self.pending.push(row);
+            if self.pending.len() == SHARD_ROWS {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let file = shard::file_name(self.shards.len(), self.count);
+        self.shards.push(shard::write(&self.dir, &file, &self.pending)?);
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// The shards, for a manifest.
+    pub fn finish(mut self) -> Result<Vec<Shard>> {
+        if !self.pending.is_empty() || self.shards.is_empty() {
+            self.flush()?;
+        }
+        let rows: u64 = self.shards.iter().map(|shard| shard.rows).sum();
+        if rows != self.total {
+            return Err(
+                Error::unexpected(format!("{rows} rows were written instead of {}", self.total)).at_file(&self.dir),
+            );
+        }
+        Ok(self.shards)
     }
 }
 
@@ -132,15 +189,9 @@ pub fn write_all<R: Row>(dir: &Path, rows: &[R], provenance: Provenance) -> Resu
         fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
         atomic::sync_directory(dir)?;
     }
-    remove_shards(dir)?;
-    // No rows make one empty shard, so that other tools find the columns.
-    let count = rows.len().div_ceil(SHARD_ROWS).max(1);
-    let mut shards = Vec::with_capacity(count);
-    for index in 0..count {
-        let range = index * SHARD_ROWS..rows.len().min((index + 1) * SHARD_ROWS);
-        shards.push(shard::write(dir, &shard::file_name(index, count), &rows[range])?);
-    }
-    let manifest = Manifest::new(R::KIND, Status::Complete, shards, provenance);
+    let mut shards = Shards::create(dir, rows.len() as u64)?;
+    shards.extend(rows.iter().cloned())?;
+    let manifest = Manifest::new(R::KIND, Status::Complete, shards.finish()?, provenance);
     manifest.write(dir)?;
     Ok(manifest)
 }

@@ -102,6 +102,16 @@ pub fn describe<R: Row>(dir: &Path, file: &str) -> Result<Shard> {
     })
 }
 
+/// `rows` as the bytes of an Arrow file. The same rows give the same bytes.
+pub fn to_bytes<R: Row>(rows: &[R]) -> Result<Vec<u8>> {
+    encode(rows)
+}
+
+/// The rows of the bytes of an Arrow file, which were read from `path`.
+pub fn from_bytes<R: Row>(contents: Vec<u8>, path: &Path) -> Result<Vec<R>> {
+    rows_of(&decode(contents, path)?, path)
+}
+
 /// Reads an Arrow file that no manifest vouches for.
 pub fn read_unverified<R: Row>(path: &Path) -> Result<Vec<R>> {
     rows_of(&read_batches(path)?.0, path)

@@ -7,7 +7,9 @@ use rayon::prelude::*;
 
 use super::batch::{self, Answer, Ask, Listener, Pool, Task, cache_budget};
 use super::drawing::Drawing;
-use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest, encode, only};
+use super::{
+    Engine, GenerateRequest, Generation, Meter, ModelIdentity, Refusal, Sampling, ScoreRequest, Usage, encode, only,
+};
 use crate::error::{Error, Result};
 use crate::model::cpu::Weights;
 use crate::model::cpu::trunk::Sequence;
@@ -23,6 +25,7 @@ pub struct LocalEngine {
     pool: Mutex<Pool>,
     /// Tokens that a row may have at most, prompt and completion.
     capacity: usize,
+    meter: Meter,
 }
 
 /// A completion to be drawn, in tokens.
@@ -38,7 +41,17 @@ impl LocalEngine {
         let weights = Weights::serving(&self.model.decoder, rayon::current_num_threads())?;
         // A pass that failed half-way leaves whole blocks behind, so the pool can go on.
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        batch::run(&weights, &mut pool, tasks)
+        let answers = batch::run(&weights, &mut pool, tasks)?;
+        let drawn = |answer: &Answer| match answer {
+            Answer::Drawing(drawing) => drawing.tokens.len() as u64,
+            Answer::Numbers(_) => 0,
+        };
+        self.meter.add(Usage {
+            requests: tasks.len() as u64,
+            prompt_tokens: tasks.iter().map(|task| task.tokens.len() as u64).sum(),
+            completion_tokens: answers.iter().map(drawn).sum(),
+        });
+        Ok(answers)
     }
 
     fn draw(
@@ -113,6 +126,7 @@ impl LocalEngine {
             capacity: pool.capacity(),
             pool: Mutex::new(pool),
             model,
+            meter: Meter::default(),
         })
     }
 }
@@ -162,6 +176,10 @@ impl Engine for LocalEngine {
 
     fn count_tokens(&self, text: &str) -> Result<u32> {
         Ok(self.model.tokenizer.encode(text)?.len() as u32)
+    }
+
+    fn usage(&self) -> Usage {
+        self.meter.read()
     }
 
     fn style(&self) -> Style {

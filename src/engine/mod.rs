@@ -89,6 +89,55 @@ pub struct ScoreRequest {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal(pub String);
 
+/// What was asked of an engine so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub requests: u64,
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+}
+
+impl Usage {
+    pub fn tokens(self) -> u64 {
+        self.prompt_tokens + self.completion_tokens
+    }
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.prompt_tokens += other.prompt_tokens;
+        self.completion_tokens += other.completion_tokens;
+    }
+}
+
+impl std::ops::Sub for Usage {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            requests: self.requests - earlier.requests,
+            prompt_tokens: self.prompt_tokens - earlier.prompt_tokens,
+            completion_tokens: self.completion_tokens - earlier.completion_tokens,
+        }
+    }
+}
+
+/// Counts usage; engines own one.
+#[derive(Debug, Default)]
+pub struct Meter(std::sync::Mutex<Usage>);
+
+impl Meter {
+    pub fn add(&self, usage: Usage) {
+        // A panic in another thread must not stop the counting.
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += usage;
+    }
+
+    pub fn read(&self) -> Usage {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
 /// The model behind an engine, for provenance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelIdentity {
@@ -118,6 +167,11 @@ pub trait Engine: Sync {
 
     /// How many tokens a text has.
     fn count_tokens(&self, text: &str) -> Result<u32>;
+
+    /// What has been asked of the engine since it was made; nothing where it does not count.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
 
     fn style(&self) -> Style;
 

@@ -21,8 +21,7 @@ pub const TICK: Duration = Duration::from_millis(200);
 /// A client that follows no redirect by itself. `plain` says that nothing but `http://` is asked; then
 /// the system's certificates are not needed, and may be missing.
 pub fn client(plain: bool, settings: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client> {
-    // Installed once for the process; a second time is no error.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    provide_cryptography();
     let mut builder = Client::builder()
         .user_agent(concat!("bylaw/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none());
@@ -33,6 +32,12 @@ pub fn client(plain: bool, settings: impl FnOnce(ClientBuilder) -> ClientBuilder
         Error::unexpected(format!("no HTTP client can be made: {}", root_cause(&error)))
             .help("an https:// address needs the system's root certificates (package ca-certificates)")
     })
+}
+
+/// Names the cryptographic provider of TLS to whoever makes an HTTP client in this process.
+pub fn provide_cryptography() {
+    // Installed once; a second time is no error.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// A wait that Ctrl-C ends.

@@ -1,26 +1,80 @@
-//! The one durable loop: rows in, units of work, shards on disk.
+//! The one durable loop: rows in, units of work, a dataset out.
 //!
-//! Input is cut into units by position; a finished unit is two files (rows and rejects) and an entry
-//! in the manifest, each whole or absent. The same command on the same directory goes on after the
-//! last finished unit; a directory that holds anything else is refused. What a unit does is given as
-//! a function; nothing here knows of models.
+//! Input is cut into units by its content ([`unit`]); a finished unit is one file, there whole or not at
+//! all, and when all are there the dataset is written from them ([`finish`]). Killed at any instant, the
+//! same call goes on with the units that are missing, to the same bytes. What a unit does is given as a
+//! function; nothing here knows of models.
+//!
+//! ```text
+//! DIR/manifest.json            first `running`, last `complete`
+//! DIR/data-*.arrow, rejects/   the dataset, when complete
+//! DIR/.job/lock                who is at work
+//! DIR/.job/status.json         how far
+//! DIR/.job/units/KEY.unit      finished units, until the dataset is complete
+//! DIR/.job/units.json          how the dataset's rows fell to units
+//! ```
 
-use std::path::Path;
+mod claim;
+mod copies;
+mod finish;
+pub mod lock;
+mod merge;
+mod status;
+mod unit;
 
-use crate::dataset::{Dataset, Manifest, Provenance, Row, Shard, Status, rejects_dir, shard};
-use crate::error::{Error, Result};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+pub use claim::{Changes, Claimed, claim, hold, keep_whole, other_run, refuse_foreign};
+pub use merge::{Merged, merge};
+pub use status::{LastError, Price, State, StatusFile};
+
+use self::copies::Copies;
+use self::finish::Finish;
+use self::status::Reporter;
+use self::unit::{Made, Tally, Unit};
+use crate::atomic;
+use crate::dataset::{Dataset, MANIFEST, Manifest, Provenance, Revision, Row, Slice, Status, rejects_dir};
+use crate::engine::Usage;
+use crate::error::Result;
 use crate::interrupt;
+use crate::object::{Placed, Replica};
 use crate::progress::Progress;
 use crate::record::Reject;
+
+/// The working files of a job, inside of its directory.
+const STATE: &str = ".job";
+const LOCK: &str = "lock";
+
+fn state_dir(dir: &Path) -> PathBuf {
+    dir.join(STATE)
+}
+
+fn units_dir(dir: &Path) -> PathBuf {
+    state_dir(dir).join("units")
+}
 
 /// Where a job writes, and what makes it the same job.
 pub struct Job<'a> {
     pub dir: &'a Path,
     pub provenance: Provenance,
-    /// Input rows to a unit.
+    /// Input rows to a unit, at most.
     pub unit_rows: usize,
+    /// The part of the input to work on, if not all of it.
+    pub slice: Option<Slice>,
+    /// The input is that part already, and not all of it.
+    pub sliced_input: bool,
+    pub changes: Changes,
     pub label: &'a str,
     pub progress: &'a dyn Progress,
+    /// What the engine behind the work was asked so far.
+    pub usage: &'a dyn Fn() -> Usage,
+    /// What an endpoint takes for it.
+    pub price: Option<Price>,
+    /// A copy of the directory that is kept level, file by file; the caller has brought the directory level
+    /// with it.
+    pub replica: Option<&'a dyn Replica>,
 }
 
 /// What a finished job left.
@@ -30,65 +84,199 @@ pub struct Finished {
     pub rejects: u64,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    /// A job over all of its input, in one unit if it is not cut further.
+    pub fn new(dir: &'a Path, provenance: Provenance, label: &'a str, progress: &'a dyn Progress) -> Self {
+        Self {
+            dir,
+            provenance,
+            unit_rows: crate::dataset::SHARD_ROWS,
+            slice: None,
+            sliced_input: false,
+            changes: Changes::Refuse,
+            label,
+            progress,
+            usage: &Usage::default,
+            price: None,
+            replica: None,
+        }
+    }
+
     /// Runs `work` over the units of `inputs` that are not done yet. `work` answers any number of
-    /// rows and rejects for its unit. `unread` are rows that could not even be read; they join the
-    /// rejects.
-    pub fn run<I, R: Row>(
+    /// rows and rejects for its unit, in the order of the input. `unread` are rows that could not even
+    /// be read; they come first among the rejects.
+    pub fn run<I: Row, R: Row>(
         &self,
         inputs: &[I],
         unread: &[Reject],
         work: impl Fn(&[I]) -> Result<Vec<Result<R, Reject>>>,
     ) -> Result<Finished> {
-        let units = inputs.len().div_ceil(self.unit_rows).max(1);
-        let mut shards = match claim(self.dir, &self.provenance)? {
-            Some(manifest) if manifest.status == Status::Complete => {
-                self.progress.note(&format!("{}: already complete", self.label));
-                return self.finished();
-            }
-            Some(manifest) => verified::<R>(self.dir, &manifest.shards)?,
-            None => Vec::new(),
+        let claimed = claim(self.dir, self.progress)?;
+        let mut provenance = self.provenance.clone();
+        provenance.slice = self.slice;
+        let Some(revisions) = self.revisions::<R>(&provenance, claimed.manifest)? else {
+            self.progress.note(&format!("{}: already complete", self.label));
+            finish::remove_units(self.copies())?;
+            return self.finished();
         };
-        // The manifest first: from then on the directory is known as this job's.
-        self.write_manifest::<R>(&shards, Status::Running)?;
-        let rejects = rejects_dir(self.dir);
-        std::fs::create_dir_all(&rejects).map_err(|error| Error::io("create", &rejects, error))?;
-        self.progress.start(self.label, inputs.len() as u64, "rows");
-        self.progress
-            .advance((shards.len() * self.unit_rows).min(inputs.len()) as u64);
-        for unit in shards.len()..units {
-            interrupt::check()?;
-            let start = unit * self.unit_rows;
-            let rows = &inputs[start..inputs.len().min(start + self.unit_rows)];
-            let (done, mut refused) = split(work(rows)?);
-            if unit == 0 {
-                refused.extend_from_slice(unread);
+        let mut reporter = Reporter::new(self.dir, &provenance.stage, self.price);
+        let (inputs, unread) = match self.slice.filter(|_| !self.sliced_input) {
+            // What could not be read comes before all rows, so it belongs to the first part.
+            Some(slice) if slice.index > 0 => (&inputs[slice.range(inputs.len())], &[][..]),
+            Some(slice) => (&inputs[slice.range(inputs.len())], unread),
+            None => (inputs, unread),
+        };
+        let done = self
+            .units::<I, R>(inputs, &provenance, &mut reporter, work)
+            .and_then(|units| {
+                let finish = Finish {
+                    copies: self.copies(),
+                    provenance: &provenance,
+                    revisions: &revisions,
+                    unread,
+                    units: &units,
+                };
+                finish.write::<R>()?;
+                reporter.write(State::Complete)
+            });
+        match done {
+            Ok(()) => self.finished(),
+            Err(error) => {
+                reporter.ended(&error);
+                Err(error)
             }
-            let file = shard::file_name(unit, units);
-            shard::write(&rejects, &file, &refused)?;
-            shards.push(shard::write(self.dir, &file, &done)?);
-            self.write_manifest::<R>(&shards, Status::Running)?;
-            self.progress.advance(rows.len() as u64);
+        }
+    }
+
+    /// The earlier revisions of a job that goes on, after its manifest says that it runs; `None` if all
+    /// is done.
+    fn revisions<R: Row>(&self, here: &Provenance, there: Option<Manifest>) -> Result<Option<Vec<Revision>>> {
+        let mut revisions = Vec::new();
+        let mut status = Status::Running;
+        if let Some(there) = there {
+            status = there.status;
+            let difference = here.difference(&there.provenance);
+            if !difference.is_empty() {
+                if self.changes == Changes::Refuse || here.stage != there.provenance.stage {
+                    return Err(other_run(self.dir, &difference));
+                }
+                if status == Status::Complete {
+                    finish::reopen::<R>(self.copies())?;
+                    status = Status::Running;
+                }
+                self.progress.note(&format!(
+                    "{}: going on with changes: {}",
+                    self.label,
+                    difference.join("; ")
+                ));
+                revisions.push(Revision {
+                    provenance: there.provenance,
+                    rows: Vec::new(),
+                });
+            }
+            revisions.extend(there.revisions);
+            revisions.retain(|earlier| &earlier.provenance != here);
+        }
+        if status == Status::Complete {
+            return Ok(None);
+        }
+        // The manifest first: from then on the directory is known as this job's.
+        atomic::create_directories(&units_dir(self.dir))?;
+        Manifest::new(R::KIND, Status::Running, Vec::new(), here.clone())
+            .with_revisions(revisions.clone())
+            .write(self.dir)?;
+        self.copies().put(&self.dir.join(MANIFEST))?;
+        Ok(Some(revisions))
+    }
+
+    fn copies(&self) -> Copies<'_> {
+        Copies {
+            dir: self.dir,
+            replica: self.replica,
+        }
+    }
+
+    /// Does what is missing of the units, and answers all of them.
+    fn units<I: Row, R: Row>(
+        &self,
+        inputs: &[I],
+        provenance: &Provenance,
+        reporter: &mut Reporter<'_>,
+        work: impl Fn(&[I]) -> Result<Vec<Result<R, Reject>>>,
+    ) -> Result<Vec<Tally>> {
+        let plan = unit::cut(inputs, self.unit_rows)?;
+        let dir = units_dir(self.dir);
+        let keep: BTreeSet<String> = plan.iter().map(|unit| unit::file_name(&unit.key)).collect();
+        finish::remove_others(self.copies(), &keep)?;
+        let revision = provenance.fingerprint()?;
+        reporter.file.inputs = inputs.len() as u64;
+        reporter.file.units = plan.len() as u64;
+        let mut tallies: Vec<Option<Tally>> = Vec::with_capacity(plan.len());
+        for unit in &plan {
+            let made = unit::read::<R>(&dir, &unit.key, |path, reason| self.tell_damage(path, reason))?;
+            if let Some(made) = &made {
+                reporter.count(unit.rows.len() as u64, &made.tally, false);
+            }
+            tallies.push(made.map(|made| made.tally));
+        }
+        reporter.write(State::Running)?;
+        self.progress.start(self.label, inputs.len() as u64, "rows");
+        self.progress.advance(reporter.file.inputs_done);
+        for (unit, tally) in plan.iter().zip(&mut tallies) {
+            if tally.is_some() {
+                continue;
+            }
+            interrupt::check()?;
+            let made = self.make(unit, &inputs[unit.rows.clone()], &revision, &work)?;
+            let path = unit::write(&dir, &made)?;
+            let made = match self.copies().create(&path)? {
+                Placed::Created => made,
+                // Another process made the unit meanwhile; the store has theirs, and so has the disk now.
+                Placed::Existed => {
+                    unit::read::<R>(&dir, &unit.key, |path, reason| self.tell_damage(path, reason))?.unwrap_or(made)
+                }
+            };
+            reporter.count(unit.rows.len() as u64, &made.tally, true);
+            reporter.write(State::Running)?;
+            self.progress.advance(unit.rows.len() as u64);
+            *tally = Some(made.tally);
         }
         self.progress.finish();
-        self.complete::<R>(&shards, units)
+        Ok(tallies.into_iter().flatten().collect())
     }
 
-    fn write_manifest<R: Row>(&self, shards: &[Shard], status: Status) -> Result<()> {
-        Manifest::new(R::KIND, status, shards.to_vec(), self.provenance.clone()).write(self.dir)
+    fn tell_damage(&self, path: &Path, reason: &str) {
+        self.progress
+            .note(&format!("{}: {reason}; the unit is made again", path.display()));
     }
 
-    /// Writes the manifest of the rejects, then marks the dataset complete.
-    fn complete<R: Row>(&self, shards: &[Shard], units: usize) -> Result<Finished> {
-        let dir = rejects_dir(self.dir);
-        let refused = (0..units)
-            .map(|unit| shard::describe::<Reject>(&dir, &shard::file_name(unit, units)))
-            .collect::<Result<Vec<_>>>()?;
-        let mut provenance = self.provenance.clone();
-        provenance.stage = format!("{} rejects", provenance.stage);
-        Manifest::new(Reject::KIND, Status::Complete, refused, provenance).write(&dir)?;
-        self.write_manifest::<R>(shards, Status::Complete)?;
-        self.finished()
+    fn make<I: Row, R: Row>(
+        &self,
+        unit: &Unit,
+        inputs: &[I],
+        revision: &str,
+        work: &impl Fn(&[I]) -> Result<Vec<Result<R, Reject>>>,
+    ) -> Result<Made<R>> {
+        let (begun, before) = (Instant::now(), (self.usage)());
+        let (mut rows, mut rejects) = (Vec::new(), Vec::new());
+        for result in work(inputs)? {
+            match result {
+                Ok(row) => rows.push(row),
+                Err(reject) => rejects.push(reject),
+            }
+        }
+        Ok(Made {
+            tally: Tally {
+                key: unit.key.clone(),
+                revision: revision.to_owned(),
+                rows: rows.len() as u64,
+                rejects: rejects.len() as u64,
+                usage: (self.usage)() - before,
+                seconds: begun.elapsed().as_secs_f64(),
+            },
+            rows,
+            rejects,
+        })
     }
 
     fn finished(&self) -> Result<Finished> {
@@ -96,77 +284,6 @@ impl Job<'_> {
             rows: Manifest::read(self.dir)?.rows,
             rejects: Manifest::read(&rejects_dir(self.dir))?.rows,
         })
-    }
-}
-
-fn split<R>(results: Vec<Result<R, Reject>>) -> (Vec<R>, Vec<Reject>) {
-    let (mut rows, mut rejects) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(row) => rows.push(row),
-            Err(reject) => rejects.push(reject),
-        }
-    }
-    (rows, rejects)
-}
-
-/// The shards of an unfinished job, checked on disk.
-fn verified<R: Row>(dir: &Path, shards: &[Shard]) -> Result<Vec<Shard>> {
-    for shard in shards {
-        shard::read::<R>(dir, shard)?;
-    }
-    Ok(shards.to_vec())
-}
-
-/// Makes sure that `dir` is empty or holds this very job; answers the job's manifest if there is one.
-pub fn claim(dir: &Path, provenance: &Provenance) -> Result<Option<Manifest>> {
-    if Manifest::exists(dir) {
-        let manifest = Manifest::read(dir)?;
-        let difference = provenance.difference(&manifest.provenance);
-        if difference.is_empty() {
-            return Ok(Some(manifest));
-        }
-        return Err(other_run(dir, &difference));
-    }
-    refuse_foreign(dir)?;
-    std::fs::create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
-    Ok(None)
-}
-
-/// The error for a directory that holds a run with another provenance.
-pub fn other_run(dir: &Path, difference: &[String]) -> Error {
-    Error::config(format!(
-        "the output directory holds another run: {}",
-        difference.join("; ")
-    ))
-    .at_file(dir)
-    .help("give another --out, or remove the directory to run again")
-}
-
-/// Refuses a directory with files that are not ours, and a path that leads through a file. Hidden files
-/// may be what a killed process left.
-pub fn refuse_foreign(dir: &Path) -> Result<()> {
-    const REMEDY: &str = "give an empty or new directory as --out";
-    if let Some(file) = dir.ancestors().find(|ancestor| ancestor.is_file()) {
-        return Err(Error::config("the output directory cannot be made: this is a file")
-            .at_file(file)
-            .help(REMEDY));
-    }
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return Ok(());
-    };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-        .filter(|name| !name.starts_with('.'))
-        .collect();
-    names.sort();
-    match names.first() {
-        Some(name) => Err(Error::config(format!(
-            "the output directory is not empty and holds no run of bylaw (found `{name}`)"
-        ))
-        .at_file(dir)
-        .help(REMEDY)),
-        None => Ok(()),
     }
 }
 

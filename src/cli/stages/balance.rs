@@ -62,6 +62,13 @@ impl Stage for Balance {
         "balance"
     }
 
+    fn next(&self, out: &Path) -> Option<String> {
+        Some(format!(
+            "bylaw train dpo --model MODEL --data {} --out DIR",
+            out.display()
+        ))
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let preferences = dataset::read_preferences(&self.preferences)?;
         let slope = match self.method {
@@ -81,11 +88,9 @@ impl Stage for Balance {
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.inputs = vec![data_source(&self.preferences, &preferences)];
         let job = Job {
-            dir: out,
-            provenance,
-            unit_rows: dataset::SHARD_ROWS,
-            label: "balance",
-            progress: session.progress(),
+            changes: session.changes,
+            replica: session.replica(),
+            ..Job::new(out, provenance, "balance", session.progress())
         };
         let finished = job.run(&balanced, &preferences.rejects, |rows: &[Preference]| {
             Ok(rows.iter().cloned().map(Ok).collect())

@@ -119,20 +119,19 @@ fn evaluate(
     measure: impl FnOnce() -> Result<Value>,
 ) -> Result<Done> {
     let path = out.join(FILE);
+    if !path.exists() {
+        job::refuse_foreign(out)?;
+    }
+    let progress = session.progress();
+    let _lock = job::hold(out, progress)?;
     if let Ok(text) = std::fs::read_to_string(&path) {
         let there: EvalFile = serde_json::from_str(&text)
             .map_err(|error| Error::input("not an evaluation of bylaw").at_file(&path).because(error))?;
-        let difference = provenance.difference(&there.provenance);
-        if !difference.is_empty() {
-            return Err(job::other_run(out, &difference));
+        if job::keep_whole(out, &provenance, &there.provenance, session.changes, progress)? {
+            progress.note(&format!("{}: already complete", provenance.stage));
+            return Ok(done(there.result));
         }
-        session
-            .progress()
-            .note(&format!("{}: already complete", provenance.stage));
-        return Ok(done(there.result));
     }
-    job::refuse_foreign(out)?;
-    std::fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
     let file = EvalFile {
         provenance,
         name: name.to_owned(),

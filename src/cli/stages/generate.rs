@@ -1,5 +1,6 @@
 //! `revise`, `sample` and `judge`: the stages that ask a model, row by row.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,15 +8,15 @@ use clap::Args;
 use serde::Serialize;
 
 use super::prompting::Prompting;
-use super::{Done, Stage};
+use super::{Division, Done, Stage};
 use crate::cli::session::{Session, constitution_source, data_source, engine_source};
 use crate::constitution::Constitution;
-use crate::dataset::{self, Row};
+use crate::dataset::{self, Dataset, Loaded, Manifest, Row, Slice, Status};
 use crate::engine::local::LocalEngine;
 use crate::engine::remote::{ApiKey, Endpoints, KEY_VARIABLES, RemoteConfig, RemoteEngine, is_endpoint};
-use crate::engine::{Engine, Sampling};
+use crate::engine::{Engine, Sampling, Usage};
 use crate::error::{Error, Result};
-use crate::job::{Finished, Job};
+use crate::job::{Finished, Job, Price};
 use crate::prompt::{Style, Templates};
 use crate::record::Reject;
 use crate::stage::{Context, Outcome, judge, revise, sample};
@@ -23,9 +24,21 @@ use crate::stage::{Context, Outcome, judge, revise, sample};
 /// How rows go through a model.
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Rows {
-    /// Rows to a unit of work: what is lost at most when the program is killed.
+    /// Rows to a unit of work, at most: what is lost when the program is killed.
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub unit_rows: usize,
+    /// Work on part I of N of the input only; `bylaw data merge` makes one dataset of the parts.
+    #[arg(long, value_name = "I/N")]
+    #[serde(skip)]
+    pub shard: Option<Slice>,
+    /// The input is that part already: the result of a command with the same --shard.
+    #[arg(long, requires = "shard")]
+    #[serde(skip)]
+    pub input_is_shard: bool,
+    /// What the endpoint takes for a million tokens of prompt and of completion, in dollars.
+    #[arg(long, value_name = "IN,OUT", help_heading = "Endpoints")]
+    #[serde(skip)]
+    pub price: Option<Price>,
     /// Use completions that reach their token limit, instead of rejecting them.
     #[arg(long)]
     pub keep_truncated: bool,
@@ -115,6 +128,33 @@ pub struct Judge {
     pub remote: RemoteConfig,
 }
 
+impl Rows {
+    /// Reads the input. A part of a job may have no rows left, which is an error for all of one.
+    fn read<R>(&self, reference: &str, read: fn(&str) -> Result<Loaded<R>>) -> Result<Loaded<R>> {
+        let dir = Path::new(reference);
+        if self.input_is_shard && Manifest::exists(dir) {
+            let manifest = Manifest::read(dir)?;
+            if manifest.status == Status::Complete && manifest.rows == 0 {
+                return Ok(Loaded {
+                    rows: Vec::new(),
+                    rejects: Vec::new(),
+                    sha256: manifest.sha256(),
+                });
+            }
+        }
+        read(reference)
+    }
+
+    /// What to do with a part of a job, if this is one.
+    fn merging(&self) -> Option<String> {
+        let slice = self.shard?;
+        Some(format!(
+            "when all {} parts are done, bylaw data merge PART... --out DIR",
+            slice.of
+        ))
+    }
+}
+
 /// A model ready to be asked.
 pub struct Asked {
     pub engine: Arc<dyn Engine>,
@@ -176,9 +216,23 @@ impl Stage for Revise {
         "revise"
     }
 
+    fn division(&self) -> Division {
+        Division::Rows
+    }
+
+    fn next(&self, out: &Path) -> Option<String> {
+        Some(self.rows.merging().unwrap_or_else(|| {
+            format!(
+                "bylaw train sft --model {} --data {} --out DIR",
+                self.model,
+                out.display()
+            )
+        }))
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let constitution = Constitution::resolve(&self.constitution)?;
-        let prompts = dataset::read_prompts(&self.prompts)?;
+        let prompts = self.rows.read(&self.prompts, dataset::read_prompts)?;
         let asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
         let config = revise::ReviseConfig {
             rounds: self.rounds,
@@ -194,7 +248,8 @@ impl Stage for Revise {
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
         provenance.prompts = asked.templates.hashes();
         let context = asked.context(session, self.kind(), &self.rows);
-        let job = job(session, out, provenance, &self.rows, "revise");
+        let usage = || asked.engine.usage();
+        let job = job(session, out, provenance, &self.rows, "revise", &usage);
         let done = run(&job, &prompts.rows, &prompts.rejects, |rows| {
             revise::revise(context, &constitution, rows, &config)
         });
@@ -208,18 +263,33 @@ impl Stage for Sample {
         "sample"
     }
 
+    fn division(&self) -> Division {
+        Division::Rows
+    }
+
+    fn next(&self, out: &Path) -> Option<String> {
+        Some(self.rows.merging().unwrap_or_else(|| {
+            format!(
+                "bylaw judge --model {} --constitution FILE --candidates {} --out DIR",
+                self.model,
+                out.display()
+            )
+        }))
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         if self.per_prompt == 0 {
             return Err(Error::config("--per-prompt is 0").help("ask for at least one answer to a prompt"));
         }
-        let prompts = dataset::read_prompts(&self.prompts)?;
+        let prompts = self.rows.read(&self.prompts, dataset::read_prompts)?;
         let asked = Asked::load(session, &self.model, &self.rows.prompting, self.raw, &self.remote)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
         provenance.prompts = asked.templates.hashes();
         let context = asked.context(session, self.kind(), &self.rows);
-        let job = job(session, out, provenance, &self.rows, "sample");
+        let usage = || asked.engine.usage();
+        let job = job(session, out, provenance, &self.rows, "sample", &usage);
         let done = run(&job, &prompts.rows, &prompts.rejects, |rows| {
             sample::sample(context, rows, self.per_prompt, &self.sampling)
         });
@@ -233,12 +303,24 @@ impl Stage for Judge {
         "judge"
     }
 
+    fn division(&self) -> Division {
+        Division::Rows
+    }
+
+    fn next(&self, out: &Path) -> Option<String> {
+        Some(
+            self.rows
+                .merging()
+                .unwrap_or_else(|| format!("bylaw balance --preferences {} --out DIR", out.display())),
+        )
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         if self.principles_per_pair == 0 {
             return Err(Error::config("--principles-per-pair is 0").help("ask about at least one principle"));
         }
         let constitution = Constitution::resolve(&self.constitution)?;
-        let candidates = dataset::read_candidates(&self.candidates)?;
+        let candidates = self.rows.read(&self.candidates, dataset::read_candidates)?;
         let asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
@@ -249,7 +331,8 @@ impl Stage for Judge {
         let config = judge::JudgeConfig {
             principles_per_pair: self.principles_per_pair,
         };
-        let job = job(session, out, provenance, &self.rows, "judge");
+        let usage = || asked.engine.usage();
+        let job = job(session, out, provenance, &self.rows, "judge", &usage);
         let done = run(&job, &candidates.rows, &candidates.rejects, |rows| {
             judge_rows(context, &constitution, rows, &config)
         });
@@ -266,11 +349,12 @@ pub fn judge_rows(
     rows: &[crate::record::Candidates],
     config: &judge::JudgeConfig,
 ) -> Result<Vec<Outcome<crate::record::Preference>>> {
+    // What each contest of each row is: one for the judge, or refused already. In the order of the rows.
+    let mut places = Vec::new();
     let mut contests = Vec::new();
-    let mut refused = Vec::new();
     for row in rows {
         for contest in judge::contests(row, context.keep_truncated) {
-            match contest {
+            places.push(match contest {
                 Ok(mut contest) => {
                     for answer in [&mut contest.first, &mut contest.second] {
                         if answer.tokens == 0 {
@@ -278,14 +362,18 @@ pub fn judge_rows(
                         }
                     }
                     contests.push(contest);
+                    None
                 }
-                Err(reject) => refused.push(Err(reject)),
-            }
+                Err(reject) => Some(reject),
+            });
         }
     }
-    let mut labels = judge::judge(context, constitution, &contests, config)?;
-    labels.extend(refused);
-    Ok(labels)
+    let mut labels = judge::judge(context, constitution, &contests, config)?.into_iter();
+    let place = |refused: Option<Reject>| match refused {
+        Some(reject) => Ok(Err(reject)),
+        None => labels.next().ok_or_else(|| Error::unexpected("a pair without a label")),
+    };
+    places.into_iter().map(place).collect()
 }
 
 fn job<'a>(
@@ -294,25 +382,29 @@ fn job<'a>(
     provenance: dataset::Provenance,
     rows: &Rows,
     label: &'a str,
+    usage: &'a dyn Fn() -> Usage,
 ) -> Job<'a> {
     Job {
-        dir,
-        provenance,
         unit_rows: rows.unit_rows.max(1),
-        label,
-        progress: session.progress(),
+        slice: rows.shard,
+        sliced_input: rows.input_is_shard,
+        changes: session.changes,
+        replica: session.replica(),
+        usage,
+        price: rows.price,
+        ..Job::new(dir, provenance, label, session.progress())
     }
 }
 
 /// Runs the job. If every single row was rejected, that is an error with the first reason.
-fn run<I, R: Row>(
+fn run<I: Row, R: Row>(
     job: &Job<'_>,
     inputs: &[I],
     unread: &[Reject],
     work: impl Fn(&[I]) -> Result<Vec<Outcome<R>>>,
 ) -> Result<Done> {
     let Finished { rows, rejects } = job.run(inputs, unread, work)?;
-    if rows == 0 && rejects > 0 {
+    if rows == 0 && rejects > 0 && job.slice.is_none() {
         let first = crate::job::read_all::<Reject>(&dataset::rejects_dir(job.dir))?;
         let reason = first.first().map_or("", |reject| reject.reason.as_str());
         return Err(
@@ -324,6 +416,22 @@ fn run<I, R: Row>(
     Ok(Done {
         rows: Some(rows),
         rejects: Some(rejects),
+        note: commonest_reason(job.dir)?,
         ..Done::default()
     })
+}
+
+/// The reason that most rejects share, numbers aside.
+fn commonest_reason(dir: &Path) -> Result<String> {
+    let mut counts: BTreeMap<String, (usize, String)> = BTreeMap::new();
+    for shard in Dataset::<Reject>::open(dataset::rejects_dir(dir))?.shards() {
+        for reject in shard? {
+            let shape: String = reject.reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+            counts.entry(shape).or_insert((0, reject.reason)).0 += 1;
+        }
+    }
+    let most = counts.into_values().max_by_key(|(count, _)| *count);
+    Ok(most.map_or_else(String::new, |(count, reason)| {
+        format!("{count} of them: {}", crate::http::shortened(&reason))
+    }))
 }

@@ -42,10 +42,30 @@ impl Done {
     }
 }
 
+/// How a stage takes part in a run that several machines divide among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Division {
+    /// Each part works on its own rows of the input.
+    Rows,
+    /// Each part makes all of it: quick, and the same everywhere.
+    Each,
+    /// It needs all rows at once.
+    Whole,
+}
+
 /// A stage of a recipe, with its settings.
 pub trait Stage {
     /// The command, in words joined by `-`: `train-sft`.
     fn kind(&self) -> &'static str;
+
+    fn division(&self) -> Division {
+        Division::Whole
+    }
+
+    /// The command that usually follows on the result in `out`.
+    fn next(&self, _out: &Path) -> Option<String> {
+        None
+    }
 
     /// Does the stage, or what is left of it, with its result in `out`.
     fn run(&self, session: &Session, out: &Path) -> Result<Done>;

@@ -13,6 +13,7 @@ use super::{Done, Stage};
 use crate::cli::session::{Session, data_source, model_source};
 use crate::dataset::{self, Provenance, Source, Status, rejects_dir};
 use crate::error::{Error, Result};
+use crate::job::lock::Lock;
 use crate::model::decoder::Decoder;
 use crate::model::files::Model;
 use crate::model::heads::ScalarHead;
@@ -109,6 +110,8 @@ struct Training<'a> {
     model: Model,
     templates: Templates,
     provenance: Provenance,
+    /// Held from [`Training::finished`] on.
+    lock: Option<Lock>,
 }
 
 impl<'a> Training<'a> {
@@ -134,6 +137,7 @@ impl<'a> Training<'a> {
             model,
             templates,
             provenance,
+            lock: None,
         })
     }
 
@@ -157,18 +161,21 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// What a finished run in this directory left; an error if it holds another run.
-    fn finished(&self) -> Result<Option<Done>> {
+    /// Takes the directory. Answers what a finished run in it left; an error if it holds another run.
+    fn finished(&mut self) -> Result<Option<Done>> {
         let path = self.dir.join(FILE);
-        let Ok(text) = std::fs::read_to_string(&path) else {
+        if !path.exists() {
             job::refuse_foreign(self.dir)?;
+        }
+        self.lock = Some(job::hold(self.dir, self.session.progress())?);
+        let Ok(text) = std::fs::read_to_string(&path) else {
             return Ok(None);
         };
         let manifest: TrainManifest = serde_json::from_str(&text)
             .map_err(|error| Error::input("not a training manifest").at_file(&path).because(error))?;
-        let difference = self.provenance.difference(&manifest.provenance);
-        if !difference.is_empty() {
-            return Err(job::other_run(self.dir, &difference));
+        let (changes, progress) = (self.session.changes, self.session.progress());
+        if !job::keep_whole(self.dir, &self.provenance, &manifest.provenance, changes, progress)? {
+            return Ok(None);
         }
         Ok((manifest.status == Status::Complete).then(|| {
             self.session
@@ -199,7 +206,7 @@ impl<'a> Training<'a> {
     }
 
     fn write(&self, status: Status, rows: usize, rejects: usize) -> Result<()> {
-        std::fs::create_dir_all(self.dir).map_err(|error| Error::io("create", self.dir, error))?;
+        atomic::create_directories(self.dir)?;
         let manifest = TrainManifest {
             format: "bylaw-training".into(),
             status,
@@ -269,7 +276,7 @@ impl Stage for Sft {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let data = dataset::read_demonstrations(&self.common.data)?;
         let inputs = vec![data_source(&self.common.data, &data)];
-        let training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
+        let mut training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
         if let Some(done) = training.finished()? {
             return Ok(done);
         }
@@ -300,7 +307,7 @@ fn train_on_pairs(
 ) -> Result<Done> {
     let data = dataset::read_preferences(&common.data)?;
     let inputs = vec![data_source(&common.data, &data)];
-    let training = Training::new(session, out, stage.kind(), common, stage, inputs)?;
+    let mut training = Training::new(session, out, stage.kind(), common, stage, inputs)?;
     if let Some(done) = training.finished()? {
         return Ok(done);
     }
@@ -359,7 +366,7 @@ impl Stage for Ppo {
         let data = dataset::read_prompts(&self.common.data)?;
         let (reward_model, reward_files) = load_reward_model(&self.reward_model)?;
         let inputs = vec![data_source(&self.common.data, &data), model_source(&reward_files)];
-        let training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
+        let mut training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
         if let Some(done) = training.finished()? {
             return Ok(done);
         }

@@ -5,9 +5,9 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Done, Stage};
+use super::{Division, Done, Stage};
 use crate::cli::session::Session;
-use crate::dataset::{self, Row};
+use crate::dataset::Row;
 use crate::error::Result;
 use crate::job::Job;
 use crate::world::{Split, World};
@@ -37,6 +37,10 @@ impl Stage for Prompts {
         "world-prompts"
     }
 
+    fn division(&self) -> Division {
+        Division::Each
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let seed = session.stage_seed(self.kind()).child(self.split.as_str());
         let prompts = World::builtin()?.prompts(self.split, self.harmful, self.benign, seed)?;
@@ -49,6 +53,10 @@ impl Stage for Documents {
         "world-documents"
     }
 
+    fn division(&self) -> Division {
+        Division::Each
+    }
+
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let documents = World::builtin()?.documents(self.count, session.stage_seed(self.kind()))?;
         write(session, self, out, &documents)
@@ -57,11 +65,14 @@ impl Stage for Documents {
 
 fn write<R: Row>(session: &Session, stage: &(impl Stage + Serialize), out: &Path, rows: &[R]) -> Result<Done> {
     let job = Job {
-        dir: out,
-        provenance: session.provenance(stage.kind(), stage)?,
-        unit_rows: dataset::SHARD_ROWS,
-        label: stage.kind(),
-        progress: session.progress(),
+        changes: session.changes,
+        replica: session.replica(),
+        ..Job::new(
+            out,
+            session.provenance(stage.kind(), stage)?,
+            stage.kind(),
+            session.progress(),
+        )
     };
     let finished = job.run(rows, &[], |rows: &[R]| Ok(rows.iter().cloned().map(Ok).collect()))?;
     Ok(Done {

@@ -18,6 +18,7 @@ use super::config::RemoteSettings;
 use super::pool::Pool;
 use super::protocol::{Answer, Question, error_message};
 use super::reference::Endpoints;
+use crate::engine::{Meter, Usage};
 use crate::error::{Error, Result};
 use crate::http::backoff::{full_jitter, retry_after};
 use crate::http::{self, root_cause, shortened};
@@ -36,7 +37,8 @@ pub struct Client {
     pub pool: Pool,
     settings: RemoteSettings,
     requests: AtomicU64,
-    tokens: AtomicU64,
+    /// What was asked, and what it cost in tokens.
+    pub meter: Meter,
 }
 
 /// Why a question has no answer.
@@ -88,7 +90,7 @@ impl Client {
             endpoints,
             settings,
             requests: AtomicU64::new(0),
-            tokens: AtomicU64::new(0),
+            meter: Meter::default(),
         })
     }
 
@@ -110,8 +112,11 @@ impl Client {
             let wait = match self.attempt(lease.index, question.path, &body).await {
                 Ok(answer) => {
                     lease.succeeded();
-                    let tokens = answer.prompt_tokens.unwrap_or(0) + answer.completion_tokens.unwrap_or(0);
-                    self.tokens.fetch_add(tokens.into(), Ordering::Relaxed);
+                    self.meter.add(Usage {
+                        requests: 1,
+                        prompt_tokens: answer.prompt_tokens.unwrap_or(0).into(),
+                        completion_tokens: answer.completion_tokens.unwrap_or(0).into(),
+                    });
                     return Ok(answer);
                 }
                 Err(Failure::Rejected(words)) => {
@@ -196,7 +201,7 @@ impl Client {
         };
         let settings = &self.settings;
         if let Some(limit) = settings.max_tokens
-            && self.tokens.load(Ordering::Relaxed) >= limit
+            && self.meter.read().tokens() >= limit
         {
             return Err(spent("tokens", limit, "--max-total-tokens"));
         }

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 
 use self::client::{Client, Health};
 use self::rows::Shared;
-use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, ScoreRequest};
+use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, ScoreRequest, Usage};
 use crate::error::{Error, Result};
 use crate::prompt::{Request, Style};
 use crate::record::Message;
@@ -205,6 +205,10 @@ impl Engine for RemoteEngine {
             return Ok(0);
         }
         self.runtime.block_on(self.shared.count_tokens(text, prompt))
+    }
+
+    fn usage(&self) -> Usage {
+        self.shared.client.meter.read()
     }
 
     fn style(&self) -> Style {

@@ -1,0 +1,157 @@
+//! One process to a directory: a lock that names its owner and ends with it.
+//!
+//! The lock is the system's own on an open file (`flock`), so a process that is killed releases it, on
+//! network file systems too. The file says who holds it. What a dead owner left is taken over.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{LOCK, state_dir};
+use crate::atomic;
+use crate::error::{Error, Result};
+
+/// Who works in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    pub pid: u32,
+    pub host: String,
+}
+
+impl Owner {
+    pub fn this_process() -> Self {
+        Self {
+            pid: std::process::id(),
+            host: host(),
+        }
+    }
+
+    /// Whether the owner may still be at work, where the file system cannot tell: a process of this
+    /// host is looked up, one of another host is believed.
+    fn may_live(&self) -> bool {
+        self.host != host() || (self.pid != std::process::id() && Path::new(&format!("/proc/{}", self.pid)).exists())
+    }
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} on {}", self.pid, self.host)
+    }
+}
+
+fn host() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "this host".to_owned())
+}
+
+/// The right to write in a directory, until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+    /// Who left the directory without giving it back.
+    pub taken_over: Option<Owner>,
+}
+
+impl Lock {
+    /// Takes the lock of `dir`; an error if another process holds it.
+    pub fn take(dir: &Path) -> Result<Self> {
+        let state = state_dir(dir);
+        atomic::create_directories(&state)?;
+        let path = state.join(LOCK);
+        let failed = |error| Error::io("lock", &path, error).help("check the rights of the directory");
+        loop {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+                .map_err(failed)?;
+            let previous = owner(&mut file);
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(in_use(dir, previous.as_ref(), &path)),
+                // A file system without locks: what the file says is all there is.
+                Err(TryLockError::Error(_)) if previous.as_ref().is_some_and(Owner::may_live) => {
+                    return Err(in_use(dir, previous.as_ref(), &path));
+                }
+                Err(TryLockError::Error(_)) => {}
+            }
+            // Its owner may have removed the file between our opening and our locking it.
+            if !is_same_file(&file, &path) {
+                continue;
+            }
+            sign(&mut file).map_err(failed)?;
+            return Ok(Self {
+                file,
+                path,
+                taken_over: previous,
+            });
+        }
+    }
+
+    /// Who holds the lock of `dir` now.
+    pub fn holder(dir: &Path) -> Option<Owner> {
+        let mut file = File::open(state_dir(dir).join(LOCK)).ok()?;
+        let owner = owner(&mut file)?;
+        match file.try_lock_shared() {
+            Ok(()) => None,
+            Err(TryLockError::WouldBlock) => Some(owner),
+            Err(TryLockError::Error(_)) => owner.may_live().then_some(owner),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Best effort: a file that stays is taken over by the next.
+        let _ = fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+    }
+}
+
+fn owner(file: &mut File) -> Option<Owner> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn sign(file: &mut File) -> std::io::Result<()> {
+    let text = serde_json::to_string(&Owner::this_process())?;
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(text.as_bytes())
+}
+
+#[cfg(unix)]
+fn is_same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn is_same_file(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+fn in_use(dir: &Path, owner: Option<&Owner>, path: &Path) -> Error {
+    let who = owner.map_or_else(|| "another process".to_owned(), Owner::to_string);
+    Error::config(format!("{who} is at work in this directory"))
+        .at_file(dir)
+        .help(format!(
+            "`bylaw status {}` tells how far it is; wait for it, or give another --out. \
+             If that process is gone for certain, delete {}",
+            dir.display(),
+            path.display()
+        ))
+}
