@@ -8,6 +8,7 @@ mod assemble;
 mod chat;
 mod commands;
 mod data;
+mod emit;
 mod info;
 mod output;
 mod parts;
@@ -63,7 +64,6 @@ fn run(cli: Cli) -> Result<()> {
         Command::Report(args) => commands::report(&session, &args),
         Command::Constitution(command) => commands::constitution(&session, &command),
         Command::Model(command) => commands::model(&session, &command),
-        Command::Data(command) => data::run(&session, &command),
         Command::Stage(command) => {
             let (stage, out, accept) = command.parts();
             let done = storage::run(&session.accepting(accept), stage, out)?;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::args::{Cli, Command, DemoArgs, RunArgs, StageCommand};
 use super::session::{Session, peak_rss_mb};
 use super::stages::{Division, Done};
-use super::{assemble, output, parts, storage};
+use super::{assemble, emit, output, parts, storage};
 use crate::config::{DEMO, Flag, Kind, Recipe};
 use crate::error::{Error, Result};
 use crate::job::Changes;
@@ -156,6 +156,9 @@ pub fn run(session: &Session, args: &RunArgs) -> Result<()> {
     if args.dry_run {
         plan.print(session, from..end);
         return Ok(());
+    }
+    if let Some(tool) = args.emit {
+        return emit::emit(session, &plan, tool);
     }
     let session = session.accepting(args.accept_changes);
     match args.shard {

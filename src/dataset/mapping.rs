@@ -129,11 +129,10 @@ impl Mapping {
         &self.path
     }
 
-    /// The top-level columns of other data that are read; empty if all are.
-    pub(super) fn sources(&self) -> impl Iterator<Item = &str> {
-        self.columns
-            .iter()
-            .filter_map(|column| column.parts.first().map(String::as_str))
+    /// Whether a top-level column of other data is read, or something in it.
+    pub(super) fn reads(&self, name: &str) -> bool {
+        let mut columns = self.columns.iter();
+        columns.any(|column| column.parts.first().is_some_and(|first| first == name) || column.parts.join(".") == name)
     }
 
     /// Whether rows keep their own columns.

@@ -88,14 +88,11 @@ impl Detected {
             });
         let found = &mut self.forms[index];
         found.rows += 1;
-        if matches!(form, Form::Own(_)) {
+        let Some(row) = object.filter(|_| !matches!(form, Form::Own(_))) else {
             return;
-        }
-        let carried: &[&'static str] = match object.is_some_and(|object| object.contains_key(ID)) {
-            true => &CARRIED,
-            false => &[],
         };
-        for (key, value) in object.into_iter().flatten() {
+        let carried: &[&'static str] = if row.contains_key(ID) { &CARRIED } else { &[] };
+        for (key, value) in row {
             if found.columns.contains(&key.as_str()) {
                 continue;
             }
@@ -426,19 +423,31 @@ impl<R: Shape> RowStream<R> {
 
     /// Takes the rows of one of our own kinds, of which `before` came before them.
     fn natives<N: Row>(&mut self, rows: Vec<N>, wrap: fn(N) -> Native, before: usize, path: &Path) -> Result<()> {
+        if let Some(mapping) = self.options.mapping.as_ref().filter(|mapping| !mapping.keeps_columns()) {
+            return Err(Error::config(format!(
+                "the rows are rows of bylaw ({}), whose columns are known",
+                N::KIND
+            ))
+            .at_file(path)
+            .help(format!("leave the mapping {} out", mapping.path().display())));
+        }
         let prefix = self.open.as_ref().map_or(String::new(), |open| open.prefix.clone());
         for (native, number) in rows.into_iter().zip(before + 1..) {
-            let raw = native.clone();
+            // Of a row of another kind, what is read is not all that was there.
+            let other = (N::KIND != R::KIND).then(|| native.clone());
             let row = R::from_native(wrap(native)).ok_or_else(|| wrong_kind::<R>(N::KIND, path))?;
-            let row = row.and_then(|row| row.check().map(|()| row));
+            let (row, raw) = match row {
+                Err(reason) => (Err(reason), json(&other)),
+                Ok(row) => match (row.check(), other) {
+                    (Ok(()), _) => (Ok(row), String::new()),
+                    (Err(reason), None) => (Err(reason), json(&row)),
+                    (Err(reason), Some(other)) => (Err(reason), json(&other)),
+                },
+            };
             if row.is_ok() {
                 self.detected.note(Form::Own(N::KIND), R::KIND, None);
             }
-            self.take(
-                row,
-                || format!("{prefix}row {number}"),
-                || serde_json::to_string(&raw).unwrap_or_default(),
-            );
+            self.take(row, || format!("{prefix}row {number}"), || raw);
         }
         Ok(())
     }
@@ -482,7 +491,7 @@ impl<R: Shape> RowStream<R> {
 impl Detected {
     fn unused_of(&mut self, object: &Object, mapping: &Mapping) {
         for key in object.keys() {
-            if !mapping.sources().any(|source| source == key) && !self.unused.contains(key) {
+            if !mapping.reads(key) && !self.unused.contains(key) {
                 self.unused.push(key.clone());
             }
         }
@@ -540,6 +549,10 @@ pub fn detect(reference: &str, options: &Options, rows: usize) -> Result<Detecte
         }
     }
     Ok(detected)
+}
+
+fn json(row: &impl serde::Serialize) -> String {
+    serde_json::to_string(row).unwrap_or_default()
 }
 
 fn wrong_kind<R: Shape>(found: Kind, path: &Path) -> Error {

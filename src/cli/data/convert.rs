@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::session::Session;
-use crate::cli::{output, pipeline};
-use crate::dataset::export::{self, Export, Exported, Format, Record, Request};
+use crate::cli::{output, pipeline, storage};
+use crate::dataset::export::{self, Export, Exported, Format, Hyperparameters, Record, Request, Training};
 use crate::dataset::{self, Detected, Kind, Manifest, Mapping, Options, RowStream, Shape};
 use crate::error::{Error, Result};
 use crate::job;
@@ -109,34 +109,76 @@ fn kind_of(reference: &str, options: &Options) -> Result<Kind> {
 }
 
 fn convert<R: Exported + Shape>(session: &Session, args: &Convert, options: &Options) -> Result<(Record, Detected)> {
-    let mut settings = BTreeMap::new();
-    if let Some(mapping) = &options.mapping {
-        settings.insert("mapping_sha256".to_owned(), mapping.sha256());
-    }
-    let request = Request {
-        reference: args.reference.clone(),
-        format: args.to,
-        kind: R::KIND,
-        settings,
-    };
-    claim(&args.out, &request)?;
-    let mut rows = Rows {
-        stream: dataset::stream::<R>(&args.reference, options)?,
-        progress: session.progress(),
-        told: 0,
-    };
-    rows.progress.start("convert", rows.stream.position().total, "bytes");
-    let export = Export {
+    let target = Target {
+        reference: &args.reference,
+        options,
         format: args.to,
         dir: &args.out,
-        request,
         model: args.model.as_deref(),
         trainings: None,
-        provenance: provenance(&args.reference),
     };
-    let record = export::write(export, &mut rows)?;
-    rows.progress.finish();
-    Ok((record, rows.stream.detected().clone()))
+    target.write::<R>(session)
+}
+
+/// What to export, and where to.
+pub struct Target<'a> {
+    pub reference: &'a str,
+    pub options: &'a Options,
+    pub format: Format,
+    pub dir: &'a Path,
+    pub model: Option<&'a str>,
+    pub trainings: Option<Vec<(Training, Hyperparameters)>>,
+}
+
+impl Target<'_> {
+    /// Exports the rows as rows of kind `R`.
+    pub fn write<R: Exported + Shape>(self, session: &Session) -> Result<(Record, Detected)> {
+        storage::refuse_url(self.dir, "an export is written to a local directory")?;
+        let mut settings = BTreeMap::new();
+        if let Some(mapping) = &self.options.mapping {
+            settings.insert("mapping_sha256".to_owned(), mapping.sha256());
+        }
+        let request = Request {
+            reference: self.reference.to_owned(),
+            format: self.format,
+            kind: R::KIND,
+            settings,
+        };
+        let stream = dataset::stream::<R>(self.reference, self.options)?;
+        claim(self.dir, &request)?;
+        let made = !self.dir.exists();
+        let lock = job::hold(self.dir, session.progress())?;
+        let mut rows = Rows {
+            stream,
+            progress: session.progress(),
+            told: 0,
+        };
+        rows.progress.start("convert", rows.stream.position().total, "bytes");
+        let export = Export {
+            format: self.format,
+            dir: self.dir,
+            request,
+            model: self.model,
+            trainings: self.trainings,
+            provenance: Manifest::read(Path::new(self.reference))
+                .ok()
+                .map(|manifest| manifest.provenance),
+        };
+        let record = export::write(export, &mut rows);
+        rows.progress.finish();
+        drop(lock);
+        tidy(self.dir, made);
+        Ok((record?, rows.stream.detected().clone()))
+    }
+}
+
+/// Removes the directory of the lock, and the one that was made for an export that failed, if nothing is in
+/// them.
+fn tidy(dir: &Path, made: bool) {
+    let _ = std::fs::remove_dir(job::state_dir(dir));
+    if made {
+        let _ = std::fs::remove_dir(dir);
+    }
 }
 
 /// The rows of a reference, with their progress in bytes.
@@ -171,19 +213,12 @@ impl<R: Shape> export::Input<R> for Rows<'_, R> {
 }
 
 /// Makes sure that the directory is free, or holds an earlier export of the same request.
-pub fn claim(out: &Path, request: &Request) -> Result<()> {
+fn claim(out: &Path, request: &Request) -> Result<()> {
     match export::earlier(out, request)? {
         None => job::refuse_foreign(out),
         Some(difference) if difference.is_empty() => Ok(()),
         Some(difference) => Err(job::other_run(out, &difference)),
     }
-}
-
-/// How the input was made, if it is a dataset of ours.
-pub fn provenance(reference: &str) -> Option<dataset::Provenance> {
-    Manifest::read(Path::new(reference))
-        .ok()
-        .map(|manifest| manifest.provenance)
 }
 
 fn tell(session: &Session, args: &Convert, record: &Record, detected: &Detected) {

@@ -16,9 +16,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use launch::{Hyperparameters, Launch, LearningRateSchedule, PpoParameters, Warmup};
+pub use launch::{Hyperparameters, LearningRateSchedule, PpoParameters, Warmup};
 pub use layout::Exported;
-pub use place::{RECORD, Record, Request, earlier};
+pub use place::{LossRecord, RECORD, Record, Request, earlier};
 
 use self::layout::Form;
 use super::row::Kind;
@@ -436,7 +436,7 @@ fn finish<R: Exported>(export: &Export<'_>, staging: &Path, poured: Poured, inpu
         losses: tally
             .losses
             .iter()
-            .map(|(loss, rows)| place::LossRecord {
+            .map(|(loss, rows)| LossRecord {
                 loss: loss.as_str().into(),
                 rows: *rows,
                 meaning: loss.describe(format),

@@ -133,7 +133,6 @@ pub fn earlier(dir: &Path, request: &Request) -> Result<Option<Vec<String>>> {
 pub struct Place {
     dir: PathBuf,
     staging: PathBuf,
-    created: bool,
 }
 
 impl Place {
@@ -144,18 +143,16 @@ impl Place {
         let failed = |error| {
             Error::io("make the directory", &staging, error).help("choose a directory that can be written, with --out")
         };
-        let created = !dir.exists();
         if staging.exists() {
             fs::remove_dir_all(&staging).map_err(failed)?;
         }
-        fs::create_dir_all(&staging).map_err(failed)?;
+        atomic::create_directories(&staging)?;
         let request =
             serde_json::to_vec_pretty(request).map_err(|error| Error::unexpected("the request").because(error))?;
         atomic::write(&staging.join(REQUEST), &request)?;
         Ok(Self {
             dir: dir.to_owned(),
             staging,
-            created,
         })
     }
 
@@ -224,8 +221,5 @@ impl Place {
     /// Leaves nothing behind. Best effort: the error that stopped the export is the one to tell.
     pub fn abandon(self) {
         let _ = fs::remove_dir_all(&self.staging);
-        if self.created {
-            let _ = fs::remove_dir(&self.dir);
-        }
     }
 }

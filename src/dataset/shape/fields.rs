@@ -146,7 +146,23 @@ pub(super) fn missing(object: &Object, expected: &str) -> Reason {
     let keys: Vec<&str> = object.keys().map(String::as_str).collect();
     match (keys.is_empty(), Form::detect_any(object)) {
         (true, _) => format!("expected {expected}; found no keys"),
-        (false, None) => format!("expected {expected}; found {}", keys.join(", ")),
+        (false, None) => match inner_rows(object) {
+            None => format!("expected {expected}; found {}", keys.join(", ")),
+            Some(key) => format!(
+                "expected {expected}; found {}: the rows seem to be inside of `{key}`: write them as a list of their own",
+                keys.join(", ")
+            ),
+        },
         (false, Some(form)) => format!("expected {expected}; found {form}: {}", keys.join(", ")),
     }
+}
+
+/// The column that holds objects which have a form, where the object around them has none.
+fn inner_rows(object: &Object) -> Option<&str> {
+    let holds_rows = |value: &Value| match value {
+        Value::Array(items) => matches!(items.first(), Some(Value::Object(item)) if Form::detect_any(item).is_some()),
+        _ => false,
+    };
+    let (key, _) = object.iter().find(|(_, value)| holds_rows(value))?;
+    Some(key)
 }

@@ -1,13 +1,11 @@
 //! Our kinds of rows, made of the forms of other programs and of each other.
 
-use serde::Deserialize;
-
 use super::fields::{check_completion, check_prompt, check_roles, label, messages, missing, parts, string, strings};
 use super::trl::{self, Pair, answer, continuation};
-use super::{Form, Native, Object, Reason, Shape, cai, instruct, rated, sharegpt, transcript};
+use super::{Form, Native, Object, Reason, Shape, cai, carried, instruct, rated, sharegpt, transcript};
 use crate::dataset::row::Kind;
 use crate::record::{
-    Candidates, Completion, Demonstration, Message, Preference, Prompt, Revision, UnpairedPreference, Vote, content_id,
+    Candidates, Completion, Demonstration, Message, Preference, Prompt, Revision, UnpairedPreference, content_id,
     messages_id,
 };
 
@@ -209,20 +207,7 @@ impl Shape for Preference {
     }
 
     fn carry(&mut self, object: &Object) -> Result<(), Reason> {
-        let carried = CarriedPreference::deserialize(object).map_err(|error| error.to_string())?;
-        if let Some(p_chosen) = carried.p_chosen {
-            (self.p_chosen, self.p_raw, self.margin) = (p_chosen, p_chosen, margin(p_chosen));
-        }
-        replace(&mut self.margin, carried.log_odds);
-        replace(&mut self.weight, carried.weight);
-        replace(&mut self.source, carried.source);
-        replace(&mut self.votes, carried.votes);
-        replace(&mut self.chosen_tokens, carried.chosen_tokens);
-        replace(&mut self.rejected_tokens, carried.rejected_tokens);
-        replace(&mut self.chosen_chars, carried.chosen_chars);
-        replace(&mut self.rejected_chars, carried.rejected_chars);
-        replace(&mut self.p_raw, carried.p_raw);
-        Ok(())
+        carried::preference(self, object)
     }
 
     fn check(&self) -> Result<(), Reason> {
@@ -232,37 +217,13 @@ impl Shape for Preference {
         if !(0.5..=1.0).contains(&self.p_chosen) {
             return Err(format!("`p_chosen` is {}, expected 0.5 to 1", self.p_chosen));
         }
+        if !(0.0..=1.0).contains(&self.p_raw) {
+            return Err(format!("`p_raw` is {}, expected 0 to 1", self.p_raw));
+        }
+        if !self.margin.is_finite() {
+            return Err(format!("`margin` is {}, expected a finite number", self.margin));
+        }
         check_weight(self.weight)
-    }
-}
-
-/// The columns of preferences that pairs of other forms have no place for.
-#[derive(Deserialize)]
-struct CarriedPreference {
-    p_chosen: Option<f32>,
-    log_odds: Option<f32>,
-    weight: Option<f32>,
-    source: Option<String>,
-    votes: Option<Vec<Vote>>,
-    chosen_tokens: Option<u32>,
-    rejected_tokens: Option<u32>,
-    chosen_chars: Option<u32>,
-    rejected_chars: Option<u32>,
-    p_raw: Option<f32>,
-}
-
-fn replace<T>(field: &mut T, carried: Option<T>) {
-    if let Some(value) = carried {
-        *field = value;
-    }
-}
-
-fn carried_weight(object: &Object) -> Result<Option<f32>, Reason> {
-    match object.get("weight") {
-        None => Ok(None),
-        Some(weight) => f32::deserialize(weight)
-            .map(Some)
-            .map_err(|error| format!("`weight`: {error}")),
     }
 }
 
@@ -308,7 +269,7 @@ fn preference(pair: Pair, p_chosen: f32, source: &str) -> Preference {
 }
 
 /// Log-odds of `p`, held finite: a certain label must not bring infinities into later arithmetic.
-fn margin(p: f32) -> f32 {
+pub(super) fn margin(p: f32) -> f32 {
     let p = p.clamp(f32::EPSILON, 1.0 - f32::EPSILON);
     (p / (1.0 - p)).ln()
 }
@@ -345,8 +306,7 @@ impl Shape for UnpairedPreference {
     }
 
     fn carry(&mut self, object: &Object) -> Result<(), Reason> {
-        replace(&mut self.weight, carried_weight(object)?);
-        Ok(())
+        carried::weight(&mut self.weight, object)
     }
 
     fn check(&self) -> Result<(), Reason> {
@@ -414,8 +374,7 @@ impl Shape for Demonstration {
     }
 
     fn carry(&mut self, object: &Object) -> Result<(), Reason> {
-        replace(&mut self.weight, carried_weight(object)?);
-        Ok(())
+        carried::weight(&mut self.weight, object)
     }
 
     fn check(&self) -> Result<(), Reason> {

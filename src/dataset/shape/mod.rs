@@ -5,6 +5,7 @@
 //! nothing is guessed.
 
 mod cai;
+mod carried;
 mod fields;
 mod form;
 mod instruct;
@@ -17,6 +18,7 @@ mod trl;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use carried::COLUMNS as CARRIED;
 pub use form::Form;
 
 use super::row::{Kind, Row};
@@ -59,21 +61,6 @@ pub enum Native {
 
 /// The column under which a row of another form carries the id that it is to keep.
 pub const ID: &str = "bylaw_id";
-
-/// The columns that are read beside those of a form where the row has an [`ID`] too: what its form has no
-/// place for. `log_odds` is the margin, under a name that means nothing to reward trainers.
-pub const CARRIED: [&str; 10] = [
-    "p_chosen",
-    "log_odds",
-    "weight",
-    "source",
-    "votes",
-    "chosen_tokens",
-    "rejected_tokens",
-    "chosen_chars",
-    "rejected_chars",
-    "p_raw",
-];
 
 /// The kind of our own row that an object holds, if it announces one.
 pub fn kind_of(object: &Object) -> Option<Kind> {

@@ -14,6 +14,8 @@ use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::{Map, Number, Value, json};
 
+const UTC: &str = "+00:00";
+
 /// The rows of a batch as objects; its columns in their order.
 pub fn objects(batch: &RecordBatch) -> Vec<Map<String, Value>> {
     rows(&StructArray::from(batch.clone()))
@@ -67,6 +69,10 @@ fn values(column: &ArrayRef) -> Vec<Value> {
         DataType::Dictionary(_, inner) => recast(column, inner),
         DataType::RunEndEncoded(_, inner) => recast(column, inner.data_type()),
         DataType::Map(_, _) => maps(column),
+        // Without a database of time zones: the same instant in UTC.
+        DataType::Timestamp(unit, Some(zone)) if **zone != *UTC => {
+            recast(column, &DataType::Timestamp(*unit, Some(UTC.into())))
+        }
         _ => displayed(column),
     }
 }

@@ -18,6 +18,8 @@ pub struct Table {
     delimiter: u8,
     limit: usize,
     size: u64,
+    /// Lines end with "\r\n", of which the parser takes the second part for the next line.
+    two_part_ends: bool,
     rows: usize,
     record: ByteRecord,
 }
@@ -42,6 +44,7 @@ impl Table {
             delimiter,
             limit: limits.record,
             size,
+            two_part_ends: two_part_ends(path)?,
             rows: 0,
             record: ByteRecord::new(),
         };
@@ -118,6 +121,7 @@ impl Table {
             .record
             .position()
             .map_or((0, 0), |position| (position.byte(), position.line()));
+        let line = line + u64::from(self.two_part_ends);
         let place = Place::RowAtLine(self.rows, usize::try_from(line).unwrap_or(usize::MAX));
         let last = self.reader.position().byte() >= self.size;
         let object = match last && self.open_quote(start)? {
@@ -164,6 +168,17 @@ impl Table {
             }
         }
     }
+}
+
+/// How the first line of a file ends.
+fn two_part_ends(path: &Path) -> Result<bool> {
+    let mut head = Vec::new();
+    tap::open(path)?
+        .take(BLOCK as u64)
+        .read_to_end(&mut head)
+        .map_err(|error| tap::failed(path, error))?;
+    let end = head.iter().position(|byte| *byte == b'\n');
+    Ok(end.is_some_and(|end| end > 0 && head[end - 1] == b'\r'))
 }
 
 /// Where in a cell a byte stands, as RFC 4180 has it.

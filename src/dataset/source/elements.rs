@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use super::lines::{object, shorten, text, too_long};
+use super::lines::{keep, object, text, too_long};
 use super::tap::{BLOCK, Tap};
 use super::{Place, Record};
 use crate::error::{Error, Result};
@@ -18,8 +18,7 @@ pub struct Elements {
     list: Option<bool>,
     ended: bool,
     rows: usize,
-    /// Counted from 1, of the next byte.
-    line: usize,
+    at: Spot,
 }
 
 impl Elements {
@@ -30,7 +29,7 @@ impl Elements {
             list: None,
             ended: false,
             rows: 0,
-            line: 1,
+            at: Spot { line: 1, column: 0 },
         })
     }
 
@@ -94,7 +93,7 @@ impl Elements {
             self.ended = true;
             self.rows += 1;
             let reason = "the file ends before its list does: it was cut short".to_owned();
-            Record::text(Place::RowAtLine(self.rows, self.line), Err(reason), String::new())
+            Record::text(Place::RowAtLine(self.rows, self.at.line), Err(reason), String::new())
         })
     }
 
@@ -109,14 +108,14 @@ impl Elements {
     }
 
     fn skip(&mut self, byte: u8) {
-        self.line += usize::from(byte == b'\n');
+        self.at.pass(&[byte]);
         self.reader.consume(1);
     }
 
     fn element(&mut self) -> Result<Record> {
         self.rows += 1;
-        let place = Place::RowAtLine(self.rows, self.line);
-        let first_line = self.line;
+        let place = Place::RowAtLine(self.rows, self.at.line);
+        let start = (self.at.line, self.at.column);
         let mut border = Border::default();
         let (mut bytes, mut length) = (Vec::new(), 0);
         loop {
@@ -125,27 +124,41 @@ impl Elements {
             }
             let available = self.reader.buffer();
             let (taken, ended) = border.find(available);
-            self.line += available[..taken].iter().filter(|byte| **byte == b'\n').count();
             length += taken;
-            if length <= self.limit {
-                bytes.extend_from_slice(&available[..taken]);
-            } else {
-                shorten(&mut bytes);
-            }
+            keep(&mut bytes, &available[..taken], length <= self.limit);
+            self.at.pass(&available[..taken]);
             self.reader.consume(taken);
             if ended {
                 break;
             }
         }
-        if length > bytes.len() {
+        if length > self.limit {
             return Ok(too_long("object", place, &bytes, length, self.limit));
         }
         let bytes = bytes.trim_ascii();
         let object = match self.ended {
             true => Err("stands behind the end of the list".to_owned()),
-            false => object(bytes, Some(first_line)),
+            false => object(bytes, Some(start)),
         };
         Ok(Record::text(place, object, text(bytes)))
+    }
+}
+
+/// A place in the file: lines from 1, columns from 0.
+struct Spot {
+    line: usize,
+    column: usize,
+}
+
+impl Spot {
+    fn pass(&mut self, bytes: &[u8]) {
+        match bytes.iter().rposition(|byte| *byte == b'\n') {
+            None => self.column += bytes.len(),
+            Some(last) => {
+                self.line += bytes.iter().filter(|byte| **byte == b'\n').count();
+                self.column = bytes.len() - last - 1;
+            }
+        }
     }
 }
 

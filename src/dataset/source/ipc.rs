@@ -12,10 +12,10 @@ use std::sync::Arc;
 use arrow::buffer::{Buffer, MutableBuffer};
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{FileDecoder, StreamDecoder, read_footer_length};
-use arrow::ipc::{Block, root_as_footer};
+use arrow::ipc::{Block, Message, root_as_footer, root_as_message};
 use arrow::record_batch::RecordBatch;
 
-use super::tap::{self, BLOCK};
+use super::tap;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8] = b"ARROW1";
@@ -33,7 +33,7 @@ pub struct Blocks {
 enum Decoder {
     /// The blocks that are still to come, last first.
     File(FileDecoder, Vec<Block>),
-    Stream(StreamDecoder, Buffer),
+    Stream(StreamDecoder),
 }
 
 impl Blocks {
@@ -49,11 +49,7 @@ impl Blocks {
             () if magic.starts_with(MAGIC) => {
                 guarded(|| footer(&mut file, size)).map_err(|reason| damaged(path, &reason))?
             }
-            () if magic.starts_with(CONTINUATION) => {
-                file.seek(SeekFrom::Start(0))
-                    .map_err(|error| tap::failed(path, error))?;
-                Decoder::Stream(StreamDecoder::new(), Buffer::default())
-            }
+            () if magic.starts_with(CONTINUATION) => Decoder::Stream(StreamDecoder::new()),
             () => return Err(foreign(path, &magic)),
         };
         Ok(Self {
@@ -88,7 +84,7 @@ impl Blocks {
                     batch.ok_or_else(|| "a record batch is missing".to_owned()).map(Some)
                 }
             }),
-            Decoder::Stream(decoder, rest) => guarded(|| stream(file, bytes, decoder, rest)),
+            Decoder::Stream(decoder) => guarded(|| stream(file, bytes, size, decoder)),
         };
         next.map_err(|reason| damaged(&self.path, &reason))
     }
@@ -152,7 +148,13 @@ fn read_block(file: &mut File, size: u64, block: &Block) -> Result<Buffer, Strin
         inside.then_some((start, usize::try_from(length).ok()?))
     };
     let (start, length) = bounds().ok_or("a record batch lies outside of the file")?;
-    read_at(file, start, length).map(Buffer::from)
+    let data = read_at(file, start, length)?;
+    let metadata = usize::try_from(block.metaDataLength()).unwrap_or_default();
+    // Files older than Arrow 0.15 have no marker before the length of a message.
+    let prefix = if data.starts_with(CONTINUATION) { 8 } else { 4 };
+    let message = root_as_message(&data[prefix..metadata]).map_err(|error| error.to_string())?;
+    check_sizes(&message, &data[metadata..])?;
+    Ok(data.into())
 }
 
 fn read_at(file: &mut File, start: u64, length: usize) -> Result<MutableBuffer, String> {
@@ -164,28 +166,89 @@ fn read_at(file: &mut File, start: u64, length: usize) -> Result<MutableBuffer, 
     Ok(bytes)
 }
 
+/// The next batch of a stream. Its messages are taken apart here, so that no length is believed before it
+/// was compared with what is left of the file.
 fn stream(
     file: &mut File,
     bytes: &mut u64,
+    size: u64,
     decoder: &mut StreamDecoder,
-    rest: &mut Buffer,
 ) -> Result<Option<RecordBatch>, String> {
     loop {
-        if rest.is_empty() {
-            let mut block = vec![0; BLOCK];
-            let count = file.read(&mut block).map_err(|error| error.to_string())?;
-            if count == 0 {
-                return match decoder.finish() {
-                    Ok(()) => Ok(None),
-                    Err(_) => Err("the stream is cut short".into()),
-                };
-            }
-            *bytes += count as u64;
-            block.truncate(count);
-            *rest = Buffer::from_vec(block);
-        }
-        if let Some(batch) = decoder.decode(rest).map_err(|error| error.to_string())? {
+        let Some(mut message) = next_message(file, *bytes, size)? else {
+            // What follows the end of a stream is not of it.
+            *bytes = size;
+            return decoder.finish().map(|()| None).map_err(|_| CUT_SHORT.to_owned());
+        };
+        *bytes += message.len() as u64;
+        if let Some(batch) = decoder.decode(&mut message).map_err(|error| error.to_string())? {
             return Ok(Some(batch));
         }
+    }
+}
+
+const CUT_SHORT: &str = "the stream is cut short";
+
+/// The bytes of the message at `start`; `None` at the end of the stream.
+fn next_message(file: &mut File, start: u64, size: u64) -> Result<Option<Buffer>, String> {
+    let left = size - start;
+    if left == 0 {
+        return Ok(None);
+    }
+    let prefix = read_at(file, start, usize::try_from(left.min(PREFIX)).unwrap_or_default())?;
+    let length = match prefix.as_slice() {
+        [0xff, 0xff, 0xff, 0xff, a, b, c, d] => u64::from(u32::from_le_bytes([*a, *b, *c, *d])),
+        _ if left < PREFIX => return Err(CUT_SHORT.into()),
+        _ => return Err("a message does not begin where it should".into()),
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    if length > left - PREFIX {
+        return Err(CUT_SHORT.into());
+    }
+    let metadata = read_at(file, start, (PREFIX + length) as usize)?;
+    let message = root_as_message(&metadata[PREFIX as usize..]).map_err(|error| error.to_string())?;
+    let body = u64::try_from(message.bodyLength()).map_err(|_| "a message has a negative length")?;
+    if body > left - PREFIX - length {
+        return Err(CUT_SHORT.into());
+    }
+    let data = read_at(file, start, (PREFIX + length + body) as usize)?;
+    check_sizes(&message, &data[(PREFIX + length) as usize..])?;
+    Ok(Some(data.into()))
+}
+
+/// Bytes of the marker and the length before a message.
+const PREFIX: u64 = 8;
+
+/// Bytes that one block may be unpacked to.
+const UNPACKED: u64 = 2 << 30;
+
+/// Refuses compressed buffers that claim to be larger than any that is written: they would be allocated
+/// before they are unpacked.
+fn check_sizes(message: &Message<'_>, body: &[u8]) -> Result<(), String> {
+    let batch = message.header_as_record_batch().or_else(|| {
+        message
+            .header_as_dictionary_batch()
+            .and_then(|dictionary| dictionary.data())
+    });
+    let Some(batch) = batch.filter(|batch| batch.compression().is_some()) else {
+        return Ok(());
+    };
+    let mut total = 0_u64;
+    for buffer in batch.buffers().iter().flatten().filter(|buffer| buffer.length() > 0) {
+        // The length of a compressed buffer stands before it; -1 says that it is not compressed.
+        let length = usize::try_from(buffer.offset())
+            .ok()
+            .and_then(|start| body.get(start..start.checked_add(8)?))
+            .and_then(|bytes| bytes.try_into().ok().map(i64::from_le_bytes))
+            .ok_or("a column lies outside of its block")?;
+        total = total.saturating_add(u64::try_from(length).unwrap_or(0));
+    }
+    match total <= UNPACKED {
+        true => Ok(()),
+        false => Err(format!(
+            "a block claims to unpack to {total} bytes, more than {UNPACKED}"
+        )),
     }
 }

@@ -53,7 +53,7 @@ impl Lines {
                 1 => self.buffer.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.buffer),
                 _ => &self.buffer,
             };
-            if length > self.buffer.len() {
+            if length > self.limit {
                 return Ok(Some(too_long("line", place, bytes, length, self.limit)));
             }
             let bytes = bytes.trim_ascii();
@@ -77,11 +77,7 @@ impl Lines {
             let end = available.iter().position(|byte| *byte == b'\n');
             let taken = end.map_or(available.len(), |end| end + 1);
             length += taken;
-            if length <= self.limit {
-                self.buffer.extend_from_slice(&available[..taken]);
-            } else {
-                shorten(&mut self.buffer);
-            }
+            keep(&mut self.buffer, &available[..taken], length <= self.limit);
             self.reader.consume(taken);
             if end.is_some() || taken == 0 {
                 return Ok(length);
@@ -90,8 +86,14 @@ impl Lines {
     }
 }
 
-/// Gives the memory of a record over the limit back, and keeps its head.
-pub fn shorten(buffer: &mut Vec<u8>) {
+/// Takes `bytes` of a record into its buffer; of one over the limit only its head is kept.
+pub fn keep(buffer: &mut Vec<u8>, bytes: &[u8], within_limit: bool) {
+    if within_limit {
+        buffer.extend_from_slice(bytes);
+        return;
+    }
+    let missing = KEPT.saturating_sub(buffer.len()).min(bytes.len());
+    buffer.extend_from_slice(&bytes[..missing]);
     if buffer.len() > KEPT {
         buffer.truncate(KEPT);
         buffer.shrink_to_fit();
@@ -109,22 +111,30 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The object that `bytes` spell. `line` is where they begin, if they may span several.
-pub fn object(bytes: &[u8], line: Option<usize>) -> Result<Map<String, Value>, String> {
+/// The object that `bytes` spell. `start` is the line and the column, from 0, where they begin, if they may
+/// span several lines.
+pub fn object(bytes: &[u8], start: Option<(usize, usize)>) -> Result<Map<String, Value>, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))?;
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(other) => Err(format!("expected a JSON object, found {}", type_name(&other))),
-        Err(error) => Err(invalid(text, line, &error)),
+        Err(error) => Err(invalid(text, start, &error)),
     }
 }
 
-fn invalid(text: &str, line: Option<usize>, error: &serde_json::Error) -> String {
+fn invalid(text: &str, start: Option<(usize, usize)>, error: &serde_json::Error) -> String {
     // serde_json counts lines from the start of this text.
     let found = format!(" at line {} column {}", error.line(), error.column());
-    let place = match line {
+    let place = match start {
         None => format!(" at column {}", error.column()),
-        Some(line) => format!(" at line {} column {}", line + error.line() - 1, error.column()),
+        Some((line, column)) => {
+            let before = if error.line() == 1 { column } else { 0 };
+            format!(
+                " at line {} column {}",
+                line + error.line() - 1,
+                before + error.column()
+            )
+        }
     };
     let reason = error.to_string().replace(&found, &place);
     // Python's json writes these, and they are not JSON.

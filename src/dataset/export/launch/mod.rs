@@ -81,6 +81,8 @@ pub struct PpoParameters {
     pub clip_range: f64,
     pub clip_range_value: f64,
     pub critic_learning_rate: f64,
+    /// Rewards are clipped to plus and minus this.
+    pub reward_clip: f64,
 }
 
 impl Hyperparameters {
@@ -135,6 +137,7 @@ impl Hyperparameters {
                 clip_range: 0.2,
                 clip_range_value: 0.5,
                 critic_learning_rate: 9e-6,
+                reward_clip: 10.0,
             },
             reward_model: None,
             not_carried: Vec::new(),
@@ -145,6 +148,9 @@ impl Hyperparameters {
     fn at_most(mut self, rows: u64) -> Self {
         while self.batch_size as u64 > rows && self.batch_size > 1 {
             self.batch_size /= 2;
+        }
+        while self.ppo.rollouts as u64 > rows && self.ppo.rollouts > self.batch_size {
+            self.ppo.rollouts /= 2;
         }
         self
     }

@@ -215,6 +215,7 @@ fn ppo(script: &mut Script, settings: &Settings<'_>) {
         .flag("train.max_epochs", ppo.epochs)
         .flag("train.seed", with.seed)
         .switch("reward.normalize_enable")
+        .flag("reward.clip_range", format!("-{0} {0}", ppo.reward_clip))
         .flag("algo.kl.init_coef", with.beta)
         .flag("algo.advantage.gamma", ppo.gamma)
         .flag("algo.advantage.lambd", ppo.gae_lambda)
