@@ -212,6 +212,10 @@ pub struct RunArgs {
     /// all parts are done, the same command without --shard merges them and goes on.
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Slice>,
+    /// Hand training over: write the data of the training stages, as far as they are there, and launch
+    /// configurations with the stages' settings, to DIR-TOOL beside the run; run nothing.
+    #[arg(long, value_enum, value_name = "TOOL", conflicts_with_all = ["from", "until", "shard", "accept_changes"])]
+    pub emit: Option<super::emit::Emit>,
     /// Print the commands of the stages and do nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -8,6 +8,7 @@ mod assemble;
 mod chat;
 mod commands;
 mod data;
+mod emit;
 mod info;
 mod output;
 mod parts;

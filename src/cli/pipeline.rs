@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::args::{Cli, Command, DemoArgs, RunArgs, StageCommand};
 use super::session::{Session, peak_rss_mb};
 use super::stages::{Division, Done};
-use super::{assemble, output, parts, storage};
+use super::{assemble, emit, output, parts, storage};
 use crate::config::{DEMO, Flag, Kind, Recipe};
 use crate::error::{Error, Result};
 use crate::job::Changes;
@@ -157,6 +157,9 @@ pub fn run(session: &Session, args: &RunArgs) -> Result<()> {
         plan.print(session, from..end);
         return Ok(());
     }
+    if let Some(tool) = args.emit {
+        return emit::emit(session, &plan, tool);
+    }
     let session = session.accepting(args.accept_changes);
     match args.shard {
         Some(slice) => parts::run(&session, &plan, slice, end),
@@ -279,7 +282,7 @@ impl Plan {
 }
 
 /// A word as a POSIX shell reads it.
-fn shell_word(word: &str) -> Cow<'_, str> {
+pub fn shell_word(word: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.into();

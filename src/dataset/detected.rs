@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::mapping::Mapping;
 use super::row::Kind;
-use super::shape::{self, Form, ID, Object};
+use super::shape::{CARRIED, Form, ID, Object};
 
 /// What the rows of a reference turned out to be.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,7 +58,7 @@ impl Detected {
             } else {
                 &[]
             };
-            let carried = shape::carried_columns(kind, row);
+            let carried: &[&'static str] = if row.contains_key(ID) { &CARRIED } else { &[] };
             let mut read = form
                 .optional_columns()
                 .iter()

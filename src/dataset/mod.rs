@@ -5,6 +5,7 @@
 mod background;
 mod columns;
 mod detected;
+pub mod export;
 mod ids;
 mod locate;
 mod manifest;

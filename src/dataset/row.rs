@@ -64,7 +64,10 @@ impl Kind {
     /// whole schema of preferences, and its soft labels cannot be mistaken for a plain pair.
     pub(crate) fn of_columns(has: impl Fn(&str) -> bool) -> Option<Self> {
         let all = |names: &[&str]| names.iter().all(|name| has(name));
-        if has("p_chosen") {
+        if has(super::shape::ID) {
+            // An export for another program: its shape, with our columns beside it.
+            None
+        } else if has("p_chosen") {
             Some(Self::Preferences)
         } else if all(&["rounds", "final"]) {
             Some(Self::Revisions)

@@ -47,7 +47,7 @@ use crate::record::Reject;
 const STATE: &str = ".job";
 const LOCK: &str = "lock";
 
-fn state_dir(dir: &Path) -> PathBuf {
+pub fn state_dir(dir: &Path) -> PathBuf {
     dir.join(STATE)
 }
 

@@ -441,30 +441,43 @@ fn prompts_are_what_the_rows_ask() {
     }
 }
 
-/// Catches: ids and weights that an export kept and an import made anew.
+/// Catches: ids, weights and soft labels that an export kept and an import made anew.
 #[test]
 fn what_an_export_keeps_beside_a_form_comes_back() {
-    let object = json!({"messages": chat(&[("user", "q"), ("assistant", "a")]), "id": "mine", "weight": 0.25});
+    let object = json!({"messages": chat(&[("user", "q"), ("assistant", "a")]), "bylaw_id": "mine", "weight": 0.25});
     let kept: Demonstration = row(&object).unwrap();
     assert_eq!((&kept.id[..], kept.weight), ("mine", 0.25));
-    // An id alone is another program's.
-    let other: Demonstration = row(&json!({"messages": object["messages"], "id": "mine"})).unwrap();
-    assert_ne!(other.id, "mine");
-    let object = json!({"prompt": "q", "id": "mine", "source": "s", "tags": ["t"]});
+    // Without our id the other columns are another program's.
+    let other: Demonstration = row(&json!({"messages": object["messages"], "id": "mine", "weight": 0.25})).unwrap();
+    assert!(other.id != "mine" && other.weight == 1.0);
+    let object = json!({"prompt": "q", "bylaw_id": "mine", "source": "s", "tags": ["t"]});
     let kept: Prompt = row(&object).unwrap();
     assert_eq!((&kept.id[..], &kept.source[..]), ("mine", "s"));
     let object = json!({
         "conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"},
-        "rejected": {"from": "gpt", "value": "b"}, "id": "mine", "p_chosen": 0.75, "weight": 0.5, "source": "judge",
-        "votes": [], "chosen_tokens": 1, "rejected_tokens": 2, "chosen_chars": 1, "rejected_chars": 1, "p_raw": 0.25,
+        "rejected": {"from": "gpt", "value": "b"}, "bylaw_id": "mine", "p_chosen": 0.75, "weight": 0.5,
+        "source": "judge", "votes": [], "chosen_tokens": 1, "rejected_tokens": 2, "chosen_chars": 1,
+        "rejected_chars": 1, "p_raw": 0.25,
     });
     let kept: Preference = row(&object).unwrap();
     assert_eq!(
         (&kept.id[..], kept.p_chosen, kept.p_raw, kept.rejected_tokens),
         ("mine", 0.75, 0.25, 2)
     );
-    assert_eq!((kept.prompt, kept.chosen), (user("q"), assistant("a")));
+    assert_eq!((&kept.prompt, &kept.chosen), (&user("q"), &assistant("a")));
     assert!((kept.margin - 3_f32.ln()).abs() < 1e-6);
+    let mut wrong = object.clone();
+    wrong["p_chosen"] = json!(0.25);
+    assert_eq!(
+        row::<Preference>(&wrong).unwrap_err(),
+        "`p_chosen` is 0.25, expected 0.5 to 1"
+    );
+    wrong["p_chosen"] = json!("high");
+    let reason = row::<Preference>(&wrong).unwrap_err();
+    assert!(
+        reason.starts_with("not what an export carries of preferences"),
+        "{reason}"
+    );
 }
 
 /// Catches: rows of the real file dropped or guessed; counted apart from the program.

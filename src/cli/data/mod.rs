@@ -1,5 +1,6 @@
 //! `data`: commands for data that is there already.
 
+pub mod convert;
 mod inspect;
 mod merge;
 mod mix;
@@ -19,6 +20,8 @@ pub enum DataCommand {
     Inspect(inspect::Inspect),
     /// Check datasets against their manifests and schemas, every file and every row.
     Validate(validate::Validate),
+    /// Convert data between shapes, with a configuration to train on it.
+    Convert(convert::Convert),
     /// Make one dataset of the parts that --shard made: the bytes of one run over all rows.
     Merge(merge::Merge),
     /// Mix rows of several sources by weight.
@@ -31,6 +34,7 @@ pub fn run(session: &Session, command: &DataCommand) -> Result<()> {
     match command {
         DataCommand::Inspect(args) => inspect::run(session, args),
         DataCommand::Validate(args) => validate::run(session, args),
+        DataCommand::Convert(args) => convert::run(session, args),
         DataCommand::Merge(args) => merge::run(session, args),
         DataCommand::Mix(args) => mix::run(session, args),
         DataCommand::Split(args) => split::run(session, args),

@@ -1,64 +1,71 @@
-//! Our own columns beside those of a tool: what an export keeps of a row so that nothing is lost on the
-//! way back.
+//! Our own columns beside those of another program's form: what `data convert` keeps of a row so that nothing
+//! is lost on the way back.
 //!
-//! They are honoured only together, as `bylaw data convert` writes them: an `id` alone is some other
-//! program's, and a row is named by its content then.
+//! They are read only in rows that have an [`ID`](super::ID) too, which no other program writes.
 
 use serde::Deserialize;
-use serde_json::{Value, json};
 
-use super::fields::string;
 use super::kinds::margin;
-use super::{Object, Reason, sharegpt};
-use crate::dataset::row::Kind;
-use crate::record::Preference;
+use super::{Object, Reason};
+use crate::record::{Preference, Vote};
 
-/// The columns that `object` carries beside those of its form, for rows of `kind`.
-pub fn columns(kind: Kind, object: &Object) -> &'static [&'static str] {
-    let columns: &[&str] = match kind {
-        Kind::Prompts => &["id", "source", "tags"],
-        Kind::Demonstrations | Kind::UnpairedPreferences => &["id", "weight"],
-        Kind::Revisions | Kind::Candidates | Kind::Preferences | Kind::Rejects => return &[],
-    };
-    let typed = |name: &&str| match (*name, object.get(*name)) {
-        ("id", Some(Value::String(id))) => !id.is_empty(),
-        ("weight", Some(Value::Number(_))) | ("source" | "tags", Some(_)) => true,
-        _ => false,
-    };
-    if columns.iter().all(typed) { columns } else { &[] }
+/// The columns. `log_odds` is the margin, under a name that means nothing to reward trainers.
+pub const COLUMNS: [&str; 10] = [
+    "p_chosen",
+    "log_odds",
+    "weight",
+    "source",
+    "votes",
+    "chosen_tokens",
+    "rejected_tokens",
+    "chosen_chars",
+    "rejected_chars",
+    "p_raw",
+];
+
+#[derive(Deserialize)]
+struct Carried {
+    p_chosen: Option<f32>,
+    log_odds: Option<f32>,
+    weight: Option<f32>,
+    source: Option<String>,
+    votes: Option<Vec<Vote>>,
+    chosen_tokens: Option<u32>,
+    rejected_tokens: Option<u32>,
+    chosen_chars: Option<u32>,
+    rejected_chars: Option<u32>,
+    p_raw: Option<f32>,
 }
 
-pub(super) fn id(object: &Object) -> Result<String, Reason> {
-    string(object, "id").map(str::to_owned)
+fn replace<T>(field: &mut T, carried: Option<T>) {
+    if let Some(value) = carried {
+        *field = value;
+    }
 }
 
-pub(super) fn weight(object: &Object) -> Result<f32, Reason> {
-    super::fields::number(object.get("weight"), "weight").map(|weight| weight as f32)
+/// Takes over what a pair of another form has no place for.
+pub(super) fn preference(row: &mut Preference, object: &Object) -> Result<(), Reason> {
+    let carried =
+        Carried::deserialize(object).map_err(|error| format!("not what an export carries of preferences: {error}"))?;
+    if let Some(p_chosen) = carried.p_chosen {
+        (row.p_chosen, row.p_raw, row.margin) = (p_chosen, p_chosen, margin(p_chosen));
+    }
+    replace(&mut row.margin, carried.log_odds);
+    replace(&mut row.weight, carried.weight);
+    replace(&mut row.source, carried.source);
+    replace(&mut row.votes, carried.votes);
+    replace(&mut row.chosen_tokens, carried.chosen_tokens);
+    replace(&mut row.rejected_tokens, carried.rejected_tokens);
+    replace(&mut row.chosen_chars, carried.chosen_chars);
+    replace(&mut row.rejected_chars, carried.rejected_chars);
+    replace(&mut row.p_raw, carried.p_raw);
+    Ok(())
 }
 
-/// A preference without its `margin`, which follows from `p_chosen`, and maybe with its texts as a
-/// ShareGPT pair.
-pub(super) fn preference(object: &Object) -> Option<Result<Preference, Reason>> {
-    let kept = Kind::Preferences.schema();
-    let mut kept = kept.fields().iter().map(|field| field.name().as_str());
-    let whole =
-        kept.all(|name| matches!(name, "margin" | "prompt" | "chosen" | "rejected") || object.contains_key(name));
-    let exported = whole && (!object.contains_key("margin") || object.contains_key("conversations"));
-    exported.then(|| {
-        let mut object = object.clone();
-        if object.contains_key("conversations") && !object.contains_key("prompt") {
-            let pair = sharegpt::pair(&object)?;
-            for (name, messages) in [
-                ("prompt", pair.prompt),
-                ("chosen", pair.chosen),
-                ("rejected", pair.rejected),
-            ] {
-                object.insert(name.to_owned(), json!(messages));
-            }
-        }
-        object.insert("margin".to_owned(), json!(0.0));
-        let mut row = Preference::deserialize(&object).map_err(|error| format!("not a row of preferences: {error}"))?;
-        row.margin = margin(row.p_chosen);
-        Ok(row)
-    })
+/// Takes over a row's weight.
+pub(super) fn weight(field: &mut f32, object: &Object) -> Result<(), Reason> {
+    if let Some(weight) = object.get("weight") {
+        *field = super::fields::number(Some(weight), "weight")? as f32;
+    }
+    Ok(())
 }

@@ -2,10 +2,8 @@
 
 use super::fields::{check_completion, check_prompt, check_roles, label, messages, missing, parts, string, strings};
 use super::trl::{self, Pair, answer, continuation};
-use super::{
-    Form, Native, Object, Reason, Shape, cai, carried, carried_columns, instruct, rated, sharegpt, transcript,
-};
-use crate::dataset::row::{Kind, Row};
+use super::{Form, Native, Object, Reason, Shape, cai, carried, instruct, rated, sharegpt, transcript};
+use crate::dataset::row::Kind;
 use crate::record::{
     Candidates, Completion, Demonstration, Message, Preference, Prompt, Revision, UnpairedPreference, content_id,
     messages_id,
@@ -208,6 +206,10 @@ impl Shape for Preference {
         }
     }
 
+    fn carry(&mut self, object: &Object) -> Result<(), Reason> {
+        carried::preference(self, object)
+    }
+
     fn check(&self) -> Result<(), Reason> {
         check_prompt(&self.prompt)?;
         check_completion(&self.chosen, "chosen")?;
@@ -304,11 +306,7 @@ impl Shape for UnpairedPreference {
     }
 
     fn carry(&mut self, object: &Object) -> Result<(), Reason> {
-        if carried_columns(<Self as Row>::KIND, object).contains(&"weight") {
-            self.id = carried::id(object)?;
-            self.weight = carried::weight(object)?;
-        }
-        Ok(())
+        carried::weight(&mut self.weight, object)
     }
 
     fn check(&self) -> Result<(), Reason> {
@@ -376,11 +374,7 @@ impl Shape for Demonstration {
     }
 
     fn carry(&mut self, object: &Object) -> Result<(), Reason> {
-        if carried_columns(<Self as Row>::KIND, object).contains(&"weight") {
-            self.id = carried::id(object)?;
-            self.weight = carried::weight(object)?;
-        }
-        Ok(())
+        carried::weight(&mut self.weight, object)
     }
 
     fn check(&self) -> Result<(), Reason> {

@@ -18,7 +18,7 @@ mod trl;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub use carried::columns as carried_columns;
+pub use carried::COLUMNS as CARRIED;
 pub use form::Form;
 
 use super::row::{Kind, Row};
@@ -40,11 +40,8 @@ pub trait Shape: Row {
     /// From a row of one of our datasets; `None` if rows of its kind cannot become `Self`.
     fn from_native(row: Native) -> Option<Result<Self, Reason>>;
 
-    /// Takes over what [`carried_columns`] names.
-    fn carry(&mut self, object: &Object) -> Result<(), Reason> {
-        if carried_columns(Self::KIND, object).contains(&"id") {
-            self.set_id(carried::id(object)?);
-        }
+    /// Takes what an export of ours carries beside the columns of its form: those of [`CARRIED`].
+    fn carry(&mut self, _: &Object) -> Result<(), Reason> {
         Ok(())
     }
 
@@ -85,10 +82,7 @@ fn native(kind: Kind, object: &Object) -> Option<Result<Native, Reason>> {
         Kind::Prompts => Some(typed(kind, object, Native::Prompt)),
         Kind::Revisions => Some(typed(kind, object, Native::Revision)),
         Kind::Candidates => Some(typed(kind, object, Native::Candidates)),
-        Kind::Preferences => match carried::preference(object) {
-            Some(row) => Some(row.map(Native::Preference)),
-            None => Some(typed(kind, object, Native::Preference)),
-        },
+        Kind::Preferences => Some(typed(kind, object, Native::Preference)),
         Kind::UnpairedPreferences => Some(typed(kind, object, Native::UnpairedPreference)),
         Kind::Demonstrations => Some(typed(kind, object, Native::Demonstration)),
         Kind::Rejects => None,
@@ -108,9 +102,9 @@ pub fn row<R: Shape>(object: &Object, file: &str) -> Result<(R, Form), Reason> {
         None => {
             let form = Form::detect(object, R::KIND).ok_or_else(|| fields::missing(object, R::SHAPES))?;
             let mut row = R::from_foreign(form, object, file)?;
-            row.carry(object)?;
             if let Some(id) = fields::optional(object, ID)? {
                 row.set_id(id.to_owned());
+                row.carry(object)?;
             }
             (row, form)
         }
