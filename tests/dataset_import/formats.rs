@@ -206,7 +206,7 @@ fn bad_csv_records_are_rejects_with_their_line() {
     assert_eq!(
         found.reasons(),
         [
-            "row 2 at line 3: has 1 cells, the header has 2",
+            "row 2 at line 3: has 1 cell, the header has 2",
             "row 3 at line 4: has 3 cells, the header has 2",
             "row 4 at line 5: the column `prompt` is not UTF-8 at byte 1",
             "row 5 at line 6: a quote is left open: it takes the rest of the file into one cell",
