@@ -86,3 +86,22 @@ fn files_are_inspected_as_what_they_are() {
         );
     }
 }
+
+/// Catches: a panic where the reader of the page has gone.
+#[test]
+fn a_closed_pipe_ends_the_page() {
+    let dir = TempDir::new().unwrap();
+    write(&dir.path().join("judge"), &[preference("a")]);
+    for command in ["inspect", "validate"] {
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bylaw"))
+            .current_dir(dir.path())
+            .args(["data", command, "judge"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}

@@ -99,8 +99,7 @@ fn look<R: Readable>(session: &Session, args: &Inspect, tokenizer: Option<&Token
         if let (Value::Object(document), Value::Object(stats)) = (&mut document, stats) {
             document.extend(stats);
         }
-        output::json(&document);
-        return Ok(());
+        return output::page(&format!("{document:#}\n"));
     }
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !std::io::stdout().is_terminal();
     let mut page = Page::new(if plain { Paint::Marks } else { Paint::Colours });
@@ -108,8 +107,7 @@ fn look<R: Readable>(session: &Session, args: &Inspect, tokenizer: Option<&Token
     for row in &samples {
         page.row(&row.specimen());
     }
-    print!("{}", page.finish());
-    Ok(())
+    output::page(&page.finish())
 }
 
 /// Goes through all rows, telling of it.

@@ -34,12 +34,14 @@ pub fn run(session: &Session, args: &Validate) -> Result<()> {
             "findings": all.findings,
         }));
     } else {
-        if !session.quiet {
-            datasets(&all);
-        }
+        let mut page = match session.quiet {
+            true => String::new(),
+            false => datasets(&all),
+        };
         for finding in &all.findings {
-            println!("{}", line(finding));
+            page += &line(finding);
         }
+        output::page(&page)?;
     }
     if all.is_sound() {
         return Ok(());
@@ -48,7 +50,8 @@ pub fn run(session: &Session, args: &Validate) -> Result<()> {
     Err(Error::input(format!("{} {plural}", all.findings.len())).help("each says what to do about it"))
 }
 
-fn datasets(all: &Validation) {
+fn datasets(all: &Validation) -> String {
+    let mut page = String::new();
     for dataset in &all.datasets {
         let kind = dataset
             .kind
@@ -60,8 +63,8 @@ fn datasets(all: &Validation) {
             1 => "1 finding".to_owned(),
             count => format!("{count} findings"),
         };
-        println!(
-            "{}: {} {kind}, {} {plural}, {}: {verdict}",
+        page += &format!(
+            "{}: {} {kind}, {} {plural}, {}: {verdict}\n",
             dataset.path.display(),
             output::grouped(dataset.rows),
             dataset.shards,
@@ -69,8 +72,9 @@ fn datasets(all: &Validation) {
         );
     }
     if !all.findings.is_empty() {
-        println!();
+        page.push('\n');
     }
+    page
 }
 
 /// A finding and its remedy, on two lines.
@@ -87,7 +91,7 @@ fn line(finding: &Finding) -> String {
         }
     };
     format!(
-        "{}: {rows}{}\n  help: {}",
+        "{}: {rows}{}\n  help: {}\n",
         finding.path.display(),
         finding.message,
         finding.help
