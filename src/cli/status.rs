@@ -11,8 +11,9 @@ use super::pipeline::{FILE as RUN, RunJournal};
 use super::session::Session;
 use crate::dataset::{Manifest, Status as Written, rejects_dir};
 use crate::error::{Error, Result};
-use crate::job::lock::{Lock, Owner};
+use crate::job::lock::Lock;
 use crate::job::{LastError, State, StatusFile};
+use crate::object::Owner;
 use crate::train::metrics;
 
 /// Tell how far a job or a run is, also while it runs.

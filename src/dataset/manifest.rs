@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::migrate;
 use super::row::Kind;
 use super::shard::Shard;
 use crate::atomic;
@@ -19,7 +20,6 @@ use crate::record::hex;
 
 pub const FILE: &str = "manifest.json";
 const FORMAT: &str = "bylaw-dataset";
-const SCHEMA_VERSION: u32 = 1;
 
 /// Whether all rows are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,18 +182,11 @@ pub struct Revision {
     pub rows: Vec<[u64; 2]>,
 }
 
-/// What every version of the format has; read first, so that a newer version is named as such.
-#[derive(Deserialize)]
-struct Header {
-    format: String,
-    schema_version: u32,
-}
-
 impl Manifest {
     pub fn new(kind: Kind, status: Status, shards: Vec<Shard>, provenance: Provenance) -> Self {
         Self {
             format: FORMAT.to_owned(),
-            schema_version: SCHEMA_VERSION,
+            schema_version: migrate::CURRENT,
             kind,
             status,
             rows: shards.iter().map(|shard| shard.rows).sum(),
@@ -240,22 +233,17 @@ impl Manifest {
             )
         };
         let malformed = |error: serde_json::Error| broken(format!("this is not a manifest of a dataset: {error}"));
-        let header: Header = serde_json::from_slice(&bytes).map_err(malformed)?;
-        if header.format != FORMAT {
-            return Err(broken(format!(
-                "the format is {:?}, expected {FORMAT:?}",
-                header.format
-            )));
+        let value: Value = serde_json::from_slice(&bytes).map_err(malformed)?;
+        let format = value.get("format").unwrap_or(&Value::Null);
+        if format != FORMAT {
+            return Err(broken(format!("the format is {format}, expected {FORMAT:?}")));
         }
-        if header.schema_version != SCHEMA_VERSION {
-            return Err(Error::input(format!(
-                "the dataset has schema version {}, this program reads {SCHEMA_VERSION}",
-                header.schema_version
-            ))
-            .at_file(&path)
-            .help("use the version of bylaw that wrote it"));
-        }
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(malformed)?;
+        let value = migrate::manifest(value).map_err(|reason| {
+            Error::input(reason)
+                .at_file(&path)
+                .help("use the version of bylaw that wrote it, or a newer one")
+        })?;
+        let manifest: Self = serde_json::from_value(value).map_err(malformed)?;
         manifest.check().map_err(broken)?;
         Ok(manifest)
     }

@@ -30,7 +30,8 @@ impl<R: Row> Rows<R> {
     pub(super) fn new(dir: &Path, shards: &[Shard]) -> Result<Self> {
         // No room in the channel: the thread holds one shard ready and reads no further.
         let (sender, decoded) = sync_channel(0);
-        let (own_dir, own_shards) = (dir.to_owned(), shards.to_vec());
+        let shards = shards.to_vec();
+        let (own_dir, own_shards) = (dir.to_owned(), shards.clone());
         let thread = Background::start("dataset-read", move || {
             for shard in &own_shards {
                 if sender.send(shard::read_verified(&own_dir, shard)).is_err() {
@@ -41,7 +42,7 @@ impl<R: Row> Rows<R> {
         })?;
         Ok(Self {
             dir: dir.to_owned(),
-            shards: shards.to_vec().into_iter(),
+            shards: shards.into_iter(),
             path: PathBuf::new(),
             batches: Vec::new().into_iter(),
             rows: None,

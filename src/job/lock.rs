@@ -7,47 +7,16 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::{LOCK, state_dir};
 use crate::atomic;
 use crate::error::{Error, Result};
+use crate::object::Owner;
 
-/// Who works in a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
-    pub pid: u32,
-    pub host: String,
-}
-
-impl Owner {
-    pub fn this_process() -> Self {
-        Self {
-            pid: std::process::id(),
-            host: host(),
-        }
-    }
-
-    /// Whether the owner may still be at work, where the file system cannot tell: a process of this
-    /// host is looked up, one of another host is believed.
-    fn may_live(&self) -> bool {
-        self.host != host() || (self.pid != std::process::id() && Path::new(&format!("/proc/{}", self.pid)).exists())
-    }
-}
-
-impl std::fmt::Display for Owner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "process {} on {}", self.pid, self.host)
-    }
-}
-
-fn host() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .or_else(|| std::env::var("HOSTNAME").ok())
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "this host".to_owned())
+/// Whether an owner may still be at work, where the file system cannot tell: a process of this host is
+/// looked up, one of another host is believed.
+fn may_live(owner: &Owner) -> bool {
+    let me = Owner::this_process();
+    owner.host != me.host || (owner.pid != me.pid && Path::new(&format!("/proc/{}", owner.pid)).exists())
 }
 
 /// The right to write in a directory, until it is dropped.
@@ -79,7 +48,7 @@ impl Lock {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(in_use(dir, previous.as_ref(), &path)),
                 // A file system without locks: what the file says is all there is.
-                Err(TryLockError::Error(_)) if previous.as_ref().is_some_and(Owner::may_live) => {
+                Err(TryLockError::Error(_)) if previous.as_ref().is_some_and(may_live) => {
                     return Err(in_use(dir, previous.as_ref(), &path));
                 }
                 Err(TryLockError::Error(_)) => {}
@@ -104,7 +73,7 @@ impl Lock {
         match file.try_lock_shared() {
             Ok(()) => None,
             Err(TryLockError::WouldBlock) => Some(owner),
-            Err(TryLockError::Error(_)) => owner.may_live().then_some(owner),
+            Err(TryLockError::Error(_)) => may_live(&owner).then_some(owner),
         }
     }
 }

@@ -117,6 +117,7 @@ impl<'a> Job<'a> {
         let Some(revisions) = self.revisions::<R>(&provenance, claimed.manifest)? else {
             self.progress.note(&format!("{}: already complete", self.label));
             finish::remove_units(self.copies())?;
+            status::settle(self.dir)?;
             return self.finished();
         };
         let mut reporter = Reporter::new(self.dir, &provenance.stage, self.price);

@@ -8,11 +8,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::lock::Owner;
 use super::state_dir;
 use crate::atomic;
 use crate::engine::Usage;
 use crate::error::{Error, Result};
+use crate::object::Owner;
 
 const FILE: &str = "status.json";
 
@@ -97,6 +97,11 @@ impl StatusFile {
         serde_json::from_slice(&std::fs::read(state_dir(dir).join(FILE)).ok()?).ok()
     }
 
+    fn write(&self, dir: &Path) -> Result<()> {
+        let json = serde_json::to_vec_pretty(self).map_err(|error| Error::unexpected("the status").because(error))?;
+        atomic::write_volatile(&state_dir(dir).join(FILE), &json)
+    }
+
     /// Input rows a second of the process at work; `None` before its first unit.
     pub fn rate(&self) -> Option<f64> {
         (self.session_inputs > 0 && self.session_seconds > 0.0)
@@ -117,6 +122,19 @@ impl StatusFile {
             done => so_far * self.inputs as f64 / done as f64,
         };
         Some((so_far, whole))
+    }
+}
+
+/// Says of a job that was complete before it could say so itself that it is.
+pub(super) fn settle(dir: &Path) -> Result<()> {
+    match StatusFile::read(dir) {
+        Some(file) if file.state != State::Complete => StatusFile {
+            state: State::Complete,
+            last_error: None,
+            ..file
+        }
+        .write(dir),
+        _ => Ok(()),
     }
 }
 
@@ -172,9 +190,7 @@ impl<'a> Reporter<'a> {
         self.file.state = state;
         self.file.updated = now();
         self.file.session_seconds = self.begun.elapsed().as_secs_f64();
-        let json =
-            serde_json::to_vec_pretty(&self.file).map_err(|error| Error::unexpected("the status").because(error))?;
-        atomic::write_volatile(&state_dir(self.dir).join(FILE), &json)
+        self.file.write(self.dir)
     }
 
     /// Notes why the job ended. Best effort: the error itself is what the user is told.

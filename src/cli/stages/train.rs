@@ -210,7 +210,6 @@ impl<'a> Training<'a> {
     }
 
     fn write(&self, status: Status, rows: usize, rejects: usize) -> Result<()> {
-        atomic::create_directories(self.dir)?;
         let manifest = TrainManifest {
             format: "bylaw-training".into(),
             status,

@@ -71,7 +71,10 @@ fn method(yaml: &mut Yaml, launch: &mut Launch, settings: &Settings<'_>) {
 
 /// Completions to a prompt: they must divide the batch.
 fn generations(batch_size: usize) -> usize {
-    [8, 4, 2].into_iter().find(|count| batch_size % count == 0).unwrap_or(2)
+    [8, 4, 2]
+        .into_iter()
+        .find(|count| batch_size.is_multiple_of(*count))
+        .unwrap_or(2)
 }
 
 /// Which transformers reads the file: 5 takes a share of the steps as `warmup_steps`, 4 as `warmup_ratio`.
