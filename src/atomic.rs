@@ -36,9 +36,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// may be lost with the machine: for files that are only told.
 pub fn write_volatile(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary(path)?;
-    fs::write(&temporary, bytes)
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|error| Error::io("write", path, error))
+    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|error| {
+        // Best effort: the error that matters is this one.
+        let _ = fs::remove_file(&temporary);
+        Error::io("write", path, error)
+    })
 }
 
 /// Makes a directory and those above it that are missing, every new name durable.
@@ -50,7 +53,7 @@ pub fn create_directories(dir: &Path) -> Result<()> {
     match fs::create_dir(dir) {
         // Another process may have been faster.
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists || !dir.is_dir() => {
-            return Err(Error::io("create", dir, error).help("choose a directory that can be written"));
+            return Err(Error::io("create", dir, error));
         }
         _ => {}
     }

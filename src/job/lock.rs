@@ -34,7 +34,7 @@ impl Lock {
         let state = state_dir(dir);
         atomic::create_directories(&state)?;
         let path = state.join(LOCK);
-        let failed = |error| Error::io("lock", &path, error).help("check the rights of the directory");
+        let failed = |error| Error::io("lock", &path, error);
         loop {
             let mut file = OpenOptions::new()
                 .read(true)

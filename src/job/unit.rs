@@ -120,7 +120,7 @@ pub fn read<R: Row>(dir: &Path, key: &str, damaged: impl FnOnce(&Path, &str)) ->
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("read", &path, error).help("check the disk and the rights")),
+        Err(error) => return Err(Error::io("read", &path, error)),
     };
     match parse(&bytes, &path, key) {
         Ok(made) => Ok(Some(made)),
