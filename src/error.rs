@@ -85,7 +85,8 @@ impl Error {
         Self::new(ErrorKind::Interrupted, "interrupted").help("finished work is kept; the same command goes on from it")
     }
 
-    /// A failed file operation: a missing file is the user's input, anything else unexpected.
+    /// A failed file operation: a missing file is the user's input, anything else unexpected. Where the
+    /// system's reason says what to do, that is the remedy until a better one is given.
     pub fn io(action: &str, path: impl AsRef<Path>, error: std::io::Error) -> Self {
         let kind = match error.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory | std::io::ErrorKind::NotADirectory => {
@@ -93,7 +94,10 @@ impl Error {
             }
             _ => ErrorKind::Unexpected,
         };
-        Self::new(kind, format!("cannot {action} {}", path.as_ref().display())).because(error)
+        let help = remedy(&error).map(str::to_owned);
+        let mut failed = Self::new(kind, format!("cannot {action} {}", path.as_ref().display())).because(error);
+        failed.0.help = help;
+        failed
     }
 
     #[must_use]
@@ -149,6 +153,23 @@ impl Error {
             ErrorKind::Remote => 4,
             ErrorKind::Interrupted => 130,
         }
+    }
+}
+
+/// What to do about a failed file operation.
+fn remedy(error: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => {
+            Some("free some space on that disk, and run the same command again; what was finished before is kept")
+        }
+        ReadOnlyFilesystem | PermissionDenied => {
+            Some("give this user the right to it, and run the same command again; what was finished before is kept")
+        }
+        _ if cfg!(unix) && error.raw_os_error() == Some(libc::EIO) => Some(
+            "check the disk (the system's log tells more), and run the same command again; what was finished before is kept",
+        ),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 // Level 0: nothing of ours.
 pub mod atomic;
+pub mod diff;
 pub mod error;
 pub mod http;
 pub mod interrupt;
@@ -26,7 +27,9 @@ pub mod prompt;
 
 // Level 3.
 pub mod bias;
+pub mod select;
 pub mod stage;
+pub mod survey;
 
 // Level 4.
 pub mod job;

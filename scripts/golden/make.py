@@ -1,4 +1,4 @@
-"""Makes tests/golden/ anew, but for gguf/: the checkpoints (models.py), the losses (losses.py) and the chat
+"""Makes tests/golden/ anew, but for gguf/ and import/: the checkpoints (models.py), the losses (losses.py) and the chat
 templates (templates.py)."""
 
 import os
@@ -17,9 +17,9 @@ if __name__ == "__main__":
     models.main()
     losses.main()
     templates.main()
-    # gguf/ is made by gguf_files.py, which needs llama.cpp.
+    # gguf/ is made by gguf_files.py, which needs llama.cpp; import/ by import_files.py, which needs polars.
     made = (path for path in models.GOLDEN.rglob("*") if path.is_file())
-    files = sorted(path for path in made if "gguf" not in path.relative_to(models.GOLDEN).parts)
+    files = sorted(path for path in made if not {"gguf", "import"} & set(path.relative_to(models.GOLDEN).parts))
     for path in files:
         print(f"{path.stat().st_size:8}  {path.relative_to(models.GOLDEN)}")
     total = sum(path.stat().st_size for path in files)

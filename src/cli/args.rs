@@ -75,7 +75,7 @@ pub enum Command {
     Stage(StageCommand),
     /// Tell how far a job or a run is, also while it runs.
     Status(super::status::StatusArgs),
-    /// Look at datasets, and make one of others.
+    /// Look at, check, merge, mix and split data.
     #[command(subcommand)]
     Data(super::data::DataCommand),
     /// Look at constitutions.

@@ -1,6 +1,7 @@
 //! What is printed: results on stdout, errors and notes on stderr.
 
 use std::fmt;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -46,6 +47,17 @@ pub fn event(level: &str, mut fields: serde_json::Value) {
 /// A document on stdout.
 pub fn json(document: &serde_json::Value) {
     println!("{document:#}");
+}
+
+/// A page on stdout. A reader that has seen enough of it (`| head`) is no failure.
+pub fn page(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::unexpected("cannot write to stdout").because(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A number of bytes in words.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::manifest::Manifest;
 use super::source::Format;
 use crate::error::{Error, Result};
+use crate::object;
 
 const READABLE: &str = "bylaw reads .jsonl, .ndjson, .json, .csv, .tsv, .parquet and .arrow files, a directory of \
      them, a dataset, or a glob such as `data/*.jsonl`";
@@ -29,7 +30,9 @@ pub enum Location {
 
 /// What `reference` leads to. `format` is that of its files, whatever they are called.
 pub fn locate(reference: &str, format: Option<Format>) -> Result<Location> {
-    let path = Path::new(reference);
+    // What lies in an object store is read from its copy.
+    let local = object::localise(reference)?;
+    let path = local.as_ref();
     if path.is_dir() {
         return if Manifest::exists(path) {
             Ok(Location::Dataset(path.to_owned()))

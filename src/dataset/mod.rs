@@ -2,22 +2,31 @@
 //!
 //! The one place that knows Arrow. Stages, losses and trainers see rows only.
 
+mod background;
+mod columns;
+mod detected;
 pub mod export;
 mod ids;
 mod locate;
 mod manifest;
 mod mapping;
+pub mod migrate;
 mod reference;
 mod row;
+mod rows;
 mod shape;
 pub mod shard;
+mod soundness;
 mod source;
 mod stream;
+pub mod validate;
+mod writer;
 
-use std::fs;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+pub use detected::{Detected, Found};
+pub(crate) use ids::UniqueIds;
 pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Revision, Slice, Source, Status};
 pub use mapping::Mapping;
 pub use reference::{
@@ -25,17 +34,24 @@ pub use reference::{
     read_unpaired_preferences,
 };
 pub use row::{Kind, Row, describe, from_batch, to_batch};
+pub use rows::Rows;
 pub use shape::{Form, Native, Shape};
 pub use shard::Shard;
 pub use source::Format;
-pub use stream::{Detected, Found, Options, Position, RowStream, detect, stream};
+pub use stream::{Options, Position, RowStream, detect, stream};
+pub use writer::{SHARD_ROWS, Shards, Writer, write_all};
 
-use crate::atomic;
 use crate::error::{Error, Result};
 use crate::record::{Reject, content_id};
 
-/// Rows to a shard.
-pub const SHARD_ROWS: usize = 8192;
+/// The columns of a kind, each with its type in the notation of [`describe`].
+pub fn columns(kind: Kind) -> Vec<(String, String)> {
+    let schema = kind.schema();
+    let columns = schema.fields().iter();
+    columns
+        .map(|field| (field.name().clone(), describe(field.data_type())))
+        .collect()
+}
 
 /// The directory of the rejected rows of the dataset in `dir`.
 pub fn rejects_dir(dir: &Path) -> PathBuf {
@@ -83,10 +99,15 @@ impl<R: Row> Dataset<R> {
         self.manifest.shards.iter().map(|shard| shard::read(&self.dir, shard))
     }
 
+    /// The rows one after the other, checksums verified, in the memory of two shards.
+    pub fn rows(&self) -> Result<Rows<R>> {
+        Rows::new(&self.dir, &self.manifest.shards)
+    }
+
     pub fn read_all(&self) -> Result<Vec<R>> {
-        let mut rows = Vec::new();
-        for shard in self.shards() {
-            rows.extend(shard?);
+        let mut rows = Vec::with_capacity(self.manifest.rows.min(SHARD_ROWS as u64) as usize);
+        for row in self.rows()? {
+            rows.push(row?);
         }
         Ok(rows)
     }
@@ -117,114 +138,6 @@ fn combined_sha256<'a>(files: impl Iterator<Item = &'a str>) -> String {
             crate::record::hex(&Sha256::digest(files.join("\n")))
         }
     }
-}
-
-/// Writes the shards of a dataset as rows come: files that follow from the sequence of rows alone.
-pub struct Shards<R> {
-    dir: PathBuf,
-    /// Rows in all, and files.
-    total: u64,
-    count: usize,
-    pending: Vec<R>,
-    shards: Vec<Shard>,
-}
-
-impl<R: Row> Shards<R> {
-    /// For `total` rows; other shards that an unfinished write left in `dir` are removed.
-    pub fn create(dir: &Path, total: u64) -> Result<Self> {
-        // No rows make one empty shard, so that other tools find the columns.
-        let count = (total as usize).div_ceil(SHARD_ROWS).max(1);
-        remove_shards(dir)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            total,
-            count,
-            pending: Vec::new(),
-            shards: Vec::with_capacity(count),
-        })
-    }
-
-    pub fn extend(&mut self, rows: impl IntoIterator<Item = R>) -> Result<()> {
-        for row in rows {
-            self.pending.push(row);
-            if self.pending.len() == SHARD_ROWS {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let file = shard::file_name(self.shards.len(), self.count);
-        self.shards.push(shard::write(&self.dir, &file, &self.pending)?);
-        self.pending.clear();
-        Ok(())
-    }
-
-    /// The shards, for a manifest.
-    pub fn finish(mut self) -> Result<Vec<Shard>> {
-        if !self.pending.is_empty() || self.shards.is_empty() {
-            self.flush()?;
-        }
-        let rows: u64 = self.shards.iter().map(|shard| shard.rows).sum();
-        if rows != self.total {
-            return Err(
-                Error::unexpected(format!("{rows} rows were written instead of {}", self.total)).at_file(&self.dir),
-            );
-        }
-        Ok(self.shards)
-    }
-}
-
-/// Writes a complete dataset of `rows` to `dir`, and returns its manifest.
-///
-/// The manifest comes last: a directory without one is an unfinished write, which the same call
-/// makes good. A dataset with another provenance is never overwritten.
-pub fn write_all<R: Row>(dir: &Path, rows: &[R], provenance: Provenance) -> Result<Manifest> {
-    fs::create_dir_all(dir)
-        .map_err(|error| Error::io("make the directory", dir, error).help("choose a directory that can be written"))?;
-    if Manifest::exists(dir) {
-        refuse_other(dir, R::KIND, &provenance)?;
-        let path = dir.join(MANIFEST);
-        fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
-        atomic::sync_directory(dir)?;
-    }
-    let mut shards = Shards::create(dir, rows.len() as u64)?;
-    shards.extend(rows.iter().cloned())?;
-    let manifest = Manifest::new(R::KIND, Status::Complete, shards.finish()?, provenance);
-    manifest.write(dir)?;
-    Ok(manifest)
-}
-
-fn refuse_other(dir: &Path, kind: Kind, provenance: &Provenance) -> Result<()> {
-    let there = Manifest::read(dir)?;
-    let mut difference = provenance.difference(&there.provenance);
-    if there.kind != kind {
-        difference.insert(0, format!("kind: {} there, {kind} here", there.kind));
-    }
-    if difference.is_empty() {
-        return Ok(());
-    }
-    Err(Error::config(format!(
-        "the directory holds another dataset: {}",
-        difference.join("; ")
-    ))
-    .at_file(dir)
-    .help("choose another `--out`, or delete the directory if it is no longer needed"))
-}
-
-/// Removes the shards of an unfinished write, whose count may have been another.
-fn remove_shards(dir: &Path) -> Result<()> {
-    let failed = |error| Error::io("clear", dir, error);
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("data-") && name.contains("-of-") && name.ends_with(".arrow") {
-            fs::remove_file(entry.path()).map_err(failed)?;
-        }
-    }
-    Ok(())
 }
 
 /// A row that could not be read.

@@ -4,16 +4,22 @@
 //! columns as one with many. Reading looks columns up by name, so their order is free and further
 //! columns are ignored. Nothing here knows about files beyond the path it puts into an error.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::columns::{Null, Record, record};
+use super::migrate;
 use crate::error::{Error, Result};
-use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision, UnpairedPreference};
+use crate::record::{
+    Candidates, Completion, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, UnpairedPreference,
+    Vote,
+};
 
 /// What the rows of a dataset are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,43 +89,13 @@ impl Kind {
     /// The columns of the kind. Only `cot` may be null.
     pub fn schema(self) -> SchemaRef {
         let columns = match self {
-            Self::Prompts => vec![
-                string("id"),
-                messages("messages"),
-                string("source"),
-                list("tags", DataType::Utf8),
-            ],
-            Self::Revisions => revision_columns(),
-            Self::Candidates => vec![
-                string("id"),
-                messages("prompt"),
-                structs(
-                    "completions",
-                    vec![
-                        string("text"),
-                        count("tokens"),
-                        string("finish_reason"),
-                        number("logprob"),
-                        count("sample"),
-                    ],
-                ),
-            ],
-            Self::Preferences => preference_columns(),
-            Self::Rejects => vec![string("id"), string("stage"), string("reason"), string("raw")],
-            Self::Demonstrations => vec![
-                string("id"),
-                messages("prompt"),
-                string("prefix"),
-                string("completion"),
-                number("weight"),
-            ],
-            Self::UnpairedPreferences => vec![
-                string("id"),
-                messages("prompt"),
-                messages("completion"),
-                Field::new("label", DataType::Boolean, false),
-                number("weight"),
-            ],
+            Self::Prompts => Prompt::fields(),
+            Self::Revisions => Revision::fields(),
+            Self::Candidates => Candidates::fields(),
+            Self::Preferences => Preference::fields(),
+            Self::Rejects => Reject::fields(),
+            Self::Demonstrations => Demonstration::fields(),
+            Self::UnpairedPreferences => UnpairedPreference::fields(),
         };
         Arc::new(Schema::new(columns))
     }
@@ -131,83 +107,106 @@ impl std::fmt::Display for Kind {
     }
 }
 
-fn revision_columns() -> Vec<Field> {
-    let round = vec![
-        string("principle_id"),
-        string("critique_request"),
-        string("critique"),
-        string("revision_request"),
-        string("revision"),
-        Field::new("changed", DataType::Boolean, false),
-    ];
-    vec![
-        string("id"),
-        messages("prompt"),
-        string("initial"),
-        structs("rounds", round),
-        string("final"),
-        messages("messages"),
-        count("prompt_tokens"),
-        count("initial_tokens"),
-        count("final_tokens"),
-        string("initial_finish_reason"),
-        string("final_finish_reason"),
-    ]
-}
+record! { Message {
+    role: String,
+    content: String,
+} }
 
-fn preference_columns() -> Vec<Field> {
-    let vote = vec![
-        string("principle_id"),
-        string("order"),
-        number("logprob_a"),
-        number("logprob_b"),
-        number("p_a"),
-        Field::new("cot", DataType::Utf8, true),
-    ];
-    vec![
-        string("id"),
-        messages("prompt"),
-        messages("chosen"),
-        messages("rejected"),
-        number("p_chosen"),
-        number("margin"),
-        number("weight"),
-        string("source"),
-        structs("votes", vote),
-        count("chosen_tokens"),
-        count("rejected_tokens"),
-        count("chosen_chars"),
-        count("rejected_chars"),
-        number("p_raw"),
-    ]
-}
+record! { Prompt {
+    id: String,
+    messages: Vec<Message>,
+    source: String,
+    tags: Vec<String>,
+} }
 
-fn string(name: &str) -> Field {
-    Field::new(name, DataType::Utf8, false)
-}
+record! { Round {
+    principle_id: String,
+    critique_request: String,
+    critique: String,
+    revision_request: String,
+    revision: String,
+    changed: bool,
+} }
 
-fn count(name: &str) -> Field {
-    Field::new(name, DataType::UInt32, false)
-}
+record! { Revision {
+    id: String,
+    prompt: Vec<Message>,
+    initial: String,
+    rounds: Vec<Round>,
+    final_answer as "final": String,
+    messages: Vec<Message>,
+    prompt_tokens: u32,
+    initial_tokens: u32,
+    final_tokens: u32,
+    initial_finish_reason: String,
+    final_finish_reason: String,
+} }
 
-fn number(name: &str) -> Field {
-    Field::new(name, DataType::Float32, false)
-}
+record! { Completion {
+    text: String,
+    tokens: u32,
+    finish_reason: String,
+    logprob: f32,
+    sample: u32,
+} }
 
-fn list(name: &str, item: DataType) -> Field {
-    Field::new(name, DataType::List(Arc::new(Field::new("item", item, false))), false)
-}
+record! { Candidates {
+    id: String,
+    prompt: Vec<Message>,
+    completions: Vec<Completion>,
+} }
 
-fn structs(name: &str, fields: Vec<Field>) -> Field {
-    list(name, DataType::Struct(Fields::from(fields)))
-}
+record! { Vote {
+    principle_id: String,
+    order: String,
+    logprob_a: f32,
+    logprob_b: f32,
+    p_a: f32,
+    cot: Option<String>,
+} }
 
-fn messages(name: &str) -> Field {
-    structs(name, vec![string("role"), string("content")])
-}
+record! { Preference {
+    id: String,
+    prompt: Vec<Message>,
+    chosen: Vec<Message>,
+    rejected: Vec<Message>,
+    p_chosen: f32,
+    margin: f32,
+    weight: f32,
+    source: String,
+    votes: Vec<Vote>,
+    chosen_tokens: u32,
+    rejected_tokens: u32,
+    chosen_chars: u32,
+    rejected_chars: u32,
+    p_raw: f32,
+} }
+
+record! { Reject {
+    id: String,
+    stage: String,
+    reason: String,
+    raw: String,
+} }
+
+record! { Demonstration {
+    id: String,
+    prompt: Vec<Message>,
+    prefix: String,
+    completion: String,
+    weight: f32,
+} }
+
+record! { UnpairedPreference {
+    id: String,
+    prompt: Vec<Message>,
+    completion: Vec<Message>,
+    label: bool,
+    weight: f32,
+} }
 
 /// A row of a dataset.
-pub trait Row: Serialize + DeserializeOwned + Clone {
+pub trait Row: Record + Serialize + DeserializeOwned + Clone {
     const KIND: Kind;
 
     fn id(&self) -> &str;
@@ -244,39 +243,124 @@ rows! {
 
 /// The rows as one record batch, with the schema of their kind.
 pub fn to_batch<R: Row>(rows: &[R]) -> Result<RecordBatch> {
-    let schema = R::KIND.schema();
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Error::unexpected(format!("{} {} cannot be written as Arrow", rows.len(), R::KIND))
-            .help("an Arrow column holds at most 2 GiB of text: write fewer rows to a shard")
+    let mut builder = BatchBuilder::new();
+    rows.iter().try_for_each(|row| builder.push(row))?;
+    builder.finish()
+}
+
+/// A record batch that grows row by row.
+pub(super) struct BatchBuilder<R: Row> {
+    columns: R::Columns,
+    rows: usize,
+}
+
+impl<R: Row> BatchBuilder<R> {
+    pub(super) fn new() -> Self {
+        Self {
+            columns: R::Columns::default(),
+            rows: 0,
+        }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn push(&mut self, row: &R) -> Result<()> {
+        self.rows += 1;
+        Record::append(row, &mut self.columns).map_err(|error| self.failed(error))
+    }
+
+    /// The rows so far; leaves the builder empty.
+    pub(super) fn finish(&mut self) -> Result<RecordBatch> {
+        let batch = <R as Record>::finish(&mut self.columns)
+            .and_then(|columns| RecordBatch::try_new(R::KIND.schema(), columns))
+            .map_err(|error| self.failed(error))?;
+        self.rows = 0;
+        Ok(batch)
+    }
+
+    fn failed(&self, error: ArrowError) -> Error {
+        Error::unexpected(format!("{} {} cannot be written as Arrow", self.rows, R::KIND))
+            .help("an Arrow column holds at most 2 GiB of text to 1024 rows: shorten the longest texts")
             .because(error)
-    };
-    let columns = serde_arrow::to_arrow(schema.fields(), rows).map_err(|error| failed(error.into()))?;
-    RecordBatch::try_new(schema, columns).map_err(|error| failed(error.into()))
+    }
 }
 
 /// The rows of a record batch that was read from `path`.
 pub fn from_batch<R: Row>(batch: &RecordBatch, path: &Path) -> Result<Vec<R>> {
-    let schema = R::KIND.schema();
-    let found = batch.schema();
-    let mut columns = Vec::with_capacity(schema.fields().len());
-    for expected in schema.fields() {
-        let (index, field) = found
-            .column_with_name(expected.name())
-            .ok_or_else(|| missing_column(R::KIND, expected, &found, path))?;
-        if let Some(mismatch) = mismatch(expected.name(), expected.data_type(), field.data_type()) {
-            return Err(Error::input(mismatch).at_file(path).help(format!(
-                "a file of {} has the column `{}: {}`",
-                R::KIND,
-                expected.name(),
-                describe(expected.data_type())
-            )));
-        }
-        columns.push(index);
+    let mut rows = Vec::with_capacity(batch.num_rows());
+    for row in BatchRows::new(batch, path)? {
+        rows.push(row?);
     }
-    batch
-        .project(&columns)
-        .map_err(|error| unreadable::<R>(path, error.into()))
-        .and_then(|batch| serde_arrow::from_record_batch(&batch).map_err(|error| unreadable::<R>(path, error.into())))
+    Ok(rows)
+}
+
+/// The rows of a record batch, made one at a time.
+pub(super) struct BatchRows<R: Row> {
+    readers: R::Readers,
+    next: usize,
+    count: usize,
+    path: PathBuf,
+}
+
+impl<R: Row> BatchRows<R> {
+    /// Checks the columns of `batch`, which was read from `path`.
+    pub(super) fn new(batch: &RecordBatch, path: &Path) -> Result<Self> {
+        let batch = &migrate::batch(R::KIND, batch.clone()).map_err(|reason| {
+            Error::input(reason)
+                .at_file(path)
+                .help("read it with the version of bylaw that wrote it, or a newer one")
+        })?;
+        let found = batch.schema();
+        for expected in R::fields() {
+            let (_, field) = found
+                .column_with_name(expected.name())
+                .ok_or_else(|| missing_column(R::KIND, &expected, &found, path))?;
+            if let Some(mismatch) = mismatch(expected.name(), expected.data_type(), field.data_type()) {
+                return Err(Error::input(mismatch).at_file(path).help(format!(
+                    "a file of {} has the column `{}: {}`",
+                    R::KIND,
+                    expected.name(),
+                    describe(expected.data_type())
+                )));
+            }
+        }
+        let readers = R::readers(|name| batch.column_by_name(name))
+            .map_err(|error| Error::input(format!("cannot be read as {}: {error}", R::KIND)).at_file(path))?;
+        Ok(Self {
+            readers,
+            next: 0,
+            count: batch.num_rows(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl<R: Row> Iterator for BatchRows<R> {
+    type Item = Result<R>;
+
+    fn next(&mut self) -> Option<Result<R>> {
+        if self.next == self.count {
+            return None;
+        }
+        let row = <R as Record>::get(&self.readers, self.next);
+        self.next += 1;
+        Some(row.map_err(|Null(column)| {
+            Error::input(format!(
+                "cannot be read as {}: `{column}` is null in row {} of its record batch",
+                R::KIND,
+                self.next
+            ))
+            .at_file(&self.path)
+            .help("only `cot` may be null; write the file again without such values")
+        }))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.count - self.next;
+        (left, Some(left))
+    }
 }
 
 /// The kind that a batch's columns announce, if they announce one.
@@ -318,12 +402,6 @@ fn missing_column(kind: Kind, expected: &Field, found: &Schema, path: &Path) -> 
     .help(format!(
         "check that the file holds {kind}, or write it again with `bylaw`"
     ))
-}
-
-fn unreadable<R: Row>(path: &Path, error: Box<dyn std::error::Error + Send + Sync>) -> Error {
-    Error::input(format!("cannot be read as {}: {error}", R::KIND))
-        .at_file(path)
-        .help("only `cot` may be null, and counts may not be negative; write the file again without such values")
 }
 
 /// What stands in the way of reading `found` as `expected`.

@@ -4,10 +4,12 @@
 //! file is checked before it is used, because files are cut short by full disks and copied badly.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::buffer::Buffer;
+use arrow::error::ArrowError;
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
 use arrow::ipc::writer::FileWriter;
@@ -16,13 +18,13 @@ use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::row::{self, Row};
+use super::row::{self, Kind, Row};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::record::hex;
 
 /// Rows to a record batch inside a shard: what a reader of a part of a shard has to decode.
-const BATCH_ROWS: usize = 1024;
+pub(super) const BATCH_ROWS: usize = 1024;
 
 const MAGIC: &[u8] = b"ARROW1";
 
@@ -44,18 +46,88 @@ pub fn file_name(index: usize, count: usize) -> String {
 
 /// Writes `rows` to `dir/file`, durably and atomically. The same rows give the same bytes.
 pub fn write<R: Row>(dir: &Path, file: &str, rows: &[R]) -> Result<Shard> {
-    let bytes = encode(rows)?;
+    let (bytes, shard) = encode(file, rows)?;
     atomic::write(&dir.join(file), &bytes)?;
-    Ok(Shard {
-        file: file.to_owned(),
-        rows: rows.len() as u64,
-        bytes: bytes.len() as u64,
-        sha256: hex(&Sha256::digest(&bytes)),
-    })
+    Ok(shard)
+}
+
+fn encode<R: Row>(file: &str, rows: &[R]) -> Result<(Vec<u8>, Shard)> {
+    let mut encoder = Encoder::new(R::KIND)?;
+    for chunk in rows.chunks(BATCH_ROWS) {
+        encoder.push(&row::to_batch(chunk)?)?;
+    }
+    encoder.finish(file)
+}
+
+/// A shard in the making: the bytes so far, hashed while they are still in the cache.
+pub(super) struct Encoder {
+    writer: FileWriter<Hashed>,
+    kind: Kind,
+    rows: u64,
+}
+
+impl Encoder {
+    pub(super) fn new(kind: Kind) -> Result<Self> {
+        let writer =
+            FileWriter::try_new(Hashed::default(), &kind.schema()).map_err(|error| unencodable(kind, 0, error))?;
+        Ok(Self { writer, kind, rows: 0 })
+    }
+
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.rows += batch.num_rows() as u64;
+        let written = self.writer.write(batch);
+        written.map_err(|error| unencodable(self.kind, self.rows, error))
+    }
+
+    /// The shard's bytes, and what a manifest records of them under the name `file`.
+    pub(super) fn finish(self, file: &str) -> Result<(Vec<u8>, Shard)> {
+        let written = self.writer.into_inner();
+        let Hashed { bytes, sha256 } = written.map_err(|error| unencodable(self.kind, self.rows, error))?;
+        let shard = Shard {
+            file: file.to_owned(),
+            rows: self.rows,
+            bytes: bytes.len() as u64,
+            sha256: hex(&sha256.finalize()),
+        };
+        Ok((bytes, shard))
+    }
+}
+
+fn unencodable(kind: Kind, rows: u64, error: ArrowError) -> Error {
+    Error::unexpected(format!("cannot encode {rows} {kind} as Arrow")).because(error)
+}
+
+/// Bytes in memory and their hash.
+#[derive(Default)]
+struct Hashed {
+    bytes: Vec<u8>,
+    sha256: Sha256,
+}
+
+impl io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        self.sha256.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads a shard and checks it against what the manifest says: size, checksum, rows.
 pub fn read<R: Row>(dir: &Path, shard: &Shard) -> Result<Vec<R>> {
+    rows_of(&read_verified(dir, shard)?, &dir.join(&shard.file))
+}
+
+/// The record batches of a shard, checked against what the manifest says. They share the memory of
+/// the whole file, and have any schema.
+pub(super) fn read_verified(dir: &Path, shard: &Shard) -> Result<Vec<RecordBatch>> {
     let path = dir.join(&shard.file);
     let contents = read_bytes(&path)?;
     let broken = |message: String| {
@@ -77,34 +149,20 @@ pub fn read<R: Row>(dir: &Path, shard: &Shard) -> Result<Vec<R>> {
             shard.sha256
         )));
     }
-    let rows: Vec<R> = rows_of(&decode(contents, &path)?, &path)?;
-    if rows.len() as u64 != shard.rows {
+    let batches = decode(contents, &path)?;
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    if rows as u64 != shard.rows {
         return Err(broken(format!(
-            "the shard has {} rows, its manifest says {}",
-            rows.len(),
+            "the shard has {rows} rows, its manifest says {}",
             shard.rows
         )));
     }
-    Ok(rows)
-}
-
-/// What a manifest records of the shard `dir/file`, read from disk.
-pub fn describe<R: Row>(dir: &Path, file: &str) -> Result<Shard> {
-    let path = dir.join(file);
-    let contents = read_bytes(&path)?;
-    let (bytes, sha256) = (contents.len() as u64, hex(&Sha256::digest(&contents)));
-    let rows: Vec<R> = rows_of(&decode(contents, &path)?, &path)?;
-    Ok(Shard {
-        file: file.to_owned(),
-        rows: rows.len() as u64,
-        bytes,
-        sha256,
-    })
+    Ok(batches)
 }
 
 /// `rows` as the bytes of an Arrow file. The same rows give the same bytes.
 pub fn to_bytes<R: Row>(rows: &[R]) -> Result<Vec<u8>> {
-    encode(rows)
+    Ok(encode("", rows)?.0)
 }
 
 /// The rows of the bytes of an Arrow file, which were read from `path`.
@@ -136,17 +194,6 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| {
         Error::io("read", path, error).help("check the path; a shard named by a manifest must stay beside it")
     })
-}
-
-fn encode<R: Row>(rows: &[R]) -> Result<Vec<u8>> {
-    let failed = |error: arrow::error::ArrowError| {
-        Error::unexpected(format!("cannot encode {} {} as Arrow", rows.len(), R::KIND)).because(error)
-    };
-    let mut writer = FileWriter::try_new(Vec::new(), &R::KIND.schema()).map_err(failed)?;
-    for chunk in rows.chunks(BATCH_ROWS) {
-        writer.write(&row::to_batch(chunk)?).map_err(failed)?;
-    }
-    writer.into_inner().map_err(failed)
 }
 
 fn decode(contents: Vec<u8>, path: &Path) -> Result<Vec<RecordBatch>> {

@@ -48,13 +48,13 @@ impl Finish<'_> {
         atomic::create_directories(&rejects)?;
         let total = |count: fn(&Tally) -> u64| self.units.iter().map(count).sum::<u64>();
         let refused = self.unread.len() as u64 + total(|tally| tally.rejects);
-        let mut rows = Shards::<R>::create(dir, total(|tally| tally.rows))?;
-        let mut rejected = Shards::<Reject>::create(&rejects, refused)?;
-        rejected.extend(self.unread.iter().cloned())?;
+        let mut rows = Shards::<R>::create(dir, Some(total(|tally| tally.rows)), &[])?;
+        let mut rejected = Shards::<Reject>::create(&rejects, Some(refused), &[])?;
+        rejected.extend(self.unread)?;
         for tally in self.units {
             let made = self.made::<R>(&tally.key)?;
-            rows.extend(made.rows)?;
-            rejected.extend(made.rejects)?;
+            rows.extend(&made.rows)?;
+            rejected.extend(&made.rejects)?;
         }
         let mut provenance = self.provenance.clone();
         provenance.stage = format!("{} rejects", provenance.stage);

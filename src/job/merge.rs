@@ -143,10 +143,10 @@ fn write<R: Row>(parts: &[Part], out: &Path, provenance: Provenance) -> Result<(
 fn concatenate<R: Row>(sources: &[PathBuf], out: &Path) -> Result<Vec<crate::dataset::Shard>> {
     let datasets = sources.iter().map(Dataset::<R>::open).collect::<Result<Vec<_>>>()?;
     let total = datasets.iter().map(|dataset| dataset.manifest().rows).sum();
-    let mut shards = Shards::<R>::create(out, total)?;
+    let mut shards = Shards::<R>::create(out, Some(total), &[])?;
     for dataset in &datasets {
         for rows in dataset.shards() {
-            shards.extend(rows?)?;
+            shards.extend(&rows?)?;
         }
     }
     shards.finish()

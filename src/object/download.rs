@@ -7,10 +7,11 @@ use std::path::{Path as LocalPath, PathBuf};
 use std::pin::Pin;
 
 use futures_util::{Stream, TryStreamExt};
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use object_store::{Error as Failed, ObjectMeta};
 use sha2::{Digest, Sha256};
 
+use super::failure::is_range_refused;
 use super::store::{Store, Version};
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -67,10 +68,6 @@ pub async fn download(store: &Store, key: &Path, wanted: ObjectMeta, target: &Lo
                 if failures > ATTEMPTS {
                     return Err(error);
                 }
-                if partial.have == before {
-                    // The server may not be able to go on from the middle.
-                    partial.have = 0;
-                }
                 sleep(full_jitter(store.backoff(), failures)).await?;
             }
         }
@@ -116,10 +113,14 @@ impl<'a> Partial<'a> {
         if self.have == self.wanted.size && self.have > 0 {
             return Ok(Ended::Whole);
         }
+        // The client has tried again where that may help.
         let found = match unless_interrupted(self.store.get(self.key, self.have)).await? {
             Ok(found) => found,
-            Err(error @ Failed::NotFound { .. }) => return Err(self.store.explain(self.key, &error)),
-            Err(error) => return Ok(Ended::Broken(self.store.explain(self.key, &error))),
+            Err(error) if self.have > 0 && is_range_refused(&error) => {
+                self.have = 0;
+                return Ok(Ended::Broken(self.store.explain(self.key, &error)));
+            }
+            Err(error) => return Err(self.store.explain(self.key, &error)),
         };
         let there = Version::of(&found.meta);
         if there.tag() != Version::of(&self.wanted).tag() {

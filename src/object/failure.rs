@@ -41,19 +41,21 @@ pub fn explain(provider: Provider, secrets: &[Secret], address: &str, error: &ob
     ]) {
         let what = "the bucket is in another region, or at another address".to_owned();
         (what, "set AWS_REGION to the bucket's region, or AWS_ENDPOINT_URL")
+    } else if matches!(error, Failed::NotFound { .. }) {
+        ("there is nothing at this address".to_owned(), "correct the address")
     } else if says(&["RequestTimeTooSkewed", "RequestExpired"]) {
         let what = "the store refuses the time of this machine".to_owned();
         (what, "set the machine's clock; signatures hold for some minutes only")
+    } else if matches!(error, Failed::PermissionDenied { .. } | Failed::Unauthenticated { .. })
+        || says(&["status code: 403", "status code: 401"])
+    {
+        let what = format!("the store refuses the credentials ({})", said(&whole));
+        let help = "they must allow to read, write, list and delete here";
+        return Error::remote(what)
+            .at_file(address)
+            .help(format!("{help}: {}", credentials(provider)));
     } else {
         match error {
-            Failed::PermissionDenied { .. } | Failed::Unauthenticated { .. } => {
-                let what = format!("the store refuses the credentials ({})", said(&whole));
-                return Error::remote(what).at_file(address).help(format!(
-                    "they must allow to read, write, list and delete here: {}",
-                    credentials(provider)
-                ));
-            }
-            Failed::NotFound { .. } => ("there is nothing at this address".to_owned(), "correct the address"),
             Failed::NotImplemented { .. } | Failed::NotSupported { .. } => (
                 format!("the store cannot do what is needed ({})", said(&whole)),
                 "conditional writes must be on: unset AWS_CONDITIONAL_PUT, or use a store that has them",
@@ -71,6 +73,14 @@ pub fn explain(provider: Provider, secrets: &[Secret], address: &str, error: &ob
 /// Whether the request may have done its work although it failed: the answer did not come.
 pub fn is_unclear(error: &object_store::Error) -> bool {
     transport(error).is_some_and(|http| http.kind() != HttpErrorKind::Connect)
+}
+
+/// Whether the server cannot answer with a part of an object.
+pub fn is_range_refused(error: &object_store::Error) -> bool {
+    let text = chain(error);
+    ["non-partial response", "Content-Range", "Requested ", "InvalidRange"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 fn transport(error: &object_store::Error) -> Option<&HttpError> {

@@ -4,7 +4,7 @@
 //! it is written to meanwhile, its manifest's checksums tell.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use object_store::ObjectMeta;
@@ -44,7 +44,8 @@ pub fn fetch(location: &Location, settings: &Settings) -> Result<PathBuf> {
     bring(location, &Choice::All, settings)
 }
 
-pub fn localise(reference: &str, settings: &Settings) -> Result<PathBuf> {
+/// Where the files of an address lie locally; see [`localise`](super::localise).
+pub fn localise_in(reference: &str, settings: &Settings) -> Result<PathBuf> {
     let location = Location::parse(reference)?;
     match location.pattern()? {
         None => bring(&location, &Choice::Direct, settings),
@@ -112,12 +113,19 @@ fn nothing(location: &Location, choice: &Choice) -> Error {
         .help("correct the address; names of buckets and paths are case-sensitive")
 }
 
-/// Objects by their names relative to the location; others cannot be files.
+/// Objects by their names relative to the location; others cannot be files. So cannot the empty objects
+/// that some tools make in the place of directories.
 pub fn named(location: &Location, listed: Vec<ObjectMeta>) -> BTreeMap<String, ObjectMeta> {
     let named = listed
         .into_iter()
         .filter_map(|meta| Some((location.relative(&meta.location)?, meta)));
-    named.collect()
+    let mut named: BTreeMap<String, ObjectMeta> = named.collect();
+    let folders: BTreeSet<String> = named
+        .keys()
+        .flat_map(|name| name.match_indices('/').map(|(end, _)| name[..end].to_owned()))
+        .collect();
+    named.retain(|name, meta| meta.size > 0 || !folders.contains(name));
+    named
 }
 
 /// Whether a file is a download under way.
@@ -152,5 +160,32 @@ fn matches(pattern: &[char], name: &[char]) -> bool {
         (['*', pattern @ ..], _) => (0..=name.len()).any(|taken| matches(pattern, &name[taken..])),
         ([wanted, pattern @ ..], [found, name @ ..]) => (*wanted == '?' || wanted == found) && matches(pattern, name),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches: a pattern that matches a part of a name, hidden files taken for inputs, a local path that is
+    /// asked of a store.
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, wanted) in [
+            ("*.jsonl", "a.jsonl", true),
+            ("*.jsonl", ".jsonl", false),
+            ("*.jsonl", "a.jsonl.gz", false),
+            ("*.jsonl", "sub/a.jsonl", false),
+            ("a?c*", "abc", true),
+            ("a?c*", "ac", false),
+            ("*ab*ab", "xababab", true),
+        ] {
+            let choice = Choice::Matching(pattern.chars().collect());
+            assert_eq!(choice.takes(name), wanted, "{pattern} {name}");
+        }
+        assert_eq!(
+            super::super::localise("data/*.jsonl").unwrap(),
+            std::path::Path::new("data/*.jsonl")
+        );
     }
 }

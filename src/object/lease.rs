@@ -10,7 +10,7 @@
 //! How old a lock is, is told by the store's clock alone: its last change against an object that is
 //! written now. Of several that take over, the condition lets one win, and an owner that was taken over
 //! fails its next renewal. The lease saves work; that nothing is lost without it is for the conditions of
-//! the writes themselves. It is given back by a last write, never by deletion: that has no condition.
+//! the writes themselves; taking it tries whether the store has any. It is given back by a last write, never by deletion: that has no condition.
 
 use std::fmt;
 use std::fs;
@@ -141,7 +141,7 @@ impl Lease {
     /// Takes the lease of the store's location. It waits while an owner that may be dead has time to
     /// renew, and is an error if the owner does.
     pub fn take(store: &Arc<Store>, lease: &str, length: Duration, progress: &dyn Progress) -> Result<Self> {
-        let lock = Lock {
+        let mut lock = Lock {
             owner: Owner::this_process(),
             process: Process::read("self"),
             lease: lease.to_owned(),
@@ -150,7 +150,11 @@ impl Lease {
             released: false,
         };
         let key = store.location.child(NAME)?;
-        let (version, taken_over) = block_on(unless_interrupted(acquire(store, &key, &lock, progress)))???;
+        let (version, taken_over) = block_on(unless_interrupted(async {
+            let (version, taken_over) = acquire(store, &key, &lock, progress).await?;
+            let version = check_conditions(store, &key, &mut lock, version).await?;
+            Ok::<_, Error>((version, taken_over))
+        }))???;
         let held = Arc::new(Held {
             store: store.clone(),
             key,
@@ -289,6 +293,29 @@ async fn acquire(store: &Store, key: &Path, lock: &Lock, progress: &dyn Progress
     }
 }
 
+/// Makes sure that the store honours conditions: some servers take no notice of them, and two writers
+/// would never know of each other. `held` is the state that this owner wrote.
+async fn check_conditions(store: &Store, key: &Path, lock: &mut Lock, held: Version) -> Result<Version> {
+    lock.renewals += 1;
+    let renewed = store
+        .write(key, lock.bytes()?, &Condition::Unchanged(held.clone()))
+        .await?;
+    let Written::Done(version) = renewed else {
+        return Err(in_use(store, "another process"));
+    };
+    for wrong in [Condition::Absent, Condition::Unchanged(held)] {
+        if let Written::Done(_) = store.write(key, lock.bytes()?, &wrong).await? {
+            return Err(Error::remote("the store takes no notice of conditions on writes")
+                .at_file(store.address(key))
+                .help(
+                    "two jobs could overwrite each other's files there: use a store that honours If-Match and \
+                     If-None-Match, or write to a local directory and copy it",
+                ));
+        }
+    }
+    Ok(version)
+}
+
 async fn read(store: &Store, key: &Path) -> Result<Option<(Lock, object_store::ObjectMeta)>> {
     let Some((bytes, meta)) = store.read(key).await? else {
         return Ok(None);
@@ -302,7 +329,7 @@ async fn read(store: &Store, key: &Path) -> Result<Option<(Lock, object_store::O
     Ok(Some((lock, meta)))
 }
 
-fn in_use(store: &Store, owner: &Owner) -> Error {
+fn in_use(store: &Store, owner: impl fmt::Display) -> Error {
     Error::config(format!("{owner} is at work in this directory"))
         .at_file(store.location.to_string())
         .help("wait for it, or give another address")
@@ -336,11 +363,11 @@ mod tests {
         let mut reused = lock();
         reused.process.as_mut().unwrap().started += 1;
         assert!(reused.is_free());
-        for change in [(|process| process.boot.push('x')) as fn(&mut Process), |process| {
-            process.namespace.push('x')
-        }] {
-            let mut elsewhere = dead.clone();
-            change(elsewhere.process.as_mut().unwrap());
+        let mut machine = dead.clone();
+        machine.process.as_mut().unwrap().boot.push('x');
+        let mut container = dead;
+        container.process.as_mut().unwrap().namespace.push('x');
+        for mut elsewhere in [machine, container] {
             assert!(!elsewhere.is_free());
             elsewhere.released = true;
             assert!(elsewhere.is_free());

@@ -69,7 +69,8 @@ impl Location {
         if authority.is_empty() || authority.contains(strange) {
             return Err(Error::config(format!("`{address}` names no bucket")).help(FORMS));
         }
-        let path = Path::parse(key).map_err(|_| {
+        let path = Path::parse(key).ok().filter(|_| !key.starts_with('/'));
+        let path = path.ok_or_else(|| {
             Error::config(format!("`{address}` has an empty part, `.` or `..` in its path"))
                 .help("write the path as the store lists it")
         })?;

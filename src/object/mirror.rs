@@ -28,7 +28,7 @@ use super::index::Copy;
 use super::lease::{Lease, Owner};
 use super::location::Location;
 use super::settings::Settings;
-use super::store::{Condition, LARGE, Store, Version, Written, finish, is_internal, is_upload};
+use super::store::{Condition, Store, Version, Written, finish, is_internal, is_upload};
 use super::{Placed, Replica, block_on};
 use crate::error::{Error, Result};
 use crate::http::unless_interrupted;
@@ -130,7 +130,7 @@ impl Mirror {
     /// The conditional write of a file that nobody may have put.
     async fn put_new(&self, name: &str, path: &Path) -> Result<Written> {
         let key = self.store.location.child(name)?;
-        if size(path)? > LARGE {
+        if size(path)? > self.store.large {
             return self.store.create_large(&key, path).await;
         }
         self.store.write(&key, read(path)?, &Condition::Absent).await
@@ -139,7 +139,7 @@ impl Mirror {
     /// The conditional write of a file whose state in the store is known.
     async fn put_over(&self, name: &str, path: &Path, known: Version) -> Result<Written> {
         let key = self.store.location.child(name)?;
-        if size(path)? > LARGE {
+        if size(path)? > self.store.large {
             return self.store.replace_large(&key, path, &known).await;
         }
         self.store.write(&key, read(path)?, &Condition::Unchanged(known)).await
@@ -148,7 +148,7 @@ impl Mirror {
     /// The state of the store's file, if it has these bytes.
     async fn same(&self, name: &str, path: &Path) -> Result<Option<Version>> {
         let key = self.store.location.child(name)?;
-        let there = match size(path)? > LARGE {
+        let there = match size(path)? > self.store.large {
             true => None,
             false => self.store.read(&key).await?,
         };
@@ -173,7 +173,6 @@ impl Mirror {
 
     fn overtaken(&self, name: &str, other: Option<&str>) -> Error {
         let who = match other {
-            Some(token) if self.store.is_own(token) => "this process".to_owned(),
             Some(token) => match token.splitn(3, '-').collect::<Vec<_>>()[..] {
                 [host, pid, _] => format!("process {pid} on {host}"),
                 _ => "another program".to_owned(),
@@ -236,16 +235,30 @@ impl Replica for Mirror {
     fn replace(&self, name: &str) -> Result<()> {
         self.check()?;
         let path = self.dir.join(name);
-        let known = self.copy().version(name);
+        let mut known = self.copy().version(name);
+        let key = self.store.location.child(name)?;
         let written = block_on(finish(async {
-            let written = match known {
-                None => self.put_new(name, &path).await?,
-                Some(known) => self.put_over(name, &path, known).await?,
-            };
-            // What was to be there may be there, by an earlier try of ours.
-            match &written {
-                Written::Lost(_) => Ok(self.same(name, &path).await?.map_or(written, Written::Done)),
-                Written::Done(_) => Ok(written),
+            loop {
+                let written = match known.clone() {
+                    None => self.put_new(name, &path).await?,
+                    Some(known) => self.put_over(name, &path, known).await?,
+                };
+                let Written::Lost(there) = &written else {
+                    return Ok(written);
+                };
+                // What was to be there may be there, by an earlier try of ours.
+                if let Some(version) = self.same(name, &path).await? {
+                    return Ok(Written::Done(version));
+                }
+                // Another file of ours, of which no answer came, is no other's.
+                match self.store.head(&key).await? {
+                    Some((meta, token))
+                        if token == *there && token.as_ref().is_some_and(|token| self.store.is_own(token)) =>
+                    {
+                        known = Some(Version::of(&meta));
+                    }
+                    _ => return Ok(written),
+                }
             }
         }))??;
         match written {

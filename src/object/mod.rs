@@ -30,7 +30,7 @@ use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Runtime};
 
-pub use self::fetch::fetch;
+pub use self::fetch::{fetch, localise_in};
 pub use self::lease::Owner;
 pub use self::location::{Location, is_url};
 pub use self::mirror::Mirror;
@@ -67,7 +67,7 @@ pub fn localise(reference: &str) -> Result<Cow<'_, Path>> {
     if !is_url(reference) {
         return Ok(Cow::Borrowed(Path::new(reference)));
     }
-    fetch::localise(reference, &Settings::from_env()?).map(Cow::Owned)
+    localise_in(reference, &Settings::from_env()?).map(Cow::Owned)
 }
 
 /// Runs `work` to its end. The runtime has a thread of its own, so that a lease is renewed while this

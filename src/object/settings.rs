@@ -36,6 +36,8 @@ pub struct Settings {
     pub retries: usize,
     /// The first wait before a new attempt, at most.
     pub backoff: Duration,
+    /// Files above this many bytes are put in parts, each a quarter of it.
+    pub large: u64,
     /// How long an owner that is not heard of keeps its directory, by the store's clock.
     pub lease: Duration,
 }
@@ -68,6 +70,7 @@ impl Settings {
             silence: Duration::from_secs(120),
             retries: 8,
             backoff: Duration::from_millis(200),
+            large: 64 << 20,
             lease: Duration::from_secs(60),
         }
     }

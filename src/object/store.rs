@@ -25,9 +25,6 @@ use crate::http::backoff::full_jitter;
 use crate::http::{Secret, TICK};
 use crate::interrupt;
 
-/// Files above this many bytes are put in parts.
-pub const LARGE: u64 = 64 << 20;
-const PART: u64 = 16 << 20;
 /// Tries of a write whose answer does not come, each with the client's own retries.
 const UNCLEAR: u32 = 4;
 /// How long a write may still take once Ctrl-C is pressed.
@@ -82,6 +79,8 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     secrets: Vec<Secret>,
     backoff: Duration,
+    /// Files above this many bytes are put in parts.
+    pub large: u64,
     /// What makes this process's writes its own.
     signature: String,
     writes: AtomicU64,
@@ -95,6 +94,7 @@ impl Store {
             location: location.clone(),
             secrets: settings.secrets(),
             backoff: settings.backoff,
+            large: settings.large,
             signature: signature.to_owned(),
             writes: AtomicU64::new(0),
         })
@@ -231,7 +231,11 @@ impl Store {
                 let bytes = std::fs::read(file).map_err(|error| Error::io("read", file, error))?;
                 self.write(key, bytes, &Condition::Absent).await
             }
-            Err(error) => Err(self.explain(key, &error)),
+            // The upload may be gone because its completion came through, and only the answer did not.
+            Err(error) => match self.head(key).await? {
+                Some(_) => Ok(Written::Lost(None)),
+                None => Err(self.explain(key, &error)),
+            },
         }
     }
 
@@ -247,8 +251,9 @@ impl Store {
     }
 
     async fn write_parts(&self, key: &Path, file: &LocalPath) -> Result<Version> {
+        let token = self.next_token();
         let options = PutMultipartOptions {
-            attributes: attributes(&self.next_token()),
+            attributes: attributes(&token),
             ..PutMultipartOptions::default()
         };
         let failed = |error: Failed| self.explain(key, &error);
@@ -258,20 +263,30 @@ impl Store {
             let mut file = std::fs::File::open(file).map_err(unread)?;
             loop {
                 let mut part = Vec::new();
-                file.by_ref().take(PART).read_to_end(&mut part).map_err(unread)?;
+                file.by_ref()
+                    .take(self.large.div_ceil(4))
+                    .read_to_end(&mut part)
+                    .map_err(unread)?;
                 if part.is_empty() {
                     break;
                 }
                 upload.put_part(part.into()).await.map_err(failed)?;
             }
-            upload.complete().await.map_err(failed)
+            match upload.complete().await {
+                Ok(put) => Ok(Version {
+                    e_tag: put.e_tag,
+                    generation: put.version,
+                }),
+                // The same as for one request.
+                Err(error) => match self.head(key).await? {
+                    Some((meta, Some(there))) if there == token => Ok(Version::of(&meta)),
+                    _ => Err(failed(error)),
+                },
+            }
         }
         .await;
         match sent {
-            Ok(put) => Ok(Version {
-                e_tag: put.e_tag,
-                generation: put.version,
-            }),
+            Ok(version) => Ok(version),
             Err(error) => {
                 // Best effort: parts that stay are for the bucket's rule on incomplete uploads.
                 let _ = upload.abort().await;

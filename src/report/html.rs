@@ -8,9 +8,9 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
 use super::chart::{self, Bias, Panel};
-use super::diff::{self, Piece};
 use super::pipeline::{self, Picture};
 use super::{Change, PolicyFigures, Report, figures};
+use crate::diff::{self, Piece};
 use crate::error::{Error, Result};
 
 const PAGE: &str = include_str!("page.html");

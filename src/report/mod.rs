@@ -6,7 +6,6 @@
 //! contract with scripts.
 
 mod chart;
-mod diff;
 mod figures;
 mod html;
 mod pipeline;

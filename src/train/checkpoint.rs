@@ -17,6 +17,9 @@ use crate::model::files;
 pub const DIR: &str = "checkpoint";
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
+/// What to do when the directory of a run is no longer where it was.
+pub const GONE: &str = "the run's directory was moved or removed; put it back, and run the same command again";
+const BEGIN_AGAIN: &str = "remove the folder `checkpoint` to train from the beginning";
 
 #[derive(Serialize, Deserialize)]
 struct State {
@@ -35,7 +38,7 @@ fn state_path(dir: &Path) -> PathBuf {
 /// Saves the run after `step` steps. The state file is renamed into place last.
 pub fn save(dir: &Path, step: usize, fingerprint: &str, named: &[(String, &Tensor)], optimizer: &AdamW) -> Result<()> {
     let folder = dir.join(DIR);
-    std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", &folder, error))?;
+    create_folder(&folder)?;
     let mut tensors: Vec<(String, Tensor)> = Vec::with_capacity(3 * named.len());
     for ((name, tensor), (first, second)) in named.iter().zip(optimizer.moments()) {
         tensors.push((name.clone(), (*tensor).clone()));
@@ -55,6 +58,19 @@ pub fn save(dir: &Path, step: usize, fingerprint: &str, named: &[(String, &Tenso
     remove_others(&folder, &file)
 }
 
+/// Makes a folder in the directory of a run, durably. If that directory is gone it stays gone: what went on
+/// in a new one of its name would be half of a run.
+pub fn create_folder(folder: &Path) -> Result<()> {
+    match std::fs::create_dir(folder) {
+        Ok(()) => atomic::sync_directory(folder.parent().unwrap_or(folder)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::io("create", folder, error).help(GONE))
+        }
+        Err(error) => Err(Error::io("create", folder, error)),
+    }
+}
+
 fn remove_others(folder: &Path, keep: &str) -> Result<()> {
     let entries = std::fs::read_dir(folder).map_err(|error| Error::io("read", folder, error))?;
     for entry in entries.flatten() {
@@ -69,11 +85,17 @@ fn remove_others(folder: &Path, keep: &str) -> Result<()> {
 /// Restores a run saved with the same fingerprint; answers the steps done, 0 without a checkpoint.
 pub fn restore(dir: &Path, fingerprint: &str, named: &[(String, &Tensor)], optimizer: &mut AdamW) -> Result<usize> {
     let path = state_path(dir);
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        return Ok(0);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(Error::io("read", &path, error).help(BEGIN_AGAIN)),
     };
-    let state: State =
-        serde_json::from_str(&text).map_err(|error| Error::input("not a checkpoint").at_file(&path).because(error))?;
+    let state: State = serde_json::from_str(&text).map_err(|error| {
+        Error::input("not a checkpoint")
+            .at_file(&path)
+            .because(error)
+            .help(BEGIN_AGAIN)
+    })?;
     if state.fingerprint != fingerprint {
         return Err(
             Error::config("the checkpoint belongs to a run with another model, other data or other settings")
@@ -86,6 +108,7 @@ pub fn restore(dir: &Path, fingerprint: &str, named: &[(String, &Tensor)], optim
         Error::input("the checkpoint cannot be read")
             .at_file(&path)
             .because(error)
+            .help(BEGIN_AGAIN)
     })?;
     let mut moments = Vec::with_capacity(named.len());
     for (name, tensor) in named {
@@ -100,17 +123,20 @@ pub fn restore(dir: &Path, fingerprint: &str, named: &[(String, &Tensor)], optim
 }
 
 fn take(tensors: &mut HashMap<String, Tensor>, name: &str, path: &Path) -> Result<Vec<f32>> {
-    let tensor = tensors
-        .remove(name)
-        .ok_or_else(|| Error::input(format!("the checkpoint lacks `{name}`")).at_file(path))?;
+    let tensor = tensors.remove(name).ok_or_else(|| {
+        Error::input(format!("the checkpoint lacks `{name}`"))
+            .at_file(path)
+            .help(BEGIN_AGAIN)
+    })?;
     Ok(tensor.flatten_all()?.to_vec1()?)
 }
 
-/// Removes the checkpoint of a finished run.
+/// Removes the checkpoint of a finished run, if there is one.
 pub fn remove(dir: &Path) -> Result<()> {
     match std::fs::remove_dir_all(dir.join(DIR)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", dir.join(DIR), error)),
-        _ => Ok(()),
+        Ok(()) => atomic::sync_directory(dir),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("remove", dir.join(DIR), error)),
     }
 }
 

@@ -1,11 +1,13 @@
 //! The figures of a training run: one JSON object a step, appended to `metrics.jsonl`.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::checkpoint;
+use crate::atomic;
 use crate::error::{Error, Result};
 
 /// The name of the file in a training directory.
@@ -17,18 +19,39 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the log of `dir`, keeping its first `steps` lines: those before the checkpoint.
+    /// Opens the log of `dir`, keeping its first `steps` lines: those before the checkpoint. What follows
+    /// them may be anything, if the machine stopped while it was written.
     pub fn open(dir: &Path, steps: usize) -> Result<Self> {
         let path = dir.join(FILE);
-        let kept: String = match std::fs::read_to_string(&path) {
-            Ok(text) => text.split_inclusive('\n').take(steps).collect(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        let mut kept = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(Error::io("read", &path, error)),
         };
-        let failed = |error| Error::io("write", &path, error);
-        let mut out = BufWriter::new(File::create(&path).map_err(failed)?);
-        out.write_all(kept.as_bytes()).map_err(failed)?;
-        Ok(Self { out, path })
+        let lines: Vec<&[u8]> = kept.split_inclusive(|byte| *byte == b'\n').take(steps).collect();
+        if lines.len() < steps {
+            return Err(Error::input(format!(
+                "the log has {} steps, the checkpoint beside it was saved after {steps}",
+                lines.len()
+            ))
+            .at_file(&path)
+            .help(format!(
+                "put the log back, or remove `{}` and `{FILE}` to train from the beginning",
+                checkpoint::DIR
+            )));
+        }
+        let length = lines.concat().len();
+        kept.truncate(length);
+        // Never empty in between: these lines are those of a checkpoint.
+        atomic::write(&path, &kept)?;
+        let out = File::options()
+            .append(true)
+            .open(&path)
+            .map_err(|error| Error::io("write", &path, error))?;
+        Ok(Self {
+            out: BufWriter::new(out),
+            path,
+        })
     }
 
     /// Appends the figures of one step.
@@ -45,18 +68,52 @@ impl MetricsLog {
         writeln!(self.out, "{}", Value::Object(row)).map_err(|error| Error::io("write", &self.path, error))
     }
 
-    pub fn flush(&mut self) -> Result<()> {
-        self.out.flush().map_err(|error| Error::io("write", &self.path, error))
+    /// Makes all lines durable.
+    pub fn sync(&mut self) -> Result<()> {
+        self.out
+            .flush()
+            .and_then(|()| self.out.get_ref().sync_all())
+            .map_err(|error| Error::io("write", &self.path, error))
     }
 }
 
 /// Reads a log back, line by line.
 pub fn read(dir: &Path) -> Result<Vec<Map<String, Value>>> {
     let path = dir.join(FILE);
-    let text = std::fs::read_to_string(&path).map_err(|error| Error::io("read", &path, error))?;
+    let text = fs::read_to_string(&path).map_err(|error| Error::io("read", &path, error))?;
     text.lines()
         .map(|line| {
             serde_json::from_str(line).map_err(|error| Error::input("not a metrics log").at_file(&path).because(error))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches: lines of the checkpoint that are on no disk until the next flush; what a crash left behind
+    /// them taken for lines, or for a reason to stop.
+    #[test]
+    fn the_lines_before_the_checkpoint_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        fs::write(&path, b"0\n1\n2\n\xff\xfe\0").unwrap();
+        let _open = MetricsLog::open(dir.path(), 2).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"0\n1\n");
+        let _again = MetricsLog::open(dir.path(), 2).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"0\n1\n");
+    }
+
+    /// Catches: a log that misses steps without a word.
+    #[test]
+    fn a_log_shorter_than_its_checkpoint_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "0\n1\n").unwrap();
+        let Err(error) = MetricsLog::open(dir.path(), 3) else {
+            panic!("two steps are taken for three");
+        };
+        assert_eq!(error.kind(), crate::error::ErrorKind::Input);
+        assert!(error.help_text().unwrap().contains("checkpoint"), "{error}");
+    }
 }

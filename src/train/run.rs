@@ -125,13 +125,14 @@ impl<'a> Run<'a> {
 
     /// Ends the run; the checkpoint stays until the caller has saved the result.
     pub fn finish(mut self) -> Result<(Decoder, Option<ScalarHead>)> {
-        self.metrics.flush()?;
+        self.metrics.sync()?;
         self.setup.progress.finish();
         Ok((self.decoder, self.head))
     }
 
     fn save(&mut self) -> Result<()> {
-        self.metrics.flush()?;
+        // First: the checkpoint counts on the lines before it.
+        self.metrics.sync()?;
         let named = trainable(&self.decoder, self.head.as_ref())?;
         checkpoint::save(
             &self.setup.dir,

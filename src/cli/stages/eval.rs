@@ -11,7 +11,7 @@ use super::balance::Fitted;
 use super::generate::judge_rows;
 use super::prompting::Prompting;
 use super::train::load_reward_model;
-use super::{Done, Stage};
+use super::{Done, Stage, read_if_there};
 use crate::atomic;
 use crate::cli::session::{Session, constitution_source, data_source, model_source};
 use crate::constitution::Constitution;
@@ -124,7 +124,7 @@ fn evaluate(
     }
     let progress = session.progress();
     let _lock = job::hold(out, progress)?;
-    if let Ok(text) = std::fs::read_to_string(&path) {
+    if let Some(text) = read_if_there(&path)? {
         let there: EvalFile = serde_json::from_str(&text)
             .map_err(|error| Error::input("not an evaluation of bylaw").at_file(&path).because(error))?;
         if job::keep_whole(out, &provenance, &there.provenance, session.changes, progress)? {

@@ -12,7 +12,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::session::Session;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a stage left.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -69,4 +69,13 @@ pub trait Stage {
 
     /// Does the stage, or what is left of it, with its result in `out`.
     fn run(&self, session: &Session, out: &Path) -> Result<Done>;
+}
+
+/// The text of a file, nothing if there is none. A file that cannot be read is not one that is absent.
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path, error)),
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::prompting::Prompting;
-use super::{Done, Stage};
+use super::{Done, Stage, read_if_there};
 use crate::cli::session::{Session, data_source, model_source};
 use crate::dataset::{self, Provenance, Source, Status, rejects_dir};
 use crate::error::{Error, Result};
@@ -168,7 +168,7 @@ impl<'a> Training<'a> {
             job::refuse_foreign(self.dir)?;
         }
         self.lock = Some(job::hold(self.dir, self.session.progress())?);
-        let Ok(text) = std::fs::read_to_string(&path) else {
+        let Some(text) = read_if_there(&path)? else {
             return Ok(None);
         };
         let manifest: TrainManifest = serde_json::from_str(&text)
@@ -177,12 +177,15 @@ impl<'a> Training<'a> {
         if !job::keep_whole(self.dir, &self.provenance, &manifest.provenance, changes, progress)? {
             return Ok(None);
         }
-        Ok((manifest.status == Status::Complete).then(|| {
-            self.session
-                .progress()
-                .note(&format!("{}: already complete", self.kind));
-            self.done(manifest.rows, manifest.rejects)
-        }))
+        if manifest.status != Status::Complete {
+            return Ok(None);
+        }
+        // It may have been stopped between its last two acts.
+        checkpoint::remove(self.dir)?;
+        self.session
+            .progress()
+            .note(&format!("{}: already complete", self.kind));
+        Ok(Some(self.done(manifest.rows, manifest.rejects)))
     }
 
     fn begin(&self, rows: usize, rejects: &[Reject]) -> Result<()> {
@@ -200,6 +203,7 @@ impl<'a> Training<'a> {
             self.session.progress().note(&note);
             let mut provenance = self.provenance.clone();
             provenance.stage = format!("{} rejects", provenance.stage);
+            checkpoint::create_folder(&rejects_dir(self.dir))?;
             dataset::write_all(&rejects_dir(self.dir), rejects, provenance)?;
         }
         Ok(())
@@ -221,6 +225,11 @@ impl<'a> Training<'a> {
 
     /// Saves the trained decoder (and head), then marks the run complete.
     fn finish(self, decoder: Decoder, head: Option<&ScalarHead>, rows: usize, rejects: usize) -> Result<Done> {
+        // Saving a model makes its directory, and this one should be there.
+        if !self.dir.join(FILE).exists() {
+            let gone = Error::unexpected("the directory of the run is gone, and the model is not saved");
+            return Err(gone.at_file(self.dir).help(checkpoint::GONE));
+        }
         let trained = Model {
             decoder,
             ..self.model.clone()

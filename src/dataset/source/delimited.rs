@@ -135,11 +135,9 @@ impl Table {
 
     fn object(&self) -> Result<Map<String, Value>, String> {
         if self.record.len() != self.header.len() {
-            return Err(format!(
-                "has {} cells, the header has {}",
-                self.record.len(),
-                self.header.len()
-            ));
+            let cells = self.record.len();
+            let s = if cells == 1 { "" } else { "s" };
+            return Err(format!("has {cells} cell{s}, the header has {}", self.header.len()));
         }
         let cells = self.header.iter().zip(&self.record).map(|(name, cell)| {
             let cell = std::str::from_utf8(cell)
@@ -163,7 +161,7 @@ impl Table {
                 count => {
                     cell = buffer[..count]
                         .iter()
-                        .fold(cell, |cell, byte| cell.next(*byte, self.delimiter))
+                        .fold(cell, |cell, byte| cell.next(*byte, self.delimiter));
                 }
             }
         }

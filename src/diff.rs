@@ -1,5 +1,6 @@
 //! The words that a revision took out and put in.
 //!
+//! Knows nothing of rows, and nothing of how a difference is shown.
 //! A longest common subsequence over words. What is kept between two changes and is shorter than
 //! [`ISLAND`] words counts as changed: "the" alone in the middle of a rewritten sentence is chance.
 
@@ -25,16 +26,63 @@ pub struct Difference {
     pub after: Vec<Piece>,
 }
 
+/// What became of a run of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Kept,
+    Removed,
+    Added,
+}
+
+/// A run of one text made of both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    pub fate: Fate,
+    pub text: String,
+}
+
+/// Both texts as one, what was removed before what was added. Without the removed runs it is `after`.
+pub fn edits(before: &str, after: &str) -> Vec<Edit> {
+    let (old, new) = (split(before), split(after));
+    let mut edits: Vec<Edit> = Vec::new();
+    let mut push = |fate, words: &[&str]| {
+        for word in words {
+            match edits.last_mut() {
+                Some(last) if last.fate == fate => last.text.push_str(word),
+                _ => edits.push(Edit {
+                    fate,
+                    text: (*word).to_owned(),
+                }),
+            }
+        }
+    };
+    let (mut i, mut j) = (0, 0);
+    for (at, to) in kept(&old, &new) {
+        push(Fate::Removed, &old[i..at]);
+        push(Fate::Added, &new[j..to]);
+        push(Fate::Kept, &new[to..=to]);
+        (i, j) = (at + 1, to + 1);
+    }
+    push(Fate::Removed, &old[i..]);
+    push(Fate::Added, &new[j..]);
+    edits
+}
+
 /// Compares two texts word by word.
 pub fn words(before: &str, after: &str) -> Difference {
     let (old, new) = (split(before), split(after));
-    let kept = without_islands(common(&old, &new), old.len(), new.len());
+    let kept = kept(&old, &new);
     let kept_old: Vec<usize> = kept.iter().map(|&(i, _)| i).collect();
     let kept_new: Vec<usize> = kept.iter().map(|&(_, j)| j).collect();
     Difference {
         before: pieces(&old, &kept_old),
         after: pieces(&new, &kept_new),
     }
+}
+
+/// The places `(i, j)` of the words that both texts have, ascending.
+fn kept(old: &[&str], new: &[&str]) -> Vec<(usize, usize)> {
+    without_islands(common(old, new), old.len(), new.len())
 }
 
 /// Words with the white space after them; white space at the very beginning is a word of its own.
@@ -154,6 +202,27 @@ mod tests {
         assert_eq!(marked("No.", "No. Ask your teacher."), "No. => No. [Ask your teacher.]");
         assert_eq!(marked("", "Hello"), " => [Hello]");
         assert_eq!(marked("the same", "the same"), "the same => the same");
+    }
+
+    /// Catches: words lost or doubled where the two texts are put into one.
+    #[test]
+    fn one_text_of_both_holds_both() {
+        for (before, after) in [
+            ("First, copy the exam at night.", "First, copy the poem at night."),
+            ("a b c d", "a b x c d"),
+            ("", "new"),
+            ("old", ""),
+            ("same", "same"),
+        ] {
+            let edits = edits(before, after);
+            let join = |left_out: Fate| -> String {
+                let kept = edits.iter().filter(|edit| edit.fate != left_out);
+                kept.map(|edit| edit.text.as_str()).collect()
+            };
+            assert_eq!(join(Fate::Added), before);
+            assert_eq!(join(Fate::Removed), after);
+            assert!(edits.windows(2).all(|pair| pair[0].fate != pair[1].fate));
+        }
     }
 
     #[test]

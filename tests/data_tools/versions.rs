@@ -1,0 +1,74 @@
+//! Datasets that earlier versions of the program wrote.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bylaw::dataset::{Dataset, Row};
+use bylaw::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision};
+use serde_json::{Value, json};
+
+use crate::{candidates, demonstrations, preference, program, prompt, reject, revision, write};
+
+fn golden() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// The rows of every kind that a fixture holds.
+fn rows_of_every_kind(mut each: impl FnMut(&str, Value, &dyn Fn(&Path))) {
+    fn one<R: Row>(rows: Vec<R>, each: &mut impl FnMut(&str, Value, &dyn Fn(&Path))) {
+        let value = serde_json::to_value(&rows).unwrap();
+        each(R::KIND.as_str(), value, &|dir| write(dir, &rows));
+    }
+    let mut tagged = prompt("p1", "Wie geht es?\n\u{1F980}", "file.jsonl");
+    tagged.tags.clear();
+    one(vec![tagged, prompt("p2", "Hello", "x")], &mut each);
+    one(vec![revision("r1"), revision("r2")], &mut each);
+    one(vec![candidates("c1")], &mut each);
+    one(vec![preference("f1"), preference("f2")], &mut each);
+    one(vec![reject("j1")], &mut each);
+    one(demonstrations(), &mut each);
+}
+
+/// Writes `tests/golden/schema-N` once for a version; what lies there is never written again.
+#[test]
+#[ignore = "writes a fixture: run it once when the version of the schema changes"]
+fn write_the_fixture_of_this_version() {
+    let dir = golden().join(format!("schema-{}", bylaw::dataset::migrate::CURRENT));
+    assert!(!dir.exists(), "the fixture is there");
+    let mut expected = serde_json::Map::new();
+    rows_of_every_kind(|kind, rows, write| {
+        write(&dir.join(kind));
+        expected.insert(kind.into(), rows);
+    });
+    fs::write(dir.join("expected.json"), format!("{:#}\n", Value::from(expected))).unwrap();
+}
+
+/// Catches: a version of the format that no program reads any more.
+#[test]
+fn every_version_is_read() {
+    fn rows<R: Row>(dir: &Path) -> Value {
+        serde_json::to_value(
+            Dataset::<R>::open(dir.join(R::KIND.as_str()))
+                .unwrap()
+                .read_all()
+                .unwrap(),
+        )
+        .unwrap()
+    }
+    for version in 1..=bylaw::dataset::migrate::CURRENT {
+        let dir = golden().join(format!("schema-{version}"));
+        let text = fs::read_to_string(dir.join("expected.json")).unwrap();
+        let expected: Value = serde_json::from_str(&text).unwrap();
+        let found = json!({
+            "prompts": rows::<Prompt>(&dir),
+            "revisions": rows::<Revision>(&dir),
+            "candidates": rows::<Candidates>(&dir),
+            "preferences": rows::<Preference>(&dir),
+            "rejects": rows::<Reject>(&dir),
+            "demonstrations": rows::<Demonstration>(&dir),
+        });
+        assert_eq!(found, expected, "version {version}");
+        let ran = program(&golden(), &["data", "validate", &format!("schema-{version}")]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+}
