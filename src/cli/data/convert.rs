@@ -18,6 +18,8 @@ use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revis
 /// Rows that are looked at to tell what the data are.
 const DETECT_ROWS: usize = 100;
 
+/// Convert data between shapes, with a configuration to train on it.
+///
 /// Reads data in any shape that bylaw knows (its own datasets, TRL's columns, hh-rlhf transcripts, ShareGPT,
 /// Alpaca and others: it tells what it took them for) and writes it for another trainer, with a configuration
 /// that is ready to run; or as our own rows: `arrow` is how foreign data become a dataset of bylaw.
