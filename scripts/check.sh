@@ -5,3 +5,5 @@ cd "$(dirname "$0")/.."
 cargo fmt --check
 cargo clippy --all-targets -- --deny warnings
 cargo test
+# Datasets and exports in pyarrow, polars and Hugging Face datasets.
+scripts/compare/open.sh

@@ -1,260 +1,19 @@
 //! `data convert` through the program: what is written is read back as it was, in every format.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bylaw::dataset::export::Format;
-use bylaw::dataset::{Dataset, Kind, Manifest, Options, Provenance, Row, Shape, stream, write_all};
-use bylaw::record::{
-    Candidates, Completion, Demonstration, Message, Preference, Prompt, Revision, Round, UnpairedPreference, Vote,
-    content_id,
-};
+use bylaw::dataset::{Dataset, Kind, Manifest, Shape};
+use bylaw::record::{Demonstration, Message, Preference};
 use serde_json::Value;
-use tempfile::TempDir;
 
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
+#[path = "support/convert.rs"]
+mod support;
 
-fn bylaw(arguments: &[&str]) -> Ran {
-    let output = assert_cmd::cargo::cargo_bin_cmd!("bylaw")
-        .env("NO_COLOR", "1")
-        .args(arguments)
-        .output()
-        .unwrap();
-    let ran = Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    };
-    assert!(!ran.stderr.contains("panicked"), "{arguments:?}: {}", ran.stderr);
-    ran
-}
-
-struct Files(TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        path
-    }
-
-    /// Writes a dataset of bylaw.
-    fn dataset<R: Row>(&self, name: &str, rows: &[R]) -> String {
-        let path = self.path(name);
-        write_all(Path::new(&path), rows, Provenance::new("test", 7)).unwrap();
-        path
-    }
-}
-
-/// Converts; answers the document of `--json`.
-#[track_caller]
-fn convert(reference: &str, to: Format, out: &str, more: &[&str]) -> Value {
-    let arguments = [
-        "--json",
-        "data",
-        "convert",
-        reference,
-        "--to",
-        to.as_str(),
-        "--out",
-        out,
-    ];
-    let ran = bylaw(&[&arguments, more].concat());
-    assert_eq!(ran.code, 0, "{reference} to {to}: {}", ran.stderr);
-    serde_json::from_str(&ran.stdout).unwrap()
-}
-
-#[track_caller]
-fn refused(reference: &str, to: Format, out: &str, more: &[&str]) -> String {
-    let arguments = ["data", "convert", reference, "--to", to.as_str(), "--out", out];
-    let ran = bylaw(&[&arguments, more].concat());
-    assert_ne!(ran.code, 0, "{}", ran.stdout);
-    assert_eq!(ran.stdout, "");
-    ran.stderr
-}
-
-/// Where the rows of an export are read from.
-fn data_of(out: &str, format: Format) -> String {
-    match format {
-        Format::Arrow => out.to_owned(),
-        _ => format!("{out}/data"),
-    }
-}
-
-#[track_caller]
-fn read<R: Shape>(reference: &str) -> Vec<R> {
-    stream::<R>(reference, &Options::default())
-        .unwrap()
-        .map(|row| {
-            row.unwrap()
-                .unwrap_or_else(|reject| panic!("{reference}: {}", reject.reason))
-        })
-        .collect()
-}
-
-/// Every file below a directory, by its path in it.
-fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut found = Vec::new();
-    let mut waiting = vec![dir.to_owned()];
-    while let Some(next) = waiting.pop() {
-        for entry in fs::read_dir(&next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                waiting.push(path);
-            } else {
-                let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
-                found.push((name, fs::read(path).unwrap()));
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-// ---- rows that are hard to keep -------------------------------------------------------------------
-
-fn question(n: usize) -> Vec<Message> {
-    let mut turns = vec![Message::user(format!("Ünïcode \"{n}\"?\n\n<|im_end|> {{% raw %}}"))];
-    if n.is_multiple_of(2) {
-        turns.insert(0, Message::system("Be brief."));
-    }
-    if n.is_multiple_of(3) {
-        turns.extend([Message::assistant(""), Message::user("\u{1F926}\u{200D} and now?\t")]);
-    }
-    turns
-}
-
-fn prompts() -> Vec<Prompt> {
-    let row = |n| Prompt {
-        id: content_id([format!("prompt {n}").as_str()]),
-        messages: question(n),
-        source: format!("source {n}"),
-        tags: (0..n % 3).map(|tag| format!("tag {tag}")).collect(),
-    };
-    (0..7).map(row).collect()
-}
-
-fn demonstrations() -> Vec<Demonstration> {
-    let row = |n| Demonstration {
-        id: content_id([format!("demonstration {n}").as_str()]),
-        prompt: question(n),
-        prefix: String::new(),
-        completion: format!("  answer {n}\n"),
-        weight: [1.0, 0.1, 3.25][n % 3],
-    };
-    (0..7).map(row).collect()
-}
-
-fn texts() -> Vec<Demonstration> {
-    let row = |n| Demonstration {
-        id: content_id([format!("text {n}").as_str()]),
-        prompt: Vec::new(),
-        prefix: String::new(),
-        completion: format!("Once upon {n}.\n"),
-        weight: 1.0,
-    };
-    (0..5).map(row).collect()
-}
-
-fn preferences() -> Vec<Preference> {
-    let labels = [0.5, 0.731_058_6, 1.0, 0.999_999_9, 0.6];
-    let row = |n: usize| Preference {
-        id: content_id([format!("preference {n}").as_str()]),
-        prompt: question(n),
-        chosen: vec![Message::assistant(format!("good {n}"))],
-        rejected: vec![Message::assistant(format!("bad {n} \u{FEFF}"))],
-        p_chosen: labels[n % 5],
-        // Not what `p_chosen` gives again: it is rounded.
-        margin: 0.1 + n as f32 / 3.0,
-        weight: [1.0, 0.5][n % 2],
-        source: "judge".into(),
-        votes: (0..n % 3)
-            .map(|vote| Vote {
-                principle_id: format!("principle-{vote}"),
-                order: "chosen_first".into(),
-                logprob_a: -0.1 * vote as f32,
-                logprob_b: -1.0 / 3.0,
-                p_a: 0.7,
-                cot: (vote == 1).then(|| "Because.".into()),
-            })
-            .collect(),
-        chosen_tokens: n as u32,
-        rejected_tokens: 7,
-        chosen_chars: u32::MAX,
-        rejected_chars: 0,
-        p_raw: 0.9,
-    };
-    (0..7).map(row).collect()
-}
-
-fn unpaired() -> Vec<UnpairedPreference> {
-    let row = |n: usize| UnpairedPreference {
-        id: content_id([format!("unpaired {n}").as_str()]),
-        prompt: question(n),
-        completion: vec![Message::assistant(format!("answer {n}"))],
-        label: n.is_multiple_of(2),
-        weight: [1.0, 2.0][n % 2],
-    };
-    (0..7).map(row).collect()
-}
-
-fn revisions() -> Vec<Revision> {
-    let row = |n: usize| Revision {
-        id: content_id([format!("revision {n}").as_str()]),
-        prompt: question(n),
-        initial: format!("first {n}"),
-        rounds: (0..n % 3)
-            .map(|round| Round {
-                principle_id: "p".into(),
-                critique_request: "criticise".into(),
-                critique: format!("critique {round}"),
-                revision_request: "revise".into(),
-                revision: format!("last {n}"),
-                changed: round == 0,
-            })
-            .collect(),
-        final_answer: format!("last {n}"),
-        messages: [question(n), vec![Message::assistant(format!("last {n}"))]].concat(),
-        prompt_tokens: 1,
-        initial_tokens: 2,
-        final_tokens: 3,
-        initial_finish_reason: "stop".into(),
-        final_finish_reason: "length".into(),
-    };
-    (0..7).map(row).collect()
-}
-
-fn candidates() -> Vec<Candidates> {
-    let row = |n: usize| Candidates {
-        id: content_id([format!("candidates {n}").as_str()]),
-        prompt: question(n),
-        completions: (0..1 + n as u32 % 3)
-            .map(|sample| Completion {
-                text: format!("answer {sample}"),
-                tokens: 3,
-                finish_reason: "stop".into(),
-                logprob: -1.0 / 7.0,
-                sample,
-            })
-            .collect(),
-    };
-    (0..7).map(row).collect()
-}
+use support::*;
 
 /// Converts rows to every format that takes them and reads each again.
 fn round_trips<R: Shape + PartialEq + std::fmt::Debug>(rows: &[R]) -> usize {
@@ -273,7 +32,7 @@ fn round_trips<R: Shape + PartialEq + std::fmt::Debug>(rows: &[R]) -> usize {
         );
         assert_eq!(told["kind"], R::KIND.as_str());
         assert_eq!(read::<R>(&data_of(&out, format)), rows, "{format}");
-        for (name, _) in self::files(Path::new(&out)) {
+        for (name, _) in support::files(Path::new(&out)) {
             assert!(
                 !name.contains("part-") && !name.contains("/.") && !name.starts_with('.'),
                 "{format}: {name}"
@@ -295,20 +54,6 @@ fn every_kind_comes_back_from_every_format() {
     assert_eq!(round_trips(&unpaired()), 5);
     assert_eq!(round_trips(&revisions()), 8);
     assert_eq!(round_trips(&candidates()), 3);
-}
-
-/// Where the data beside the repository lie.
-fn shared(path: &str) -> Option<String> {
-    let data = std::env::var_os("BYLAW_SHARED_DATA").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
-        PathBuf::from,
-    );
-    let path = data.join(path);
-    if path.exists() {
-        return Some(path.to_str().unwrap().to_owned());
-    }
-    eprintln!("skipped: {} is not there", path.display());
-    None
 }
 
 /// Imports a file, exports it to each of the formats, imports each again: the same bytes.
@@ -497,19 +242,19 @@ fn the_same_command_writes_anew_and_another_is_refused() {
     let pairs = files.write("pairs.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n{\"prompt\": 1, \"chosen\": \"b\", \"rejected\": \"c\"}\n");
     let out = files.path("out");
     convert(&pairs, Format::Trl, &out, &[]);
-    let before = self::files(Path::new(&out));
+    let before = support::files(Path::new(&out));
     fs::create_dir(format!("{out}/model-dpo")).unwrap();
     fs::write(format!("{out}/model-dpo/config.json"), "{}").unwrap();
     convert(&pairs, Format::Trl, &out, &[]);
     fs::remove_file(format!("{out}/model-dpo/config.json")).expect("a trained model stays");
-    assert_eq!(self::files(Path::new(&out)), before);
+    assert_eq!(support::files(Path::new(&out)), before);
 
     let error = refused(&pairs, Format::Openrlhf, &out, &[]);
     assert!(
         error.contains("settings.format: \"trl\" there, \"openrlhf\" here"),
         "{error}"
     );
-    assert_eq!(self::files(Path::new(&out)), before);
+    assert_eq!(support::files(Path::new(&out)), before);
 
     // The data changed: without the bad row there are no rejects any more.
     fs::write(&pairs, "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"d\"}\n").unwrap();
@@ -525,7 +270,7 @@ fn the_same_command_writes_anew_and_another_is_refused() {
         error.contains("is not empty") && error.contains("thesis.txt"),
         "{error}"
     );
-    assert_eq!(self::files(Path::new(&foreign)).len(), 1);
+    assert_eq!(support::files(Path::new(&foreign)).len(), 1);
 
     // The manifest of an import is its mark.
     let dataset = files.path("dataset");
@@ -584,7 +329,11 @@ fn an_interrupted_export_leaves_nothing_half() {
         child.wait().unwrap();
         assert_eq!(visible(&out), Vec::<String>::new(), "{format}");
         convert(&pairs, format, &out, &[]);
-        assert_eq!(self::files(Path::new(&out)), self::files(Path::new(&whole)), "{format}");
+        assert_eq!(
+            support::files(Path::new(&out)),
+            support::files(Path::new(&whole)),
+            "{format}"
+        );
     }
 }
 
@@ -650,126 +399,4 @@ fn every_format_answers_for_every_kind() {
             );
         }
     }
-}
-
-// ---- run --emit -----------------------------------------------------------------------------------
-
-const RECIPE: &str = r#"
-name = "handed-over"
-seed = 3
-
-[[stage]]
-name = "prompts"
-kind = "world-prompts"
-split = "constitutional"
-harmful = 8
-benign = 8
-
-[[stage]]
-name = "policy"
-kind = "train-sft"
-model = "hf:org/base@main"
-data = "ANSWERS"
-epochs = 2
-learning_rate = 3e-4
-batch_size = 12
-warmup_steps = 5
-min_lr_ratio = 0.1
-adam_beta2 = 0.98
-prompt_loss_weight = 0.1
-
-[[stage]]
-name = "reward"
-kind = "train-reward"
-model = "@policy"
-data = "PAIRS"
-lr_scheduler = "cosine"
-min_lr_ratio = 0.1
-
-[[stage]]
-name = "dpo"
-kind = "train-dpo"
-model = "@policy"
-data = "PAIRS"
-beta = 0.05
-label_smoothing = 0.1
-sft_coef = 0.5
-
-[[stage]]
-name = "ppo"
-kind = "train-ppo"
-model = "@policy"
-data = "@prompts"
-reward_model = "@reward"
-iterations = 20
-rollouts = 64
-minibatch_rows = 16
-kl_coef = 0.02
-"#;
-
-/// Catches: a hyperparameter that is lost or changed on the way to the tool; a stage whose data are not there
-/// that stops the others; a model of an earlier stage that the tool looks for in the wrong place; a run that
-/// cannot begin any more because of what was written into its directory.
-#[test]
-fn training_is_handed_over_with_its_settings() {
-    let files = Files::new();
-    let answers = files.dataset("answers", &demonstrations());
-    let pairs = files.dataset("pairs", &preferences());
-    let recipe = RECIPE.replace("ANSWERS", &answers).replace("PAIRS", &pairs);
-    let recipe = files.write("recipe.toml", &recipe);
-    let run = files.path("run");
-    let emit = |tool: &str| {
-        let ran = bylaw(&["--json", "run", &recipe, "--out", &run, "--emit", tool]);
-        assert_eq!(ran.code, 0, "{}", ran.stderr);
-        serde_json::from_str::<Value>(&ran.stdout).unwrap()
-    };
-    let told = emit("trl");
-    let left_out = &told["stages"][3];
-    assert_eq!(left_out["stage"], "ppo");
-    assert!(
-        left_out["left_out"].as_str().unwrap().ends_with("prompts is not there"),
-        "{left_out}"
-    );
-    assert!(!Path::new(&run).exists());
-
-    let ran = bylaw(&["--quiet", "run", &recipe, "--out", &run, "--until", "prompts"]);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
-    let mut all = String::new();
-    for tool in ["trl", "openrlhf"] {
-        let told = emit(tool);
-        all.push_str(&format!("==== {tool}: what has no name there\n"));
-        for stage in told["stages"].as_array().unwrap() {
-            all.push_str(&format!("{}: {}\n", stage["stage"], stage["not_carried"]));
-        }
-        let out = PathBuf::from(format!("{run}-{tool}"));
-        for (name, bytes) in self::files(&out) {
-            if name.ends_with(".sh") || name.ends_with(".yaml") {
-                all.push_str(&format!("==== {tool}: {name}\n{}\n", String::from_utf8(bytes).unwrap()));
-            }
-        }
-        assert_eq!(
-            read::<Preference>(&format!("{}/dpo/data", out.display())),
-            preferences()
-        );
-        assert_eq!(read::<Prompt>(&format!("{}/ppo/data", out.display())).len(), 16);
-    }
-    insta::assert_snapshot!("emit_configurations", all);
-}
-
-/// Catches: a recipe with nothing to hand over, or nothing yet, that ends in silence.
-#[test]
-fn nothing_to_hand_over_is_an_error() {
-    let files = Files::new();
-    let none = "[[stage]]\nname = \"p\"\nkind = \"world-prompts\"\nsplit = \"evaluation\"\n";
-    let recipe = files.write("none.toml", none);
-    let run = files.path("run");
-    let ran = bylaw(&["run", &recipe, "--out", &run, "--emit", "trl"]);
-    assert_eq!(ran.code, 2);
-    assert!(ran.stderr.contains("no training stage to hand over"), "{}", ran.stderr);
-    let early = format!("{none}\n[[stage]]\nname = \"q\"\nkind = \"train-sft\"\nmodel = \"m\"\ndata = \"@p\"\n");
-    let recipe = files.write("early.toml", &early);
-    let ran = bylaw(&["run", &recipe, "--out", &run, "--emit", "openrlhf"]);
-    assert_eq!(ran.code, 3, "{}", ran.stderr);
-    assert!(ran.stderr.contains("--until STAGE"), "{}", ran.stderr);
-    assert!(!Path::new(&run).exists() && !Path::new(&format!("{run}-openrlhf")).exists());
 }

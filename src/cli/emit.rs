@@ -188,12 +188,7 @@ impl Stage<'_> {
                 if let Some(tokens) = config.batch_tokens {
                     with.not_carried.push(format!("batch_tokens = {tokens}"));
                 }
-                lacks(
-                    &mut with,
-                    "prompt_loss_weight",
-                    f64::from(config.prompt_loss_weight),
-                    0.0,
-                );
+                lacks(&mut with, "prompt_loss_weight", rounded(config.prompt_loss_weight), 0.0);
                 optimiser(&mut with, &config.optim);
             }
             TrainCommand::Reward(command) => {
@@ -227,8 +222,13 @@ impl Stage<'_> {
         let prompts = Manifest::read(Path::new(&self.common().data)).map_or(1, |manifest| manifest.rows.max(1));
         let completions = (config.iterations * config.rollouts) as u64;
         with.learning_rate = config.learning_rate;
-        with.epochs = usize::try_from(completions.div_ceil(prompts)).unwrap_or(usize::MAX);
         with.batch_size = config.minibatch_rows;
+        // One completion to a prompt and pass, but for GRPO.
+        let passes = match self.format {
+            Format::Trl => prompts * with.generations() as u64,
+            _ => prompts,
+        };
+        with.epochs = usize::try_from(completions.div_ceil(passes)).unwrap_or(usize::MAX);
         with.beta = rounded(config.kl_coef);
         with.ppo = PpoParameters {
             rollouts: config.rollouts,

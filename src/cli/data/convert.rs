@@ -18,12 +18,15 @@ use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revis
 /// Rows that are looked at to tell what the data are.
 const DETECT_ROWS: usize = 100;
 
-/// Reads data in any shape that bylaw knows (its own datasets, TRL's columns, hh-rlhf transcripts, ShareGPT,
-/// Alpaca and others: it tells what it took them for) and writes it for another trainer, with a configuration
-/// that is ready to run; or as our own rows: `arrow` is how foreign data become a dataset of bylaw.
+/// Convert data between shapes, with a configuration to train on it
 ///
-/// Rows that cannot be read or that the format cannot hold are kept in DIR/rejects with the reason. What a
-/// tool does not look at, such as soft labels, is counted and told.
+/// Reads data in any shape that bylaw knows (its own datasets, TRL's columns, hh-rlhf
+/// transcripts, ShareGPT, Alpaca and others: it tells what it took them for) and writes them for
+/// another trainer, with a configuration that is ready to run; or as our own rows: `--to arrow`
+/// makes a dataset of bylaw of foreign data.
+///
+/// Rows that cannot be read, or that the format cannot hold, are kept in DIR/rejects with the
+/// reason. What a tool does not look at, such as soft labels, is counted and told.
 ///
 /// Examples:
 ///   bylaw data convert hh-rlhf.jsonl --to arrow --out data/hh

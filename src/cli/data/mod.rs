@@ -20,7 +20,7 @@ pub enum DataCommand {
     Inspect(inspect::Inspect),
     /// Check datasets against their manifests and schemas, every file and every row.
     Validate(validate::Validate),
-    /// Convert data between shapes, with a configuration to train on it.
+    // Its help is that of its arguments.
     Convert(convert::Convert),
     /// Make one dataset of the parts that --shard made: the bytes of one run over all rows.
     Merge(merge::Merge),

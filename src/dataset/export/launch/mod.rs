@@ -155,6 +155,12 @@ impl Hyperparameters {
         self
     }
 
+    /// GRPO's completions to a prompt, which must divide the batch.
+    pub fn generations(&self) -> usize {
+        let divides = |count: &usize| self.batch_size.is_multiple_of(*count);
+        [8, 4, 2].into_iter().find(divides).unwrap_or(2)
+    }
+
     /// Rows to a device at a time, and how often gradients are accumulated, on one device.
     fn batches(&self) -> (usize, usize) {
         let device = [8, 4, 2].into_iter().find(|size| self.batch_size.is_multiple_of(*size));

@@ -19,6 +19,7 @@ pub fn add(launch: &mut Launch, settings: &Settings<'_>) {
         .section();
     method(&mut yaml, launch, settings);
     training_arguments(&mut yaml, settings, Version::Five);
+    lost_floor(launch, settings);
     launch.add(&file, yaml.end(), false, command);
 }
 
@@ -58,7 +59,7 @@ fn method(yaml: &mut Yaml, launch: &mut Launch, settings: &Settings<'_>) {
         }
         Training::Online => {
             yaml.float("beta", with.beta)
-                .plain("num_generations", generations(with.batch_size))
+                .plain("num_generations", with.generations())
                 .plain("num_iterations", with.ppo.epochs)
                 .plain("max_completion_length", with.ppo.max_new_tokens)
                 .float("temperature", with.ppo.temperature)
@@ -67,14 +68,6 @@ fn method(yaml: &mut Yaml, launch: &mut Launch, settings: &Settings<'_>) {
             launch.lacks("gae_lambda", with.ppo.gae_lambda, 1.0);
         }
     }
-}
-
-/// Completions to a prompt: they must divide the batch.
-fn generations(batch_size: usize) -> usize {
-    [8, 4, 2]
-        .into_iter()
-        .find(|count| batch_size.is_multiple_of(*count))
-        .unwrap_or(2)
 }
 
 /// Which transformers reads the file: 5 takes a share of the steps as `warmup_steps`, 4 as `warmup_ratio`.
