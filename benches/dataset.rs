@@ -2,12 +2,13 @@
 //!
 //! `cargo bench --bench dataset`; what was found is in `benches/README.md`.
 
+use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 
 use bylaw::dataset::{Dataset, Provenance, SHARD_ROWS, Writer, from_batch, shard, to_batch, write_all};
 use bylaw::record::{Message, Preference, Vote};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use sha2::{Digest, Sha256};
 
 const SHARDS: usize = 8;
@@ -88,7 +89,7 @@ fn datasets(criterion: &mut Criterion) {
         });
     });
     let written = shard::write(dir.path(), "a.arrow", &rows).unwrap();
-    let bytes = std::fs::read(dir.path().join("a.arrow")).unwrap();
+    let bytes = fs::read(dir.path().join("a.arrow")).unwrap();
     group.bench_function("sha256", |b| b.iter(|| Sha256::digest(&bytes)));
     group.bench_function("shard read", |b| {
         b.iter(|| shard::read::<Preference>(dir.path(), &written).unwrap());
@@ -123,4 +124,10 @@ fn datasets(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, datasets);
-criterion_main!(benches);
+
+fn main() {
+    // As the program does, before any other thread exists.
+    bylaw::memory::keep();
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

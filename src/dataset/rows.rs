@@ -15,34 +15,39 @@ use crate::error::{Error, Result};
 /// An iterator over rows; see [`super::Dataset::rows`]. A shard that cannot be read ends it with its
 /// error; a row that cannot be made does not.
 pub struct Rows<R: Row> {
-    dir: PathBuf,
-    /// The shards that are still to come out of `decoded`.
-    shards: std::vec::IntoIter<Shard>,
+    /// The number of shards that are still to come out of `decoded`.
+    shards_left: usize,
     path: PathBuf,
     batches: std::vec::IntoIter<RecordBatch>,
     rows: Option<BatchRows<R>>,
     // Before the thread, which ends once there is nobody to take its shards.
-    decoded: Receiver<Result<Vec<RecordBatch>>>,
+    decoded: Receiver<Result<Decoded>>,
     _thread: Background<()>,
 }
+
+/// A shard's path and its record batches.
+type Decoded = (PathBuf, Vec<RecordBatch>);
 
 impl<R: Row> Rows<R> {
     pub(super) fn new(dir: &Path, shards: &[Shard]) -> Result<Self> {
         // No room in the channel: the thread holds one shard ready and reads no further.
         let (sender, decoded) = sync_channel(0);
-        let shards = shards.to_vec();
-        let (own_dir, own_shards) = (dir.to_owned(), shards.clone());
+        let shards_left = shards.len();
+        let (dir, shards) = (dir.to_owned(), shards.to_vec());
         let thread = Background::start("dataset-read", move || {
-            for shard in &own_shards {
-                if sender.send(shard::read_verified(&own_dir, shard)).is_err() {
+            for shard in &shards {
+                let batches = shard::read_verified(&dir, shard);
+                if sender
+                    .send(batches.map(|batches| (dir.join(&shard.file), batches)))
+                    .is_err()
+                {
                     break;
                 }
             }
             Ok(())
         })?;
         Ok(Self {
-            dir: dir.to_owned(),
-            shards: shards.into_iter(),
+            shards_left,
             path: PathBuf::new(),
             batches: Vec::new().into_iter(),
             rows: None,
@@ -60,12 +65,14 @@ impl<R: Row> Rows<R> {
                 self.rows = Some(BatchRows::new(&batch, &self.path)?);
                 return Ok(true);
             }
-            let Some(shard) = self.shards.next() else {
+            if self.shards_left == 0 {
                 return Ok(false);
-            };
-            self.path = self.dir.join(&shard.file);
+            }
+            self.shards_left -= 1;
             let stopped = |_| Error::unexpected("the thread that reads the dataset stopped").at_file(&self.path);
-            self.batches = self.decoded.recv().map_err(stopped)??.into_iter();
+            let (path, batches) = self.decoded.recv().map_err(stopped)??;
+            self.path = path;
+            self.batches = batches.into_iter();
         }
     }
 }
@@ -82,7 +89,7 @@ impl<R: Row> Iterator for Rows<R> {
                 Ok(true) => {}
                 Ok(false) => return None,
                 Err(error) => {
-                    self.shards = Vec::new().into_iter();
+                    self.shards_left = 0;
                     self.batches = Vec::new().into_iter();
                     return Some(Err(error));
                 }
