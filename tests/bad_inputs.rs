@@ -21,9 +21,10 @@ mod rows;
 
 use std::collections::HashSet;
 use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use case::{Case, Told};
+use case::{Case, Told, case};
 
 /// What a case may take. The program itself needs 30 MB, and a record of up to 64 MB is read whole.
 const MOST_MEMORY: u64 = 300 << 20;
@@ -44,6 +45,31 @@ fn run(cases: &[Case]) -> Vec<Told> {
     });
     told.sort_by_key(|(index, _)| *index);
     told.into_iter().map(|(_, told)| told).collect()
+}
+
+/// Catches: a message without a remedy, or a panic, where the system refuses. What it says differs from
+/// machine to machine, and from root to others, so that it is not in the document.
+#[test]
+fn what_the_system_refuses_has_a_remedy() {
+    let prompts = "{\"prompt\": \"How do I bake bread?\"}\n";
+    for command in [
+        "sample --model builtin:tiny --prompts rows.jsonl --out /proc/bylaw",
+        "data mix --data rows.jsonl --rows 1 --out /proc/bylaw",
+        "data split rows.jsonl --test 0.5 --out /sys/bylaw",
+        "data inspect locked.jsonl",
+        "data validate locked.jsonl",
+        "run locked.jsonl",
+    ] {
+        let told = case(command, command, 1)
+            .file("rows.jsonl", prompts.repeat(8))
+            .file("locked.jsonl", prompts)
+            .given(|work| {
+                let nobody = std::fs::Permissions::from_mode(0);
+                std::fs::set_permissions(work.join("locked.jsonl"), nobody).unwrap();
+            })
+            .run();
+        told.refused(command);
+    }
 }
 
 /// Catches: a bad input that makes the program panic, hang or fill the memory, that is taken for a good one,

@@ -12,6 +12,7 @@ mod info;
 mod output;
 mod parts;
 mod pipeline;
+mod place;
 mod progress;
 mod pull;
 mod session;

@@ -10,7 +10,7 @@ use super::case::{Case, OUT, case};
 
 const PROMPT: &str = "{\"prompt\": \"How do I bake bread?\"}\n";
 
-const SAMPLE: &str = "sample --model builtin:tiny --prompts rows.jsonl --max-new-tokens 1 --per-prompt 1";
+const SAMPLE: &str = "sample --model builtin:tiny --prompts rows.jsonl";
 
 const REVISE: &str = "revise --model builtin:tiny --prompts rows.jsonl --out out --constitution";
 
@@ -35,8 +35,6 @@ fn places() -> Vec<Case> {
         sample("an --out that is a link to itself", "out", 2).link("out", "out"),
         sample("an --out below a link to itself", "loop/out", 2).link("loop", "loop"),
         sample("an --out that is a link to nothing", "out", 2).link("out", "elsewhere"),
-        sample("an --out where nothing can be written", "/proc/bylaw", 2),
-        sample("an --out on the read-only part of the system", "/sys/bylaw", 2),
         sample("a device for --out", "/dev/null", 2),
         sample("an --out with a name that is too long", &"a".repeat(300), 2),
         sample("an --out that holds somebody else's files", "out", 2).file("out/thesis.doc", "x"),
@@ -48,7 +46,6 @@ fn places() -> Vec<Case> {
         mix("mix: a file for --out", "rows.jsonl", 2),
         mix("mix: an --out below a file", "rows.jsonl/out", 2),
         mix("mix: an --out that is a link to itself", "out", 2).link("out", "out"),
-        mix("mix: an --out where nothing can be written", "/proc/bylaw", 2),
         mix("mix: the directory of the input for --out", ".", 2),
         case(
             "mix: the dataset of the input for --out",
@@ -95,7 +92,6 @@ fn flags() -> Vec<Case> {
         sample("a negative price", "--price=-1,2"),
         sample("NaN for a price", "--price NaN,1"),
         sample("an infinite price", "--price 1e400,0"),
-        sample("no rows to a unit", "--unit-rows 0"),
         sample("NaN for a temperature", "--temperature NaN"),
         sample("a negative temperature", "--temperature=-1"),
         sample("a nucleus of 2", "--top-p 2"),
@@ -204,7 +200,10 @@ fn recipes() -> Vec<Case> {
             "name = \"../../escape\"\n[[stage]]\nkind = \"world-prompts\"\nsplit = \"evaluation\"\n",
         ),
         case("a run in the directory of another", "run recipe.toml --out out", 2)
-            .file("recipe.toml", "[[stage]]\nkind = \"world-prompts\"\n")
+            .file(
+                "recipe.toml",
+                "[[stage]]\nkind = \"world-prompts\"\nsplit = \"evaluation\"\n",
+            )
             .file("out/notes.txt", "x"),
     ]
 }
@@ -221,7 +220,10 @@ fn texts() -> Vec<Case> {
         revise("a constitution that is not UTF-8", "law.toml", 2).file("law.toml", b"\xff\xfe"),
         revise("an empty constitution", "law.toml", 2).file("law.toml", ""),
         revise("a directory for a constitution", ".", 3),
-        revise("a constitution that inherits from itself", "law.toml", 2).file("law.toml", "extends = \"law.toml\"\n"),
+        revise("a constitution that inherits from itself", "law.toml", 2).file(
+            "law.toml",
+            "name = \"law\"\nversion = \"1.0.0\"\nextends = [\"law.toml\"]\n",
+        ),
     ]
 }
 

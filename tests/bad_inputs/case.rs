@@ -201,6 +201,7 @@ fn plain(text: &str, dir: &Path) -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let real = fs::canonicalize(dir).unwrap();
     let text = text
+        .replace('\0', "\u{2400}")
         .replace(&real.display().to_string(), "[DIR]")
         .replace(&dir.display().to_string(), "[DIR]")
         .replace(
@@ -208,8 +209,16 @@ fn plain(text: &str, dir: &Path) -> String {
             "process [PID] on [HOST]",
         )
         .replace(concat!("bylaw ", env!("CARGO_PKG_VERSION")), "bylaw [VERSION]");
-    let lines = text.lines().map(|line| format!("{}\n", line.trim_end()));
+    let lines = text.lines().map(|line| format!("{}\n", timeless(line.trim_end())));
     lines.collect()
+}
+
+/// A line that tells how long something took, without it.
+fn timeless(line: &str) -> String {
+    match line.strip_suffix(" s").and_then(|line| line.rsplit_once(" in ")) {
+        Some((what, seconds)) if seconds.parse::<f64>().is_ok() => format!("{what} in [TIME]"),
+        _ => line.to_owned(),
+    }
 }
 
 fn rejects(dataset: &Path) -> (Vec<String>, u64) {
@@ -220,4 +229,14 @@ fn rejects(dataset: &Path) -> (Vec<String>, u64) {
     let manifest = fs::read(dataset.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     (reasons.collect(), manifest["rows"].as_u64().unwrap())
+}
+
+impl Told {
+    /// Expects a refusal with a remedy, whatever its words. Root may read everything: then nothing is refused.
+    pub fn refused(&self, command: &str) {
+        assert!(self.stopped.is_none(), "{command}: {:?}", self.stopped);
+        assert!(!self.stderr.contains("panicked"), "{command}: {}", self.stderr);
+        let remedy = self.code == 0 || self.stderr.contains("help: ");
+        assert!(remedy, "{command}: {}", self.stderr);
+    }
 }

@@ -136,7 +136,6 @@ fn types() -> Vec<Case> {
             r#"{"prompt": "q", "chosen": "a", "rejected": "a"}"#,
         ),
         pair("no answers", r#"{"prompt": "q", "chosen": [], "rejected": []}"#),
-        pair("an empty answer", r#"{"prompt": "q", "chosen": "a", "rejected": ""}"#),
         pair(
             "two prompts for one pair",
             r#"{"chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
@@ -227,7 +226,7 @@ fn tables() -> Vec<Case> {
             "data mix --data rows.csv --as prompts --rows 1 --out out",
             0,
         )
-        .file("rows.csv", b"prompt\nWhy?\nWarum, Stra\xdfe?\n")
+        .file("rows.csv", b"prompt\nWhy?\nWelche Stra\xdfe?\n")
         .rejects(),
     ]
 }

@@ -198,6 +198,9 @@ impl Shape for Preference {
                 (pair, 1.0, "human")
             }
         };
+        if pair.chosen == pair.rejected {
+            return Err("`chosen` and `rejected` are the same: neither is preferred".into());
+        }
         Ok(preference(pair, p_chosen, source))
     }
 
