@@ -85,13 +85,19 @@ impl Error {
         Self::new(ErrorKind::Interrupted, "interrupted").help("finished work is kept; the same command goes on from it")
     }
 
-    /// A failed file operation: a missing file is the user's input, anything else unexpected. Where the
-    /// system's reason says what to do, that is the remedy until a better one is given.
+    /// A failed file operation: a file that is missing, or a path that cannot lead to one, is the user's
+    /// input, anything else unexpected. Where the system's reason says what to do, that is the remedy until
+    /// a better one is given.
     pub fn io(action: &str, path: impl AsRef<Path>, error: std::io::Error) -> Self {
         let kind = match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory | std::io::ErrorKind::NotADirectory => {
-                ErrorKind::Input
-            }
+            std::io::ErrorKind::NotFound
+            | std::io::ErrorKind::IsADirectory
+            | std::io::ErrorKind::NotADirectory
+            | std::io::ErrorKind::InvalidFilename
+            | std::io::ErrorKind::InvalidInput
+            | std::io::ErrorKind::InvalidData => ErrorKind::Input,
+            // A loop of symbolic links has no stable name yet.
+            _ if cfg!(unix) && error.raw_os_error() == Some(libc::ELOOP) => ErrorKind::Input,
             _ => ErrorKind::Unexpected,
         };
         let help = remedy(&error).map(str::to_owned);

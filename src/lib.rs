@@ -5,6 +5,7 @@
 
 // Level 0: nothing of ours.
 pub mod atomic;
+pub mod bounds;
 pub mod diff;
 pub mod error;
 pub mod http;
@@ -13,6 +14,7 @@ pub mod memory;
 pub mod progress;
 pub mod record;
 pub mod seed;
+pub mod small;
 
 // Level 1.
 pub mod constitution;

@@ -452,7 +452,7 @@ fn references_that_lead_nowhere_say_so() {
         ),
         ("a.txt", "`.txt` files are not read"),
         ("a.gz", "`.gz` files are not read"),
-        ("a.parquet", "cannot be read as Parquet"),
+        ("a.parquet", "the Parquet file is damaged"),
         ("a", "no extension"),
         ("a.arrow", "not an Arrow file"),
         ("dir", "no file of data"),

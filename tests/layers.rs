@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// each other. The levels of the design are the numbers; where one has several lines, its modules lean
 /// on each other in that order.
 const LEVELS: [(u8, &[&str]); 18] = [
-    (0, &["diff", "error", "progress", "record", "seed"]),
-    (0, &["atomic", "interrupt", "memory"]),
+    (0, &["bounds", "diff", "error", "progress", "record", "seed"]),
+    (0, &["atomic", "interrupt", "memory", "small"]),
     (0, &["http"]),
     (1, &["hub", "object"]),
     (1, &["constitution", "model"]),

@@ -13,6 +13,7 @@ mod info;
 mod output;
 mod parts;
 mod pipeline;
+mod place;
 mod progress;
 mod pull;
 mod session;

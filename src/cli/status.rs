@@ -1,6 +1,6 @@
 //! `status`: how far a job or a run is, from what is on disk; also while it runs.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -26,6 +26,9 @@ pub struct StatusArgs {
     /// Directory of a stage (its --out), or of a run.
     pub dir: PathBuf,
 }
+
+/// What a stage makes first: the folder of a job, or the log of a training.
+const STATES: [&str; 2] = [".job", metrics::FILE];
 
 /// A stage as it stands.
 #[derive(Debug, Serialize)]
@@ -73,8 +76,19 @@ pub fn run(session: &Session, args: &StatusArgs) -> Result<()> {
 
 fn look(dir: &Path) -> Result<Vec<Standing>> {
     if dir.join(RUN).exists() {
-        let journal = RunJournal::read(dir)?;
-        let place = |(name, _): &(String, Vec<String>)| stage(&dir.join(name), name);
+        let journal = RunJournal::read(dir).map_err(|error| {
+            error.help("the journal was not written by bylaw, or was cut short: run the recipe again")
+        })?;
+        let place = |(name, _): &(String, Vec<String>)| {
+            // A journal from elsewhere must not make us look outside of the run.
+            let mut parts = Path::new(name).components();
+            match (parts.next(), parts.next()) {
+                (Some(Component::Normal(_)), None) => stage(&dir.join(name), name),
+                _ => Err(Error::input(format!("{name:?} is not the name of a stage"))
+                    .at_file(dir.join(RUN))
+                    .help("name the directory of a `bylaw run`; its journal was not written by bylaw")),
+            }
+        };
         return journal.commands.iter().map(place).collect();
     }
     let name = dir
@@ -107,7 +121,7 @@ fn stage(dir: &Path, name: &str) -> Result<Standing> {
         (None, _, Some(status)) if status.state == State::Failed => "failed",
         (None, Some(_), _) => "stopped",
         (None, None, _) if result => "complete",
-        (None, None, _) if dir.exists() => "stopped",
+        (None, None, _) if begun(dir) => "stopped",
         (None, None, _) => "not begun",
     };
     let job = match (status.as_ref(), &manifest) {
@@ -130,6 +144,11 @@ fn stage(dir: &Path, name: &str) -> Result<Standing> {
             .and_then(|status| status.last_error)
             .filter(|_| state != "complete"),
     })
+}
+
+/// Whether a stage has been at work in a directory: what it left there, if only its own folder.
+fn begun(dir: &Path) -> bool {
+    STATES.iter().any(|name| dir.join(name).exists())
 }
 
 fn counts(status: &StatusFile) -> Counts {

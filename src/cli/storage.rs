@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::place;
 use super::session::Session;
 use super::stages::{Done, Stage};
 use crate::error::{Error, Result};
@@ -19,6 +20,7 @@ const LOCAL: [&str; 2] = [".job/lock", ".job/status.json"];
 pub fn run(session: &Session, stage: &dyn Stage, out: &Path) -> Result<Done> {
     let address = out.to_string_lossy();
     if !is_url(&address) {
+        place::check(out)?;
         return stage.run(session, out);
     }
     let mut mirror = Mirror::open(&Location::parse(&address)?, &Settings::from_env()?, &LOCAL)?;

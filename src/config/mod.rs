@@ -5,15 +5,19 @@
 //! there are from whoever asks; it runs nothing.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result, nearest};
+use crate::small;
 
 /// The recipe of `bylaw demo`.
 pub const DEMO: &str = include_str!("../../recipes/demo.toml");
+
+/// The remedy for what is not a recipe.
+const EXAMPLE: &str = "recipes/demo.toml is a recipe; `bylaw help` lists the stages";
 
 const RECIPE_KEYS: [&str; 4] = ["name", "description", "seed", "stage"];
 
@@ -68,15 +72,16 @@ pub struct Flag {
 
 impl Recipe {
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::io("read", path, error).help("name a recipe, such as recipes/demo.toml"))?;
+        let text = small::read_to_string(path, "name a recipe, such as recipes/demo.toml")?;
         Self::parse(&text, path)
     }
 
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let root = DeTable::parse(text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
-            Error::config(format!("not TOML: {}", error.message())).at_span(path, text, span)
+            Error::config(format!("not TOML: {}", error.message()))
+                .at_span(path, text, span)
+                .help(EXAMPLE)
         })?;
         let mut recipe = Self {
             name: path
@@ -89,11 +94,17 @@ impl Recipe {
         };
         for (key, value) in root.get_ref() {
             match (key.get_ref().as_ref(), value.get_ref()) {
-                ("name", DeValue::String(name)) => recipe.name = name.to_string(),
+                ("name", DeValue::String(name)) => {
+                    recipe.name = recipe.plain_name(name, value.span())?;
+                }
                 ("description", DeValue::String(_)) => {}
                 ("seed", DeValue::Integer(seed)) => {
                     let seed = u64::from_str_radix(seed.as_str(), seed.radix());
-                    recipe.seed = Some(seed.map_err(|_| recipe.at("the seed is not a whole number", value.span()))?);
+                    recipe.seed = Some(seed.map_err(|_| {
+                        recipe
+                            .at("the seed is not a whole number", value.span())
+                            .help("write `seed = 0`, or any number from 0 to 2^64 - 1")
+                    })?);
                 }
                 ("stage", DeValue::Array(stages)) => {
                     for stage in stages {
@@ -102,7 +113,9 @@ impl Recipe {
                     }
                 }
                 (known, _) if RECIPE_KEYS.contains(&known) => {
-                    return Err(recipe.at(&format!("`{known}` has the wrong type"), value.span()));
+                    return Err(recipe
+                        .at(&format!("`{known}` has the wrong type"), value.span())
+                        .help("`name` and `description` are texts, `seed` is a number, a stage is a table [[stage]]"));
                 }
                 (unknown, _) => return Err(recipe.unknown_key(unknown, &RECIPE_KEYS, key.span())),
             }
@@ -172,6 +185,18 @@ impl Recipe {
         })
     }
 
+    /// The name of a recipe, which is that of its directory where none is given.
+    fn plain_name(&self, name: &str, span: Range<usize>) -> Result<String> {
+        let mut parts = Path::new(name).components();
+        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        if plain && !name.contains(['/', '\\']) && !name.contains(char::is_control) {
+            return Ok(name.to_owned());
+        }
+        Err(self
+            .at(&format!("{name:?} cannot be the name of a recipe"), span)
+            .help("the name is that of the run's directory below out/: `name = \"my-run\"`"))
+    }
+
     fn check_names(&self) -> Result<()> {
         if self.stages.is_empty() {
             return Err(Error::config("the recipe has no stages")
@@ -185,7 +210,9 @@ impl Recipe {
                     "the stage name `{}` is not made of letters, digits, - and _",
                     stage.name
                 );
-                return Err(self.at(&message, stage.span.clone()));
+                return Err(self
+                    .at(&message, stage.span.clone())
+                    .help("the name is that of the stage's directory: `name = \"sft-2\"`"));
             }
             if self.stages[..index].iter().any(|other| other.name == stage.name) {
                 return Err(self
@@ -318,7 +345,9 @@ impl Recipe {
     }
 
     fn at(&self, message: &str, span: Range<usize>) -> Error {
-        Error::config(message).at_span(&self.path, &self.text, span)
+        Error::config(message)
+            .at_span(&self.path, &self.text, span)
+            .help(EXAMPLE)
     }
 
     fn unknown_key(&self, key: &str, known: &[&str], span: Range<usize>) -> Error {

@@ -3,7 +3,6 @@
 //! Walks the spanned TOML tree by hand: a derived reader would stop at the first line that does not
 //! fit and could not point inside of it.
 
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -13,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{BUILTIN_PREFIX, Principle, builtin_text};
 use crate::error::{Error, Result, nearest};
+use crate::small;
 
 /// A validated constitution, without its address.
 pub struct Parsed {
@@ -53,18 +53,8 @@ struct Text {
 
 impl Text {
     fn read(path: &Path) -> Result<Rc<Self>> {
-        let bytes = fs::read(path).map_err(|error| {
-            Error::io("read the constitution", path, error)
-                .help("give the path of a TOML file, or `builtin:NAME` for one inside the program")
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            Error::config(format!(
-                "the constitution is not UTF-8 text (byte {})",
-                error.utf8_error().valid_up_to() + 1
-            ))
-            .at_file(path)
-            .help("save the file as UTF-8")
-        })?;
+        const REMEDY: &str = "give the path of a TOML file, or `builtin:NAME` for one inside the program";
+        let text = small::read_to_string(path, REMEDY)?;
         Ok(Rc::new(Self {
             path: path.to_owned(),
             text,

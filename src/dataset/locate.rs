@@ -47,12 +47,18 @@ pub fn locate(reference: &str, format: Option<Format>) -> Result<Location> {
         return glob(path, format).map(Location::Files);
     }
     Err(match fs::metadata(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Error::io("read", path, error)
-            .at_file(path)
-            .help("check the path, the rights, and that its links lead to a file"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Error::io("read", path, error).help("check the path, the rights, and that its links lead to a file")
+        }
         Ok(_) => Error::input("is neither a file nor a directory")
             .at_file(reference)
             .help(READABLE),
+        Err(_) if fs::symlink_metadata(path).is_ok() => Error::input("the symbolic link leads nowhere")
+            .at_file(reference)
+            .help("remove the link, or put back what it leads to"),
+        Err(_) if reference.contains("://") => Error::input("addresses of this kind are not read")
+            .at_file(reference)
+            .help("fetch it first, and name the file; of stores, s3://, gs:// and az:// are read"),
         Err(_) => Error::input("there is no such file or directory")
             .at_file(reference)
             .help(READABLE),

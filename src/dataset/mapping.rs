@@ -21,7 +21,6 @@
 //! it is taken for.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +33,7 @@ use super::shape::{Form, ID, Object};
 use super::source::Format;
 use crate::error::{Error, Result, nearest};
 use crate::record::hex;
+use crate::small;
 
 /// A mapping file, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,9 +88,7 @@ pub struct Absent {
 impl Mapping {
     pub fn load(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        let text = fs::read_to_string(&path).map_err(|error| {
-            Error::io("read", &path, error).help("name a mapping file: TOML with a table [columns]")
-        })?;
+        let text = small::read_to_string(&path, "name a mapping file: TOML with a table [columns]")?;
         Self::parse(text, path)
     }
 

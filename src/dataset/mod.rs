@@ -140,10 +140,19 @@ fn combined_sha256<'a>(files: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
+/// Bytes that a reject keeps of what was read. Rejects are held until the dataset is written.
+const RAW: usize = 1 << 20;
+
 /// A row that could not be read.
-fn reject(reason: String, raw: String) -> Reject {
+fn reject(reason: String, mut raw: String) -> Reject {
+    let id = content_id(["read", raw.as_str()]);
+    if raw.len() > RAW {
+        raw.truncate(raw.floor_char_boundary(RAW));
+        raw.push_str(" …");
+        raw.shrink_to_fit();
+    }
     Reject {
-        id: content_id(["read", raw.as_str()]),
+        id,
         stage: "read".into(),
         reason,
         raw,

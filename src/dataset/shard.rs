@@ -129,19 +129,24 @@ pub fn read<R: Row>(dir: &Path, shard: &Shard) -> Result<Vec<R>> {
 /// the whole file, and have any schema.
 pub(super) fn read_verified(dir: &Path, shard: &Shard) -> Result<Vec<RecordBatch>> {
     let path = dir.join(&shard.file);
-    let contents = read_bytes(&path)?;
     let broken = |message: String| {
         Error::input(message).at_file(&path).help(
             "copy the file again from where it was made, or delete it and run the command that made the dataset again",
         )
     };
-    if contents.len() as u64 != shard.bytes {
+    // Before it is read: what lies there may be of any size, or never end.
+    let metadata = fs::metadata(&path).map_err(|error| unreadable(&path, error))?;
+    if !metadata.is_file() {
+        return Err(broken("the shard is not a file".to_owned()));
+    }
+    if metadata.len() != shard.bytes {
         return Err(broken(format!(
             "the shard has {} bytes, its manifest says {}",
-            contents.len(),
+            metadata.len(),
             shard.bytes
         )));
     }
+    let contents = read_bytes(&path)?;
     let sha256 = hex(&Sha256::digest(&contents));
     if sha256 != shard.sha256 {
         return Err(broken(format!(
@@ -191,9 +196,11 @@ fn rows_of<R: Row>(batches: &[RecordBatch], path: &Path) -> Result<Vec<R>> {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| {
-        Error::io("read", path, error).help("check the path; a shard named by a manifest must stay beside it")
-    })
+    fs::read(path).map_err(|error| unreadable(path, error))
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    Error::io("read", path, error).help("check the path; a shard named by a manifest must stay beside it")
 }
 
 fn decode(contents: Vec<u8>, path: &Path) -> Result<Vec<RecordBatch>> {

@@ -73,6 +73,7 @@ pub fn stream<R: Shape>(reference: &str, options: &Options) -> Result<RowStream<
         sha256: None,
         rows: 0,
         rejects: 0,
+        unreadable: 0,
         first_reason: None,
         first_absent: None,
         finished: 0,
@@ -143,6 +144,8 @@ pub struct RowStream<R> {
     sha256: Option<String>,
     rows: u64,
     rejects: u64,
+    /// How many of the rejects are not even JSON objects.
+    unreadable: u64,
     first_reason: Option<String>,
     first_absent: Option<Absent>,
     /// Bytes of the files that were read to their end.
@@ -267,7 +270,10 @@ impl<R: Shape> RowStream<R> {
         let mapping = self.options.mapping.as_ref();
         let place = format!("{}{}", open.prefix, record.place);
         let row = match (&mut record.object, mapping) {
-            (Err(reason), _) => Err(reason.clone()),
+            (Err(reason), _) => {
+                self.unreadable += u64::from(matches!(open.format, Format::Jsonl | Format::Json));
+                Err(reason.clone())
+            }
             (Ok(object), None) => {
                 if open.format.is_text_only() {
                     type_cells(object);
@@ -391,15 +397,22 @@ impl<R: Shape> RowStream<R> {
         if let (Some(absent), Some(mapping)) = (&self.first_absent, &self.options.mapping) {
             return Some(mapping.error(absent));
         }
-        Some(
-            Error::input(format!(
-                "none of its {} rows can be read as {}; the first: {first}",
-                self.rejects,
-                R::KIND,
-            ))
-            .at_file(&self.reference)
-            .help(format!("{} are read from {}", R::KIND, R::SHAPES)),
-        )
+        let message = format!(
+            "none of its {} rows can be read as {}; the first: {first}",
+            self.rejects,
+            R::KIND
+        );
+        let help = match () {
+            () if self.unreadable == self.rejects => {
+                "rows are JSON objects in UTF-8, one to a line in a `.jsonl` file; unpack what is compressed".to_owned()
+            }
+            // The reason has told the columns.
+            () if first.contains(R::SHAPES) => {
+                "rename the columns, or say in a mapping file which of them are meant".to_owned()
+            }
+            () => format!("{} are read from {}", R::KIND, R::SHAPES),
+        };
+        Some(Error::input(message).at_file(&self.reference).help(help))
     }
 }
 

@@ -400,6 +400,9 @@ fn read<R: Row>(dir: &Path, shard: &Shard) -> Result<Vec<R>, Finding> {
         Ok(metadata) if metadata.is_dir() => {
             return Err(finding("the shard is a directory, expected a file".to_owned()));
         }
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(finding("the shard is a device or a pipe, expected a file".to_owned()));
+        }
         // Before it is read: what lies there may be of any size.
         Ok(metadata) if metadata.len() != shard.bytes => {
             return Err(finding(format!(

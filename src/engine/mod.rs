@@ -15,6 +15,7 @@ pub mod scripted;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds;
 use crate::error::{Error, Result};
 use crate::prompt::{Request, Style};
 use crate::record::FinishReason;
@@ -24,22 +25,22 @@ use crate::seed::Seed;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct Sampling {
     /// Temperature of sampling; 0 is greedy.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = bounds::amount::<f32>)]
     pub temperature: f32,
     /// Draw from the `top_k` most likely tokens only; 0 is all.
     #[arg(long, default_value_t = 0)]
     pub top_k: usize,
     /// Draw from the most likely tokens that together reach this probability; 1 is all.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = bounds::share::<f32>)]
     pub top_p: f32,
     /// Draw from the tokens only that are at least this share as likely as the likeliest; 0 is all.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = bounds::share::<f32>)]
     pub min_p: f32,
     /// Divide the logits of tokens that occurred before (multiply negative ones); 1 is off.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = bounds::positive::<f32>)]
     pub repetition_penalty: f32,
     /// Tokens of a completion at most.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = bounds::count)]
     pub max_new_tokens: usize,
 }
 

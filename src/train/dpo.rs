@@ -10,6 +10,7 @@ use super::pairs::{Pair, sequences};
 use super::reward::{scalar, share_positive};
 use super::run::{Run, Setup};
 use super::seam::{self, Leaves};
+use crate::bounds;
 use crate::engine::local::score_all;
 use crate::error::Result;
 use crate::model::cpu::trunk::{Sequence, Wanted};
@@ -19,7 +20,7 @@ use crate::seed::Seed;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct DpoConfig {
     /// Peak learning rate.
-    #[arg(long, default_value_t = 1e-6)]
+    #[arg(long, default_value_t = 1e-6, value_parser = bounds::amount::<f64>)]
     pub learning_rate: f64,
     /// Passes over the data.
     #[arg(long, default_value_t = 1)]
@@ -28,13 +29,13 @@ pub struct DpoConfig {
     #[arg(long, default_value_t = 16)]
     pub batch_size: usize,
     /// Strength of the pull towards the reference.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, value_parser = bounds::positive::<f64>)]
     pub beta: f64,
     /// Moves labels this far towards the opposite (conservative DPO).
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = bounds::share::<f32>)]
     pub label_smoothing: f32,
     /// Weight of the chosen answers' mean token NLL, which keeps DPO from lowering the likelihood of both answers (RPO, Pang et al. 2024).
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = bounds::amount::<f64>)]
     pub sft_coef: f64,
     #[serde(flatten)]
     #[command(flatten)]

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::bounds;
 use crate::error::Result;
 use crate::model::cpu::kernels::{self, AdamStep};
 
@@ -21,16 +22,16 @@ pub enum Schedule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct OptimConfig {
     /// Adam's decay of the first moment.
-    #[arg(long, default_value_t = Self::default().adam_beta1)]
+    #[arg(long, default_value_t = Self::default().adam_beta1, value_parser = bounds::share::<f64>)]
     pub adam_beta1: f64,
     /// Adam's decay of the second moment.
-    #[arg(long, default_value_t = Self::default().adam_beta2)]
+    #[arg(long, default_value_t = Self::default().adam_beta2, value_parser = bounds::share::<f64>)]
     pub adam_beta2: f64,
     /// Added to Adam's denominator.
-    #[arg(long, default_value_t = Self::default().adam_epsilon)]
+    #[arg(long, default_value_t = Self::default().adam_epsilon, value_parser = bounds::amount::<f64>)]
     pub adam_epsilon: f64,
     /// Decoupled weight decay of matrices.
-    #[arg(long, default_value_t = Self::default().weight_decay)]
+    #[arg(long, default_value_t = Self::default().weight_decay, value_parser = bounds::amount::<f64>)]
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm.
     #[arg(long, default_value_t = Self::default().max_grad_norm)]
@@ -42,7 +43,7 @@ pub struct OptimConfig {
     #[arg(long, default_value_t = Self::default().warmup_steps)]
     pub warmup_steps: usize,
     /// Where the schedule ends, as a share of the learning rate.
-    #[arg(long, default_value_t = Self::default().min_lr_ratio)]
+    #[arg(long, default_value_t = Self::default().min_lr_ratio, value_parser = bounds::amount::<f64>)]
     pub min_lr_ratio: f64,
 }
 

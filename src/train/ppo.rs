@@ -13,6 +13,7 @@ use super::optim::OptimConfig;
 use super::reward::{RewardModel, scalar};
 use super::run::{Run, Setup};
 use super::seam::{self, Leaves};
+use crate::bounds;
 use crate::engine::Sampling;
 use crate::engine::local::{Job, draw_all};
 use crate::error::Result;
@@ -25,7 +26,7 @@ use crate::seed::Seed;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct PpoConfig {
     /// Peak learning rate.
-    #[arg(long, default_value_t = 3e-6)]
+    #[arg(long, default_value_t = 3e-6, value_parser = bounds::amount::<f64>)]
     pub learning_rate: f64,
     /// Rounds of rollout and update.
     #[arg(long, default_value_t = 100)]
@@ -40,37 +41,37 @@ pub struct PpoConfig {
     #[arg(long, default_value_t = 32)]
     pub minibatch_rows: usize,
     /// Tokens of a completion at most.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = bounds::count)]
     pub max_new_tokens: usize,
     /// Temperature of sampling.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = bounds::positive::<f32>)]
     pub temperature: f32,
     /// Weight of the per-token KL penalty to the reference.
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.05, value_parser = bounds::amount::<f32>)]
     pub kl_coef: f32,
     /// Discount.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = bounds::share::<f64>)]
     pub gamma: f64,
     /// Lambda of generalised advantage estimation.
-    #[arg(long, default_value_t = 0.95)]
+    #[arg(long, default_value_t = 0.95, value_parser = bounds::share::<f64>)]
     pub gae_lambda: f64,
     /// Clipping of the probability ratio.
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, default_value_t = 0.2, value_parser = bounds::amount::<f64>)]
     pub clip_range: f64,
     /// Clipping of the values; 0 for none.
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, default_value_t = 0.2, value_parser = bounds::amount::<f64>)]
     pub clip_range_value: f64,
     /// Weight of the value loss.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, value_parser = bounds::amount::<f64>)]
     pub vf_coef: f64,
     /// Standardised rewards are clipped to plus and minus this.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 4.0, value_parser = bounds::amount::<f32>)]
     pub reward_clip: f32,
     /// The reward of a completion that does not end by itself.
-    #[arg(long, default_value_t = -1.0)]
+    #[arg(long, default_value_t = -1.0, value_parser = bounds::finite::<f32>)]
     pub missing_eos_reward: f32,
     /// How many times faster the value head learns than the policy.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = bounds::amount::<f64>)]
     pub head_rate: f64,
     #[serde(flatten)]
     #[command(flatten)]

@@ -9,6 +9,7 @@ use super::optim::OptimConfig;
 use super::pairs::{Pair, sequences};
 use super::run::{Run, Setup};
 use super::seam;
+use crate::bounds;
 use crate::error::Result;
 use crate::model::cpu::trunk::{self, Sequence, Wanted};
 use crate::model::decoder::Decoder;
@@ -18,7 +19,7 @@ use crate::seed::Seed;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct RewardConfig {
     /// Peak learning rate.
-    #[arg(long, default_value_t = 1e-5)]
+    #[arg(long, default_value_t = 1e-5, value_parser = bounds::amount::<f64>)]
     pub learning_rate: f64,
     /// Passes over the data.
     #[arg(long, default_value_t = 1)]
@@ -27,10 +28,10 @@ pub struct RewardConfig {
     #[arg(long, default_value_t = 16)]
     pub batch_size: usize,
     /// Weight of the mean squared sum of a pair's rewards, which keeps them near 0.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, value_parser = bounds::amount::<f64>)]
     pub centre_coef: f64,
     /// How many times faster the fresh head learns than the decoder.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = bounds::amount::<f64>)]
     pub head_rate: f64,
     #[serde(flatten)]
     #[command(flatten)]

@@ -7,6 +7,7 @@ use super::loss;
 use super::optim::OptimConfig;
 use super::run::{Run, Setup};
 use super::seam;
+use crate::bounds;
 use crate::error::Result;
 use crate::model::cpu::trunk::Wanted;
 use crate::model::decoder::Decoder;
@@ -15,7 +16,7 @@ use crate::seed::Seed;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct SftConfig {
     /// Peak learning rate.
-    #[arg(long, default_value_t = 2e-5)]
+    #[arg(long, default_value_t = 2e-5, value_parser = bounds::amount::<f64>)]
     pub learning_rate: f64,
     /// Passes over the data.
     #[arg(long, default_value_t = 1)]
@@ -27,7 +28,7 @@ pub struct SftConfig {
     #[arg(long)]
     pub batch_tokens: Option<usize>,
     /// Loss weight of the prompt's tokens; 0 learns completions only.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = bounds::amount::<f32>)]
     pub prompt_loss_weight: f32,
     #[serde(flatten)]
     #[command(flatten)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::output;
+use crate::cli::place;
 use crate::cli::session::Session;
 use crate::error::Result;
 use crate::job;
@@ -28,6 +29,7 @@ pub struct Merge {
 }
 
 pub fn run(session: &Session, args: &Merge) -> Result<()> {
+    place::check(&args.out)?;
     let merged = job::merge(&args.parts, &args.out, None, session.progress())?;
     if session.json {
         output::json(&serde_json::json!({

@@ -94,9 +94,18 @@ impl From<Stratify> for Stratum {
     }
 }
 
+/// Rows of the largest mixture.
+const MOST_ROWS: u64 = 1 << 30;
+
 pub fn run(session: &Session, args: &Mix) -> Result<()> {
     if args.rows == 0 {
         return Err(Error::config("a mixture has at least one row").help("give --rows N"));
+    }
+    if args.rows > MOST_ROWS {
+        return Err(
+            Error::config(format!("--rows is {}, more than a mixture can have", args.rows))
+                .help(format!("a mixture is made in memory: give at most {MOST_ROWS} rows")),
+        );
     }
     let ours = |name: &str| name == MANIFEST || name == "rejects" || name.starts_with("data-");
     refuse_strangers(&args.out, ours)?;

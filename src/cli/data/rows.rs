@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::cli::place;
 use crate::dataset::{self, Dataset, Kind, Loaded, Manifest, Provenance, Row, Status, rejects_dir};
 use crate::error::{Error, Result};
 use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision, UnpairedPreference};
@@ -151,12 +152,7 @@ impl<R: Readable> Source<R> {
 /// Makes sure that `out` is a place for a result: not there, empty, or with what an earlier call of the
 /// same command left, of which `ours` says the names.
 pub fn refuse_strangers(out: &Path, ours: impl Fn(&str) -> bool) -> Result<()> {
-    const REMEDY: &str = "give an empty or new directory as --out";
-    if let Some(file) = out.ancestors().find(|ancestor| ancestor.is_file()) {
-        return Err(Error::config("the output directory cannot be made: this is a file")
-            .at_file(file)
-            .help(REMEDY));
-    }
+    place::check(out)?;
     let Ok(entries) = std::fs::read_dir(out) else {
         return Ok(());
     };
@@ -169,7 +165,7 @@ pub fn refuse_strangers(out: &Path, ours: impl Fn(&str) -> bool) -> Result<()> {
         Some(name) => Err(
             Error::config(format!("the output directory holds something else (found `{name}`)"))
                 .at_file(out)
-                .help(REMEDY),
+                .help("give an empty or new directory as --out"),
         ),
     }
 }

@@ -214,6 +214,9 @@ impl Shape for Preference {
         check_prompt(&self.prompt)?;
         check_completion(&self.chosen, "chosen")?;
         check_completion(&self.rejected, "rejected")?;
+        if self.chosen == self.rejected {
+            return Err("`chosen` and `rejected` are the same: neither is preferred".into());
+        }
         if !(0.5..=1.0).contains(&self.p_chosen) {
             return Err(format!("`p_chosen` is {}, expected 0.5 to 1", self.p_chosen));
         }

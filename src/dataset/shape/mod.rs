@@ -15,7 +15,7 @@ mod sharegpt;
 mod transcript;
 mod trl;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub use carried::COLUMNS as CARRIED;
@@ -73,10 +73,13 @@ pub fn kind_of(object: &Object) -> Option<Kind> {
 
 /// Reads an object as one of our own rows; `None` for kinds that nothing is made from.
 fn native(kind: Kind, object: &Object) -> Option<Result<Native, Reason>> {
-    fn typed<'a, R: Deserialize<'a>>(kind: Kind, object: &'a Object, wrap: fn(R) -> Native) -> Result<Native, Reason> {
+    fn typed<R: DeserializeOwned>(kind: Kind, object: &Object, wrap: fn(R) -> Native) -> Result<Native, Reason> {
         R::deserialize(object)
             .map(wrap)
-            .map_err(|error| format!("not a row of {kind}: {error}"))
+            .map_err(|error| match culprit::<R>(object, &error) {
+                Some(column) => format!("not a row of {kind}: `{column}`: {error}"),
+                None => format!("not a row of {kind}: {error}"),
+            })
     }
     match kind {
         Kind::Prompts => Some(typed(kind, object, Native::Prompt)),
@@ -87,6 +90,22 @@ fn native(kind: Kind, object: &Object) -> Option<Result<Native, Reason>> {
         Kind::Demonstrations => Some(typed(kind, object, Native::Demonstration)),
         Kind::Rejects => None,
     }
+}
+
+/// The column at which reading fails: without it, reading fails elsewhere.
+fn culprit<R: DeserializeOwned>(object: &Object, error: &serde_json::Error) -> Option<String> {
+    let whole = error.to_string();
+    if whole.starts_with("missing field") {
+        return None;
+    }
+    let fails_elsewhere = |key: &&String| {
+        let mut rest = object.clone();
+        rest.shift_remove(*key);
+        R::deserialize(Value::Object(rest))
+            .err()
+            .is_none_or(|error| error.to_string() != whole)
+    };
+    object.keys().find(fails_elsewhere).cloned()
 }
 
 /// Reads an object of any form; says which it was.

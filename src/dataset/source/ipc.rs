@@ -96,6 +96,8 @@ fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 }
 
 fn damaged(path: &Path, reason: &str) -> Error {
+    // Flatbuffers tell the way to the field on further lines.
+    let reason = reason.lines().next().unwrap_or_default();
     Error::input(format!("the Arrow file is damaged: {reason}"))
         .at_file(path)
         .help("copy the file again if it was cut short, or write it again")

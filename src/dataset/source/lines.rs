@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::tap::{BLOCK, Tap};
-use super::{Place, Record};
+use super::{Place, Record, json};
 use crate::error::Result;
 
 /// Bytes of a record over the limit that its reject keeps.
@@ -67,6 +67,8 @@ impl Lines {
     /// Reads one line into the buffer, the head of it where it is over the limit; returns how long it is.
     fn line(&mut self) -> Result<usize> {
         self.buffer.clear();
+        // One long line must not take its room to the end of the file.
+        self.buffer.shrink_to(BLOCK);
         let mut length = 0;
         loop {
             let available = match self.reader.fill_buf() {
@@ -115,7 +117,7 @@ pub fn text(bytes: &[u8]) -> String {
 /// span several lines.
 pub fn object(bytes: &[u8], start: Option<(usize, usize)>) -> Result<Map<String, Value>, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))?;
-    match serde_json::from_str(text) {
+    match json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(other) => Err(format!("expected a JSON object, found {}", type_name(&other))),
         Err(error) => Err(invalid(text, start, &error)),
@@ -137,6 +139,9 @@ fn invalid(text: &str, start: Option<(usize, usize)>, error: &serde_json::Error)
         }
     };
     let reason = error.to_string().replace(&found, &place);
+    if reason.starts_with(json::REPEATED) {
+        return reason;
+    }
     // Python's json writes these, and they are not JSON.
     let at = text
         .lines()

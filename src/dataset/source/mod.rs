@@ -8,6 +8,7 @@ mod columns;
 mod delimited;
 mod elements;
 mod ipc;
+mod json;
 mod lines;
 mod packed;
 mod tap;

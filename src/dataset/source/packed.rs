@@ -1,6 +1,7 @@
 //! Parquet files, 1,024 rows at a time; a row group is never decoded whole.
 
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -24,13 +25,14 @@ pub struct RowGroups {
 
 impl RowGroups {
     pub fn open(path: &Path) -> Result<Self> {
-        let file = tap::open(path)?;
+        let mut file = tap::open(path)?;
         let failed = |error| tap::failed(path, error);
         let size = file.metadata().map_err(failed)?.len();
         if size == 0 {
             return Err(Error::input("the file is empty").at_file(path).help(HELP));
         }
         let other = file.try_clone().map_err(failed)?;
+        check_magic(&mut file, size, path)?;
         let (reader, rows) = guarded(path, || {
             let builder = ParquetRecordBatchReaderBuilder::try_new(other)?.with_batch_size(BATCH_ROWS);
             let rows = builder.metadata().file_metadata().num_rows();
@@ -66,14 +68,61 @@ impl RowGroups {
     }
 }
 
+/// The reason without the names of the layers that passed it on.
+fn bare(reason: &str) -> &str {
+    let layers = [
+        "External: ",
+        "Parquet argument error: ",
+        "Parquet error: ",
+        "EOF: ",
+        "Arrow: ",
+    ];
+    let mut rest = reason;
+    while let Some(inner) = layers.iter().find_map(|layer| rest.strip_prefix(layer)) {
+        rest = inner;
+    }
+    rest
+}
+
 const HELP: &str = "copy the file again if it was cut short, or write it again with pyarrow or polars";
+
+/// What a file begins and ends with; the end of one whose footer is encrypted is another.
+const MAGIC: &[u8] = b"PAR1";
+const ENCRYPTED: &[u8] = b"PARE";
+
+/// Tells what is no Parquet at all from what is damaged.
+fn check_magic(file: &mut File, size: u64, path: &Path) -> Result<()> {
+    let mut read = |from: SeekFrom| -> Result<Vec<u8>> {
+        let mut magic = Vec::new();
+        file.seek(from)
+            .and_then(|_| file.take(MAGIC.len() as u64).read_to_end(&mut magic))
+            .map_err(|error| tap::failed(path, error))?;
+        Ok(magic)
+    };
+    let first = read(SeekFrom::Start(0))?;
+    let last = read(SeekFrom::Start(size.saturating_sub(MAGIC.len() as u64)))?;
+    let refused = |reason: &str, help: &str| Err(Error::input(reason).at_file(path).help(help));
+    match (&first[..], &last[..]) {
+        (_, ENCRYPTED) => refused(
+            "the Parquet file is encrypted",
+            "decrypt it where its key is: read it with pyarrow and write it again",
+        ),
+        (MAGIC, MAGIC) => Ok(()),
+        (MAGIC, _) => refused("the Parquet file is cut short: its footer is missing", HELP),
+        (b"ARRO", _) => refused("this is an Arrow file", "name it `.arrow`"),
+        _ => refused("this is not a Parquet file", "give the file the ending of its format"),
+    }
+}
 
 /// Decodes where a panic on damaged pages becomes a reason; what has failed is not used again.
 fn guarded<T>(path: &Path, decode: impl FnOnce() -> Result<T, parquet::errors::ParquetError>) -> Result<T> {
     let broken = |reason: String| Error::input(reason).at_file(path).help(HELP);
     match catch_unwind(AssertUnwindSafe(decode)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(broken(format!("cannot be read as Parquet: {error}"))),
+        Ok(Err(error)) => Err(broken(format!(
+            "the Parquet file is damaged: {}",
+            bare(&error.to_string())
+        ))),
         Err(_) => Err(broken(
             "the Parquet file is damaged: its pages do not fit together".into(),
         )),
