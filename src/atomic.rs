@@ -32,18 +32,6 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_directory(parent(path))
 }
 
-/// Writes `bytes` so that readers see the old or the new file, and never half of one. What is written
-/// may be lost with the machine: for files that are only told.
-pub fn write_volatile(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = temporary(path)?;
-    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|error| {
-        // Best effort: the error that matters is this one.
-        let _ = fs::remove_file(&temporary);
-        Error::io("write", path, error)
-    })
-}
-
 /// Makes a directory and those above it that are missing, every new name durable.
 pub fn create_directories(dir: &Path) -> Result<()> {
     if dir.is_dir() {

@@ -2,6 +2,7 @@
 //! again by its address.
 
 #[path = "support/object_server.rs"]
+#[allow(dead_code)] // The tests of mirrors take more of it.
 mod object_server;
 
 use std::collections::BTreeMap;

@@ -99,7 +99,7 @@ impl StatusFile {
 
     fn write(&self, dir: &Path) -> Result<()> {
         let json = serde_json::to_vec_pretty(self).map_err(|error| Error::unexpected("the status").because(error))?;
-        atomic::write_volatile(&state_dir(dir).join(FILE), &json)
+        atomic::write(&state_dir(dir).join(FILE), &json)
     }
 
     /// Input rows a second of the process at work; `None` before its first unit.
