@@ -163,7 +163,7 @@ impl Table {
                 count => {
                     cell = buffer[..count]
                         .iter()
-                        .fold(cell, |cell, byte| cell.next(*byte, self.delimiter))
+                        .fold(cell, |cell, byte| cell.next(*byte, self.delimiter));
                 }
             }
         }

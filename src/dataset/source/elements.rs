@@ -45,7 +45,7 @@ impl Elements {
             match self.peek()? {
                 None => return Ok(self.unfinished()),
                 Some(byte) if byte.is_ascii_whitespace() || (byte == b',' && self.list == Some(true)) => {
-                    self.skip(byte)
+                    self.skip(byte);
                 }
                 Some(b']') if self.list == Some(true) && !self.ended => {
                     self.skip(b']');
