@@ -64,7 +64,7 @@ fn what_the_system_refuses_has_a_remedy() {
             .file("rows.jsonl", prompts.repeat(8))
             .file("locked.jsonl", prompts)
             .given(|work| {
-                let nobody = std::fs::Permissions::from_mode(0);
+                let nobody = std::fs::Permissions::from_mode(0o000);
                 std::fs::set_permissions(work.join("locked.jsonl"), nobody).unwrap();
             })
             .run();

@@ -50,7 +50,7 @@ fn change(dir: &Path, edit: impl Fn(&mut Value)) {
 fn text(name: &'static str, text: impl AsRef<[u8]>) -> Case {
     let text = text.as_ref().to_vec();
     set(name, "data inspect set", move |dir| {
-        fs::write(dir.join("manifest.json"), &text).unwrap()
+        fs::write(dir.join("manifest.json"), &text).unwrap();
     })
 }
 
@@ -89,15 +89,15 @@ fn manifests() -> Vec<Case> {
             "{\"name\": \"My App\", \"icons\": []}",
         ),
         manifest("a manifest of a newer version", |value| {
-            value["schema_version"] = json!(99)
+            value["schema_version"] = json!(99);
         }),
         manifest("a manifest of another format", |value| {
-            value["format"] = json!("parquet-lake")
+            value["format"] = json!("parquet-lake");
         }),
         manifest("a manifest of an unknown kind", |value| value["kind"] = json!("poems")),
         manifest("a manifest with an unknown field", |value| value["extra"] = json!(1)),
         manifest("a manifest with a text for the rows", |value| {
-            value["rows"] = json!("8")
+            value["rows"] = json!("8");
         }),
         manifest("a manifest with negative rows", |value| value["rows"] = json!(-8)),
         manifest("a manifest whose rows do not add up", |value| value["rows"] = json!(9)),
@@ -111,14 +111,14 @@ fn manifests() -> Vec<Case> {
             value["shards"][0]["file"] = json!("../../etc/passwd");
         }),
         manifest("a shard at an absolute path", |value| {
-            value["shards"][0]["file"] = json!("/etc/passwd")
+            value["shards"][0]["file"] = json!("/etc/passwd");
         }),
         manifest("a shard that is the directory", |value| {
-            value["shards"][0]["file"] = json!(".")
+            value["shards"][0]["file"] = json!(".");
         }),
         manifest("a shard without a name", |value| value["shards"][0]["file"] = json!("")),
         manifest("a shard with NUL in its name", |value| {
-            value["shards"][0]["file"] = json!("a\0b")
+            value["shards"][0]["file"] = json!("a\0b");
         }),
         manifest("a shard that is listed twice", |value| {
             let shard = value["shards"][0].clone();
@@ -141,7 +141,7 @@ fn manifests() -> Vec<Case> {
             value["shards"][0]["bytes"] = json!(1_u64 << 63);
         }),
         manifest("a dataset of another kind than its columns", |value| {
-            value["kind"] = json!("preferences")
+            value["kind"] = json!("preferences");
         }),
         set("a manifest that is a directory", "data validate set", |dir| {
             fs::remove_file(dir.join("manifest.json")).unwrap();
@@ -155,26 +155,26 @@ fn shards() -> Vec<Case> {
     let inspect = "data inspect set";
     vec![
         set("a shard that is missing", inspect, |dir| {
-            fs::remove_file(dir.join(SHARD)).unwrap()
+            fs::remove_file(dir.join(SHARD)).unwrap();
         }),
         set("a shard that is missing, for `data validate`", validate, |dir| {
             fs::remove_file(dir.join(SHARD)).unwrap();
         }),
         shard("a shard that is cut short", inspect, |bytes| {
-            bytes.truncate(bytes.len() / 2)
+            bytes.truncate(bytes.len() / 2);
         }),
         shard("a shard that is cut short, for `data validate`", validate, |bytes| {
-            bytes.truncate(bytes.len() / 2)
+            bytes.truncate(bytes.len() / 2);
         }),
         shard("a flipped bit", inspect, |bytes| bytes[400] ^= 1),
         shard("a flipped bit, for `data validate`", validate, |bytes| bytes[400] ^= 1),
         shard("an empty shard", inspect, Vec::clear),
         shard("a shard with bytes after it", inspect, |bytes| bytes.push(0)),
         set("a shard that is a link out of the dataset", inspect, |dir| {
-            linked(dir, "/etc/passwd")
+            linked(dir, "/etc/passwd");
         }),
         set("a shard that is a link to an endless device", inspect, |dir| {
-            linked(dir, "/dev/zero")
+            linked(dir, "/dev/zero");
         }),
         set(
             "a shard that is a link to an endless device, for `data validate`",
@@ -199,10 +199,10 @@ fn shards() -> Vec<Case> {
             fs::write(dir.join("more.jsonl"), "{}\n").unwrap();
         }),
         set("rejects that are a file", validate, |dir| {
-            fs::write(dir.join("rejects"), "none").unwrap()
+            fs::write(dir.join("rejects"), "none").unwrap();
         }),
         set("shards without a manifest", validate, |dir| {
-            fs::remove_file(dir.join("manifest.json")).unwrap()
+            fs::remove_file(dir.join("manifest.json")).unwrap();
         }),
         case(
             "a dataset without rows",
