@@ -75,7 +75,7 @@ fn the_power_fails_while_training() {
 /// Catches: a journal that knows of a stage whose result is not durable.
 #[test]
 fn the_power_fails_in_a_recipe() {
-    eprintln!("{} crashes", crashes("run-two", Which::Every).none());
+    eprintln!("{} crashes", crashes("run-two", Which::Some(80, 3)).none());
 }
 
 /// Catches: a recovery that cannot itself be stopped.
@@ -130,7 +130,7 @@ fn the_disk_fails_while_training() {
 /// Catches: the same for the journal of a run.
 #[test]
 fn the_disk_fails_in_a_recipe() {
-    eprintln!("{} failures", failures("run-two", Which::Every).none());
+    eprintln!("{} failures", failures("run-two", Which::Some(60, 3)).none());
 }
 
 /// Catches: a stage that takes a failure in another way than the rest.
