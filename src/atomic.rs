@@ -41,7 +41,7 @@ pub fn create_directories(dir: &Path) -> Result<()> {
     match fs::create_dir(dir) {
         // Another process may have been faster.
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists || !dir.is_dir() => {
-            return Err(Error::io("create", dir, error));
+            return Err(Error::io("create", dir, error).or_help("choose a directory that can be written"));
         }
         _ => {}
     }

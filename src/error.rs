@@ -122,6 +122,15 @@ impl Error {
         self
     }
 
+    /// What the user can do about it, unless the system's reason says better.
+    #[must_use]
+    pub fn or_help(self, help: impl Into<String>) -> Self {
+        match self.0.help {
+            Some(_) => self,
+            None => self.help(help),
+        }
+    }
+
     /// What the user can do about it.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {

@@ -11,7 +11,8 @@ use arrow::record_batch::RecordBatch;
 use bylaw::dataset::{Kind, Row, from_batch, shard, to_batch};
 use bylaw::error::Result;
 use bylaw::record::{
-    Candidates, Completion, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, Vote,
+    Candidates, Completion, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, UnpairedPreference,
+    Vote,
 };
 
 /// More rows than two record batches hold, so that the cuts between batches count.
@@ -136,6 +137,16 @@ fn demonstration(index: usize) -> Demonstration {
     }
 }
 
+fn unpaired(index: usize) -> UnpairedPreference {
+    UnpairedPreference {
+        id: format!("id-{index}"),
+        prompt: messages(index),
+        completion: messages(index + 1),
+        label: index.is_multiple_of(2),
+        weight: index as f32,
+    }
+}
+
 /// SHA-256 of the shards of 2100 rows and of no rows.
 fn written<R: Row>(row: impl Fn(usize) -> R) -> [String; 2] {
     let dir = tempfile::tempdir().unwrap();
@@ -145,7 +156,7 @@ fn written<R: Row>(row: impl Fn(usize) -> R) -> [String; 2] {
     })
 }
 
-/// Catches: a change of the bytes of a dataset. The hashes are those of the files that commit
+/// Catches: a change of the bytes of a dataset. The first six are those of the files that commit
 /// 26dcb87 wrote through serde_arrow; a dataset of one version must be resumed and compared by the
 /// next. The readers of other programs are tried in `scripts/compare/`.
 #[test]
@@ -157,6 +168,7 @@ fn the_bytes_of_each_kind_stay_as_they_were() {
         written(preference),
         written(reject),
         written(demonstration),
+        written(unpaired),
     ];
     let expected = [
         [
@@ -182,6 +194,10 @@ fn the_bytes_of_each_kind_stay_as_they_were() {
         [
             "cc54e6a05a9818835b730d89110df3d7e27a0bcccb403278eef6890a02593e02",
             "1c94f9c426843de862c0cb84610cd76dc683532d563274a0b1809cd99847abc0",
+        ],
+        [
+            "5e6cdc5c0c22e0c06de92db14510e7917a0d60b3ceca2a0e60ed3ab9c5f0d88d",
+            "caf0caeeb145004eb5b0f8a8cc5d684aaba6ca3b7835845449f373590a818161",
         ],
     ];
     assert_eq!(found, expected);
@@ -220,7 +236,8 @@ fn columns_and_json_have_the_same_names() {
     check(preference(1));
     check(reject(1));
     check(demonstration(1));
-    assert_eq!(Kind::ALL.len(), 6, "a new kind is checked here and in the test above");
+    check(unpaired(1));
+    assert_eq!(Kind::ALL.len(), 7, "a new kind is checked here and in the test above");
 }
 
 fn read(columns: Vec<(&str, ArrayRef)>) -> Result<Vec<Prompt>> {

@@ -66,6 +66,13 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// More parts than anybody has machines.
+    const MOST: usize = 100_000;
+
+    fn is_sound(self) -> bool {
+        self.index < self.of && self.of <= Self::MOST
+    }
+
     /// The rows of the slice, of `rows` in all. The slices of an input follow one another without gaps.
     pub fn range(self, rows: usize) -> std::ops::Range<usize> {
         let bound = |index: usize| (index as u128 * rows as u128 / self.of as u128) as usize;
@@ -234,16 +241,26 @@ impl Manifest {
         };
         let malformed = |error: serde_json::Error| broken(format!("this is not a manifest of a dataset: {error}"));
         let value: Value = serde_json::from_slice(&bytes).map_err(malformed)?;
-        let format = value.get("format").unwrap_or(&Value::Null);
+        let Some(format) = value.get("format") else {
+            return Err(broken(
+                "this is not a manifest of a dataset: `format` is missing".into(),
+            ));
+        };
         if format != FORMAT {
             return Err(broken(format!("the format is {format}, expected {FORMAT:?}")));
         }
+        let written = value["schema_version"].as_u64().unwrap_or_default() as u32;
         let value = migrate::manifest(value).map_err(|reason| {
             Error::input(reason)
                 .at_file(&path)
                 .help("use the version of bylaw that wrote it, or a newer one")
         })?;
-        let manifest: Self = serde_json::from_value(value).map_err(malformed)?;
+        // Of the text if it may be, whose errors have their place.
+        let manifest: Self = match written {
+            migrate::CURRENT => serde_json::from_slice(&bytes),
+            _ => serde_json::from_value(value),
+        }
+        .map_err(malformed)?;
         manifest.check().map_err(broken)?;
         Ok(manifest)
     }
@@ -255,6 +272,9 @@ impl Manifest {
             .try_fold(0u64, |sum, shard| sum.checked_add(shard.rows));
         if rows != Some(self.rows) {
             return Err(format!("`rows` is {}, but the shards do not add up to it", self.rows));
+        }
+        if let Some(slice) = self.provenance.slice.filter(|slice| !slice.is_sound()) {
+            return Err(format!("the slice is {slice}, expected I/N with I from 0 to N - 1"));
         }
         for (index, shard) in self.shards.iter().enumerate() {
             // A manifest from elsewhere must not make us read outside of its directory.
