@@ -31,7 +31,7 @@ fn round_trips<R: Shape + PartialEq + std::fmt::Debug>(rows: &[R]) -> usize {
             (Some(rows.len() as u64), Some(0))
         );
         assert_eq!(told["kind"], R::KIND.as_str());
-        assert_eq!(read::<R>(&data_of(&out, format)), rows, "{format}");
+        assert_eq!(read::<R>(&out), rows, "{format}");
         for (name, _) in support::files(Path::new(&out)) {
             assert!(
                 !name.contains("part-") && !name.contains("/.") && !name.starts_with('.'),
@@ -73,12 +73,7 @@ fn comes_back_as_the_same_bytes<R: Shape>(path: &str, from: &[&str], rows: u64, 
         let (out, again) = (files.path(format.as_str()), files.path(&format!("{format}-again")));
         let told = convert(&first, format, &out, &[]);
         assert_eq!(told["rows"].as_u64(), Some(rows), "{format}");
-        convert(
-            &data_of(&out, format),
-            Format::Arrow,
-            &again,
-            &["--from", R::KIND.as_str()],
-        );
+        convert(&out, Format::Arrow, &again, &["--from", R::KIND.as_str()]);
         assert_eq!(shards(&again), shards(&first), "{format}");
     }
 }
@@ -137,7 +132,7 @@ fn what_a_tool_does_not_see_is_counted() {
     let dataset = files.dataset("demonstrations", &rows);
     let out = files.path("llama-factory");
     assert_eq!(convert(&dataset, Format::LlamaFactory, &out, &[])["rejects"], 1);
-    assert_eq!(read::<Demonstration>(&data_of(&out, Format::LlamaFactory)).len(), 6);
+    assert_eq!(read::<Demonstration>(&out).len(), 6);
 
     // Texts among conversations: a tool reads the one or the other.
     let mixed = files.dataset("mixed", &[demonstrations(), texts()].concat());
@@ -374,7 +369,7 @@ fn a_mapping_names_the_columns() {
     let out = files.path("out");
     let told = convert(&rows, Format::Trl, &out, &["--mapping", &mapping]);
     assert_eq!(told["kind"], "preferences");
-    let row = &read::<Preference>(&data_of(&out, Format::Trl))[0];
+    let row = &read::<Preference>(&out)[0];
     assert_eq!(
         (row.prompt[0].content.as_str(), row.chosen[0].content.as_str()),
         ("a", "b")

@@ -15,10 +15,11 @@ const READABLE: &str = "bylaw reads .jsonl, .ndjson, .json, .csv, .tsv, .parquet
      them, a dataset, or a glob such as `data/*.jsonl`";
 
 /// Files that tools keep beside data, never data themselves.
-const DESCRIPTIONS: [&str; 4] = [
+const DESCRIPTIONS: [&str; 5] = [
     "dataset_info.json",
     "dataset_infos.json",
     "dataset_dict.json",
+    "export.json",
     "state.json",
 ];
 
@@ -79,6 +80,11 @@ fn directory(dir: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Format)
         .collect();
     if files.iter().any(|(path, _)| Format::of(path) != Some(Format::Json)) {
         files.retain(|(path, _)| Format::of(path) != Some(Format::Json));
+    }
+    // Exports, and many sets of the Hugging Face hub, have their rows one step down.
+    let data = dir.join("data");
+    if files.is_empty() && data.is_dir() && dir.file_name() != data.file_name() {
+        return directory(&data, format);
     }
     if files.is_empty() {
         let below: Vec<&str> = names

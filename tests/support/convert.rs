@@ -86,14 +86,6 @@ pub fn refused(reference: &str, to: Format, out: &str, more: &[&str]) -> String 
     ran.stderr
 }
 
-/// Where the rows of an export are read from.
-pub fn data_of(out: &str, format: Format) -> String {
-    match format {
-        Format::Arrow => out.to_owned(),
-        _ => format!("{out}/data"),
-    }
-}
-
 #[track_caller]
 pub fn read<R: Shape>(reference: &str) -> Vec<R> {
     stream::<R>(reference, &Options::default())
