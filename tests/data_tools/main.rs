@@ -2,6 +2,8 @@
 //! earlier versions wrote is read.
 
 mod inspect;
+#[path = "../support/program.rs"]
+mod program;
 mod select;
 mod validate;
 mod versions;
@@ -13,31 +15,8 @@ use bylaw::dataset::{Manifest, Provenance, Row, Shard, Status, shard, write_all}
 use bylaw::record::{
     Candidates, Completion, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, Vote,
 };
+use program::bylaw as program;
 use serde_json::Value;
-
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-fn program(dir: &Path, arguments: &[&str]) -> Ran {
-    let output = assert_cmd::cargo::cargo_bin_cmd!("bylaw")
-        .current_dir(dir)
-        .env("NO_COLOR", "1")
-        .env_remove("COLUMNS")
-        .args(arguments)
-        .output()
-        .unwrap();
-    let ran = Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    };
-    assert!(!ran.stderr.contains("panicked"), "{arguments:?}: {}", ran.stderr);
-    ran
-}
 
 #[track_caller]
 fn json_of(dir: &Path, arguments: &[&str]) -> Value {

@@ -12,26 +12,13 @@ use bylaw::record::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-#[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
+#[path = "program.rs"]
+mod program;
+
+use program::Ran;
 
 pub fn bylaw(arguments: &[&str]) -> Ran {
-    let output = assert_cmd::cargo::cargo_bin_cmd!("bylaw")
-        .env("NO_COLOR", "1")
-        .args(arguments)
-        .output()
-        .unwrap();
-    let ran = Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    };
-    assert!(!ran.stderr.contains("panicked"), "{arguments:?}: {}", ran.stderr);
-    ran
+    program::bylaw(Path::new("."), arguments)
 }
 
 pub struct Files(TempDir);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::prompting::Prompting;
 use super::{Division, Done, Stage};
+use crate::bounds;
 use crate::cli::session::{Session, constitution_source, data_source, engine_source};
 use crate::constitution::Constitution;
 use crate::dataset::{self, Dataset, Loaded, Manifest, Row, Slice, Status};
@@ -25,7 +26,7 @@ use crate::stage::{Context, Outcome, judge, revise, sample};
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Rows {
     /// Rows to a unit of work, at most: what is lost when the program is killed.
-    #[arg(long, default_value_t = 512, value_name = "N")]
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = bounds::count)]
     pub unit_rows: usize,
     /// Work on part I of N of the input only; `bylaw data merge` makes one dataset of the parts.
     #[arg(long, value_name = "I/N")]
@@ -385,7 +386,7 @@ fn job<'a>(
     usage: &'a dyn Fn() -> Usage,
 ) -> Job<'a> {
     Job {
-        unit_rows: rows.unit_rows.max(1),
+        unit_rows: rows.unit_rows,
         slice: rows.shard,
         sliced_input: rows.input_is_shard,
         changes: session.changes,
