@@ -3,4 +3,5 @@
 //! Pure functions over labels and lengths; no engine, no files.
 
 pub mod control;
+pub mod interval;
 pub mod measure;
