@@ -10,6 +10,7 @@ pub mod diff;
 pub mod error;
 pub mod http;
 pub mod interrupt;
+pub mod judged;
 pub mod memory;
 pub mod progress;
 pub mod record;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// each other. The levels of the design are the numbers; where one has several lines, its modules lean
 /// on each other in that order.
 const LEVELS: [(u8, &[&str]); 18] = [
-    (0, &["bounds", "diff", "error", "progress", "record", "seed"]),
+    (0, &["bounds", "diff", "error", "judged", "progress", "record", "seed"]),
     (0, &["atomic", "interrupt", "memory", "small"]),
     (0, &["http"]),
     (1, &["hub", "object"]),

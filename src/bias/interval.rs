@@ -5,6 +5,7 @@
 //! out of the percentiles; if that happens to most resamples there is no interval.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
 
 use rand::Rng as _;
@@ -26,6 +27,12 @@ pub struct Estimate {
     pub high: f64,
     /// Observations behind the value.
     pub n: u64,
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} [{:.2}, {:.2}]", self.value, self.low, self.high)
+    }
 }
 
 impl Estimate {
@@ -84,7 +91,11 @@ pub fn percentiles(mut values: Vec<f64>) -> Option<(f64, f64)> {
 
 /// A statistic of all observations, with its bootstrap interval. `None` if it is undefined on them.
 /// Where the interval cannot be had, it is the value alone.
-pub fn estimate(clusters: &[Vec<usize>], seed: Seed, statistic: impl Fn(&[usize]) -> Option<f64>) -> Option<Estimate> {
+pub fn estimate(
+    clusters: &[Vec<usize>],
+    seed: Seed,
+    mut statistic: impl FnMut(&[usize]) -> Option<f64>,
+) -> Option<Estimate> {
     let all: Vec<usize> = clusters.iter().flatten().copied().collect();
     let value = statistic(&all)?;
     let resampled = resample(clusters, seed, |drawn| statistic(drawn).unwrap_or(f64::NAN));

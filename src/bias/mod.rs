@@ -2,6 +2,9 @@
 //!
 //! Pure functions over labels and lengths; no engine, no files.
 
+pub mod audit;
+pub mod calibration;
 pub mod control;
+pub mod figures;
 pub mod interval;
 pub mod measure;

@@ -6,7 +6,8 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 
 use super::asked;
-use crate::bias::control;
+use crate::bias::control::Unit;
+use crate::bias::control::residual::{Fitted, without_length};
 use crate::bias::measure::{Comparison, prefer_longer};
 use crate::error::{Error, Result};
 use crate::record::{Candidates, Preference};
@@ -29,8 +30,8 @@ pub struct RewardScore {
 
 /// Scores labels that a judge gave to pairs of known quality: on clear pairs, how often the better
 /// answer wins in both orders (`accuracy`) and how often both orders agree; on equally good ones, how
-/// often the longer wins, before and after length control with a `slope` fitted on other pairs.
-pub fn judge(oracle: &Oracle, labels: &[Preference], slope: f32) -> Result<JudgeFigures> {
+/// often the longer wins, before and after length control as `fitted` on other pairs.
+pub fn judge(oracle: &Oracle, labels: &[Preference], fitted: Option<&Fitted>) -> Result<JudgeFigures> {
     let (mut clear, mut right, mut consistent) = (0u32, 0u32, 0u32);
     let mut ties = Vec::new();
     for row in labels {
@@ -59,15 +60,13 @@ pub fn judge(oracle: &Oracle, labels: &[Preference], slope: f32) -> Result<Judge
         accuracy: share(right),
         order_consistency: share(consistent),
         prefer_longer_on_ties_before: prefer_longer(ties.iter().map(comparison)),
-        prefer_longer_on_ties_after: prefer_longer(control::residual(&ties, slope).iter().map(comparison)),
+        prefer_longer_on_ties_after: fitted
+            .and_then(|fitted| prefer_longer(ties.iter().map(|row| comparison(&without_length(row, fitted))))),
     })
 }
 
 fn comparison(row: &Preference) -> Comparison {
-    Comparison {
-        preference: row.margin,
-        length_difference: row.chosen_tokens as f32 - row.rejected_tokens as f32,
-    }
+    Unit::Tokens.comparison(row)
 }
 
 /// Scores a reward model on pairs of known quality.
@@ -98,8 +97,9 @@ pub fn reward(
         let difference = rewards[first] - rewards[second];
         match oracle.compare(pair, &row.completions[0].text, &row.completions[1].text) {
             Ordering::Equal => ties.push(Comparison {
-                preference: difference,
-                length_difference: sequences[first].completion_len() as f32 - sequences[second].completion_len() as f32,
+                preference: f64::from(difference),
+                length_difference: sequences[first].completion_len() as f64 - sequences[second].completion_len() as f64,
+                weight: 1.0,
             }),
             truth => {
                 clear += 1;

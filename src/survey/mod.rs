@@ -220,8 +220,9 @@ impl<'a, R: Surveyed> Survey<'a, R> {
         // NaN and what is out of range are for `data validate`; here they stand at an end.
         labels.bins[(((p - 0.5) * 20.0).max(0.0) as usize).min(9)] += 1;
         let comparison = Comparison {
-            preference: p - 0.5,
-            length_difference: chosen - rejected,
+            preference: f64::from(p - 0.5),
+            length_difference: f64::from(chosen - rejected),
+            weight: 1.0,
         };
         if let Some(longer) = prefer_longer([comparison]) {
             labels.compared += 1;

@@ -1,29 +1,45 @@
 //! `balance`: length control of preferences.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::{Done, Stage};
-use crate::bias::control;
+use crate::bias::control::matching::Caliper;
+use crate::bias::control::residual::{self, Fitted, without_length};
+use crate::bias::control::{Unit, weights};
+use crate::bias::measure::{LengthEffect, effect, prefer_longer};
+use crate::bounds;
 use crate::cli::session::{Session, data_source};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::record::Preference;
+use crate::record::{Preference, Reject};
+use crate::stage::Outcome;
 use crate::{atomic, dataset};
 
-/// The file in a balanced dataset that holds what was fitted.
-const FITTED: &str = "balance.json";
+/// The file in a balanced dataset that tells what was found and done.
+const BALANCED: &str = "balance.json";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
+#[value(rename_all = "kebab-case")]
 pub enum Method {
-    /// Take out of each label's log-odds what the lengths alone explain.
+    /// Take out of each label's log-odds what the lengths alone explain at equal quality. Without a length bias nothing changes.
     Residual,
+    /// Keep pairs whose answers are of like length; the others become rejects.
+    Match,
+    /// Weigh pairs so that the longer answer is chosen as often as not; labels stay. The trainers use the weights.
+    Weight,
 }
 
+/// Controls the length bias of preference labels.
+///
+///   bylaw balance --preferences out/labels --out out/balanced
+///   bylaw balance --preferences out/labels --method match --out out/matched
 #[derive(Debug, Clone, Serialize, Args)]
+#[command(verbatim_doc_comment)]
 pub struct Balance {
     /// Preferences: a dataset of `judge`, or rows with a chosen and a rejected answer.
     #[arg(long)]
@@ -32,21 +48,55 @@ pub struct Balance {
     /// How to control length.
     #[arg(long, value_enum, default_value_t = Method::Residual)]
     pub method: Method,
+    /// residual: log-odds that the longer answer gains, as `bylaw audit` measures it by padding answers, instead of a fit on the labels.
+    #[arg(long, value_name = "LOG_ODDS", value_parser = bounds::finite::<f64>, allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length_effect: Option<f64>,
+    /// match: how many tokens apart answers may be [default: 5, or a tenth of the longer].
+    #[arg(long, value_name = "TOKENS", value_parser = bounds::amount::<f64>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_difference: Option<f64>,
 }
 
-/// What was fitted on the labels.
+/// What a control found in the labels and did to them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Fitted {
-    /// Log-odds that the longer answer gains by being much longer.
-    pub slope: f32,
+pub struct Balanced {
+    pub method: Method,
+    /// Of `residual`.
+    pub fitted: Option<Fitted>,
     /// Share of labels whose winner changed.
-    pub changed: f32,
+    pub changed: f64,
+    /// Share of pairs that became rejects.
+    pub rejected: f64,
+    /// Of `weight`: pairs of equal weight that would tell as much.
+    pub effective: Option<f64>,
+    pub before: Lean,
+    pub after: Lean,
 }
 
-impl Fitted {
-    /// Reads what was fitted from a balanced dataset.
+/// How labels lean towards length.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Lean {
+    /// Of pairs of unequal length, the weighted share that prefers the longer.
+    pub prefer_longer: Option<f64>,
+    /// Log-odds that a typically longer answer gains at equal quality.
+    pub effect: Option<f64>,
+}
+
+impl Lean {
+    fn of<'a>(rows: impl Iterator<Item = &'a Preference>, unit: Unit, typical: f64) -> Self {
+        let comparisons: Vec<_> = rows.map(|row| unit.comparison(row)).collect();
+        Self {
+            effect: effect(&comparisons).map(|effect| effect.at(typical)),
+            prefer_longer: prefer_longer(comparisons),
+        }
+    }
+}
+
+impl Balanced {
+    /// Reads what was done to a balanced dataset.
     pub fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join(FITTED);
+        let path = dir.join(BALANCED);
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Error::io("read", &path, error).help("give a dataset made by `bylaw balance`"))?;
         serde_json::from_str(&text).map_err(|error| {
@@ -54,6 +104,106 @@ impl Fitted {
                 .at_file(&path)
                 .because(error)
         })
+    }
+
+    fn note(&self, rows: usize) -> String {
+        let lean = |lean: Lean| {
+            lean.prefer_longer
+                .map_or("–".into(), |share| format!("{:.0} %", 100.0 * share))
+        };
+        let done = match self.method {
+            Method::Residual => match self.fitted.filter(|fitted| fitted.effect.slope != 0.0) {
+                Some(fitted) => format!(
+                    "the longer answer gained {} log-odds, {:.1} % of labels turned",
+                    fitted
+                        .found
+                        .map_or_else(|| format!("{:.2}", fitted.effect.slope), |found| found.to_string()),
+                    100.0 * self.changed
+                ),
+                None => "no length bias found, nothing changed".into(),
+            },
+            Method::Match => format!("{:.1} % of pairs were of unlike length", 100.0 * self.rejected),
+            Method::Weight => format!("weights worth {:.0} of {rows} pairs", self.effective.unwrap_or(0.0)),
+        };
+        format!(
+            "{done}; prefers the longer {} before, {} after",
+            lean(self.before),
+            lean(self.after)
+        )
+    }
+}
+
+/// What is done to each row.
+enum Control {
+    Residual(Fitted),
+    Match(Caliper),
+    /// By id.
+    Weight(HashMap<String, f32>, f64),
+}
+
+impl Control {
+    fn apply(&self, row: &Preference) -> Outcome<Preference> {
+        match self {
+            Self::Residual(fitted) => Ok(without_length(row, fitted)),
+            Self::Match(caliper) => match caliper.refuses(row) {
+                None => Ok(row.clone()),
+                Some(reason) => Err(Reject {
+                    id: row.id.clone(),
+                    stage: "balance".into(),
+                    reason,
+                    raw: serde_json::to_string(row).unwrap_or_default(),
+                }),
+            },
+            Self::Weight(weights, _) => Ok(Preference {
+                weight: row.weight * weights.get(&row.id).copied().unwrap_or(1.0),
+                ..row.clone()
+            }),
+        }
+    }
+}
+
+impl Balance {
+    fn control(&self, session: &Session, rows: &[Preference]) -> Result<Control> {
+        let seed = session.stage_seed("balance");
+        let unit = Unit::of(rows);
+        Ok(match self.method {
+            Method::Residual => Control::Residual(match self.length_effect {
+                Some(gain) => given(rows, unit, gain),
+                None => residual::fit(rows, seed).map_err(|reason| {
+                    Error::input(reason).at_file(&self.preferences).help(
+                        "measure the effect with `bylaw audit --model JUDGE` and give it as --length-effect, or use --method \
+                         match or weight",
+                    )
+                })?,
+            }),
+            Method::Match => Control::Match(Caliper {
+                unit,
+                most: self.max_difference,
+            }),
+            Method::Weight => {
+                let found = weights::fit(rows, seed);
+                let ids = rows.iter().map(|row| row.id.clone());
+                Control::Weight(
+                    ids.zip(found.weights.iter().map(|weight| *weight as f32)).collect(),
+                    found.effective,
+                )
+            }
+        })
+    }
+}
+
+/// An effect that was measured elsewhere: a typically longer answer gains so much.
+fn given(rows: &[Preference], unit: Unit, gain: f64) -> Fitted {
+    let squares: f64 = rows.iter().map(|row| unit.difference(row).powi(2)).sum();
+    let typical = (squares / rows.len().max(1) as f64).sqrt();
+    Fitted {
+        effect: LengthEffect {
+            slope: gain / 1.0_f64.tanh(),
+            scale: typical,
+        },
+        unit,
+        found: None,
+        typical,
     }
 }
 
@@ -71,20 +221,8 @@ impl Stage for Balance {
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let preferences = dataset::read_preferences(&self.preferences)?;
-        let slope = match self.method {
-            Method::Residual => control::slope(&preferences.rows),
-        };
-        let balanced = control::residual(&preferences.rows, slope);
-        let changed = preferences
-            .rows
-            .iter()
-            .zip(&balanced)
-            .filter(|(old, new)| old.chosen != new.chosen)
-            .count();
-        let fitted = Fitted {
-            slope,
-            changed: changed as f32 / balanced.len().max(1) as f32,
-        };
+        let rows = &preferences.rows;
+        let control = self.control(session, rows)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.inputs = vec![data_source(&self.preferences, &preferences)];
         let job = Job {
@@ -92,19 +230,47 @@ impl Stage for Balance {
             replica: session.replica(),
             ..Job::new(out, provenance, "balance", session.progress())
         };
-        let finished = job.run(&balanced, &preferences.rejects, |rows: &[Preference]| {
-            Ok(rows.iter().cloned().map(Ok).collect())
+        let finished = job.run(rows, &preferences.rejects, |rows: &[Preference]| {
+            Ok(rows.iter().map(|row| control.apply(row)).collect())
         })?;
-        let json = serde_json::to_vec_pretty(&fitted).map_err(|error| Error::unexpected("balance").because(error))?;
-        atomic::write(&out.join(FITTED), &json)?;
+        let balanced = self.balanced(rows, &control);
+        let json = serde_json::to_vec_pretty(&balanced).map_err(|error| Error::unexpected("balance").because(error))?;
+        atomic::write(&out.join(BALANCED), &json)?;
         Ok(Done {
             rows: Some(finished.rows),
             rejects: Some(finished.rejects),
-            result: serde_json::json!(fitted),
-            note: format!(
-                "length slope {slope:.2}, {:.1} % of labels turned",
-                100.0 * fitted.changed
-            ),
+            result: serde_json::json!(balanced),
+            note: balanced.note(rows.len()),
         })
+    }
+}
+
+impl Balance {
+    fn balanced(&self, rows: &[Preference], control: &Control) -> Balanced {
+        let unit = Unit::of(rows);
+        let squares: f64 = rows.iter().map(|row| unit.difference(row).powi(2)).sum();
+        let count = rows.len().max(1) as f64;
+        let typical = (squares / count).sqrt();
+        let after: Vec<Outcome<Preference>> = rows.iter().map(|row| control.apply(row)).collect();
+        let share = |count: usize| count as f64 / rows.len().max(1) as f64;
+        let changed = rows
+            .iter()
+            .zip(&after)
+            .filter(|(old, new)| matches!(new, Ok(new) if new.chosen != old.chosen));
+        Balanced {
+            method: self.method,
+            fitted: match control {
+                Control::Residual(fitted) => Some(*fitted),
+                Control::Match(_) | Control::Weight(..) => None,
+            },
+            changed: share(changed.count()),
+            rejected: share(after.iter().filter(|row| row.is_err()).count()),
+            effective: match control {
+                Control::Weight(_, effective) => Some(*effective),
+                Control::Residual(_) | Control::Match(_) => None,
+            },
+            before: Lean::of(rows.iter(), unit, typical),
+            after: Lean::of(after.iter().flatten(), unit, typical),
+        }
     }
 }

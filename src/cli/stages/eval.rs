@@ -7,7 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::balance::Fitted;
+use super::balance::Balanced;
 use super::generate::judge_rows;
 use super::prompting::Prompting;
 use super::train::load_reward_model;
@@ -80,7 +80,7 @@ pub struct Judge {
     #[arg(long)]
     #[serde(skip)]
     pub constitution: String,
-    /// A dataset of `balance`, whose fitted slope is tried on the judge's labels.
+    /// A dataset of `balance`, whose fitted length effect is tried on the judge's labels.
     #[arg(long)]
     #[serde(skip)]
     pub balanced: Option<String>,
@@ -233,10 +233,8 @@ impl Stage for Judge {
         let constitution = Constitution::resolve(&self.constitution)?;
         let model = Arc::new(self.prompting.load(&self.model, session.serving())?);
         let templates = Templates::new(self.prompting.style(&model)?);
-        let slope = match &self.balanced {
-            Some(balanced) => Fitted::read(Path::new(balanced))?.slope,
-            None => 0.0,
-        };
+        let balanced = self.balanced.as_deref().map(|dir| Balanced::read(Path::new(dir)));
+        let fitted = balanced.transpose()?.and_then(|balanced| balanced.fitted);
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&model));
         provenance.constitution = Some(constitution_source(&self.constitution, &constitution));
@@ -267,14 +265,14 @@ impl Stage for Judge {
             // A pair that cannot be judged (it is longer than the context, or a tie) has no label to be right
             // or wrong; how many there were stands beside the figures.
             let (labels, unjudged) = label(&contests)?;
-            let figures = preference::judge(&oracle, &labels, slope)?;
+            let figures = preference::judge(&oracle, &labels, fitted.as_ref())?;
             let (off_topic, _) = label(&world.off_topic_contests(Split::Evaluation, self.pairs / 4, seed)?)?;
             to_value(serde_json::json!({
                 "figures": figures,
                 "labels": labels.len(),
                 "unjudged": unjudged,
-                "slope": slope,
-                "off_topic_accuracy": preference::judge(&oracle, &off_topic, slope)?.accuracy,
+                "fitted": fitted,
+                "off_topic_accuracy": preference::judge(&oracle, &off_topic, fitted.as_ref())?.accuracy,
             }))
         })
     }

@@ -1,0 +1,184 @@
+//! `weight` weighs pairs so that verdict and length go together no more: inverse propensity weights (Rosenbaum and Rubin
+//! 1983), the propensity being the probability that the longer answer is the one chosen, given how decided the label is
+//! and how unlike the lengths are.
+//!
+//! Labels stay what they are. Weights have mean 1 and are cut at a tenth of and at ten times it, so that no single pair can rule.
+
+use crate::bias::interval;
+use crate::bias::measure::sigmoid;
+use crate::record::{Preference, messages_id};
+use crate::seed::Seed;
+
+use super::Unit;
+
+/// Weights are cut here, and at the inverse.
+const MOST: f64 = 10.0;
+
+/// Bounds the coefficients where one side is never chosen.
+const RIDGE: f64 = 1e-2;
+
+const MOST_ROUNDS: usize = 50;
+
+/// What the weights were found to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weights {
+    /// One a row.
+    pub weights: Vec<f64>,
+    /// Pairs of equal weight that would tell as much (Kish 1965).
+    pub effective: f64,
+}
+
+/// The features of a pair's propensity: a constant, the length difference and the log-odds, both without sign.
+type Features = [f64; 3];
+
+/// Weights of the rows. Where the longer answer is chosen about as often as the other, all are 1.
+pub fn fit(rows: &[Preference], seed: Seed) -> Weights {
+    let unit = Unit::of(rows);
+    let unequal: Vec<(usize, f64, bool)> = rows
+        .iter()
+        .enumerate()
+        .map(|(index, row)| (index, unit.difference(row)))
+        .filter(|(_, difference)| *difference != 0.0)
+        .map(|(index, difference)| (index, difference.abs(), difference > 0.0))
+        .collect();
+    let mut weights = vec![1.0; rows.len()];
+    if biased(rows, &unequal, seed) {
+        let scale = |values: &mut dyn Iterator<Item = f64>| {
+            let (sum, n) = values.fold((0.0, 0.0), |(sum, n), value| (sum + value * value, n + 1.0));
+            (sum / f64::max(n, 1.0)).sqrt().max(1e-9)
+        };
+        let length = scale(&mut unequal.iter().map(|(_, difference, _)| *difference));
+        let margin = scale(&mut rows.iter().map(|row| f64::from(row.margin)));
+        let features =
+            |index: usize, difference: f64| [1.0, difference / length, f64::from(rows[index].margin) / margin];
+        let points: Vec<(Features, bool)> = unequal
+            .iter()
+            .map(|(index, difference, longer)| (features(*index, *difference), *longer))
+            .collect();
+        let propensity = logistic(&points);
+        for ((index, ..), (x, longer)) in unequal.iter().zip(&points) {
+            let p = sigmoid(dot(&propensity, x));
+            weights[*index] = 0.5 / if *longer { p } else { 1.0 - p };
+        }
+        normalise(&mut weights);
+    }
+    let (sum, squares) = weights
+        .iter()
+        .fold((0.0, 0.0), |(sum, squares), w| (sum + w, squares + w * w));
+    Weights {
+        effective: if squares > 0.0 { sum * sum / squares } else { 0.0 },
+        weights,
+    }
+}
+
+/// Whether the longer answer is chosen more, or less, often than the shorter, by the interval of its share.
+fn biased(rows: &[Preference], unequal: &[(usize, f64, bool)], seed: Seed) -> bool {
+    let clusters = interval::clusters(unequal.iter().map(|(index, ..)| messages_id(&rows[*index].prompt)));
+    let share = interval::estimate(&clusters, seed, |drawn| {
+        let longer = drawn.iter().filter(|index| unequal[**index].2).count();
+        (!drawn.is_empty()).then(|| longer as f64 / drawn.len() as f64)
+    });
+    share.is_some_and(|share| !share.covers(0.5))
+}
+
+fn normalise(weights: &mut [f64]) {
+    for _ in 0..2 {
+        let mean = weights.iter().sum::<f64>() / weights.len().max(1) as f64;
+        for weight in weights.iter_mut() {
+            *weight = (*weight / mean).clamp(1.0 / MOST, MOST);
+        }
+    }
+}
+
+fn dot(a: &Features, b: &Features) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Logistic regression by Newton's method.
+fn logistic(points: &[(Features, bool)]) -> Features {
+    let mut beta = [0.0; 3];
+    for _ in 0..MOST_ROUNDS {
+        let mut gradient = beta.map(|b| -RIDGE * b);
+        let mut hessian = [[0.0; 3]; 3];
+        for (row, diagonal) in hessian.iter_mut().enumerate() {
+            diagonal[row] = RIDGE;
+        }
+        for (x, chosen) in points {
+            let p = sigmoid(dot(&beta, x));
+            for row in 0..3 {
+                gradient[row] += x[row] * (f64::from(u8::from(*chosen)) - p);
+                for column in 0..3 {
+                    hessian[row][column] += p * (1.0 - p) * x[row] * x[column];
+                }
+            }
+        }
+        let step = solve(hessian, gradient);
+        for (b, step) in beta.iter_mut().zip(step) {
+            *b += step;
+        }
+        if step.iter().all(|step| step.abs() < 1e-9) {
+            break;
+        }
+    }
+    beta
+}
+
+/// Solves a positive definite system by elimination.
+fn solve(mut matrix: [[f64; 3]; 3], mut right: Features) -> Features {
+    for pivot in 0..3 {
+        for row in pivot + 1..3 {
+            let factor = matrix[row][pivot] / matrix[pivot][pivot];
+            for column in pivot..3 {
+                matrix[row][column] -= factor * matrix[pivot][column];
+            }
+            right[row] -= factor * right[pivot];
+        }
+    }
+    for pivot in (0..3).rev() {
+        for column in pivot + 1..3 {
+            right[pivot] -= matrix[pivot][column] * right[column];
+        }
+        right[pivot] /= matrix[pivot][pivot];
+    }
+    right
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::residual::tests::planted;
+    use super::*;
+    use crate::bias::measure::prefer_longer;
+
+    fn weighted(rows: &[Preference], weights: &[f64]) -> f64 {
+        let comparisons = rows
+            .iter()
+            .zip(weights)
+            .map(|(row, weight)| crate::bias::measure::Comparison {
+                weight: *weight,
+                ..Unit::Tokens.comparison(row)
+            });
+        prefer_longer(comparisons).unwrap()
+    }
+
+    /// Catches: weights that leave the longer answer ahead, or that one pair rules.
+    #[test]
+    fn weighed_labels_lean_to_neither_side() {
+        let rows = planted(0.7, 0.5, 3);
+        let found = fit(&rows, Seed::new(1));
+        assert!(weighted(&rows, &vec![1.0; rows.len()]) > 0.6);
+        let after = weighted(&rows, &found.weights);
+        assert!((after - 0.5).abs() < 0.05, "{after}");
+        assert!((found.weights.iter().sum::<f64>() / rows.len() as f64 - 1.0).abs() < 0.05);
+        assert!(
+            found.effective < rows.len() as f64 && found.effective > 100.0,
+            "{}",
+            found.effective
+        );
+    }
+
+    #[test]
+    fn labels_without_a_bias_weigh_alike() {
+        let found = fit(&planted(0.0, 0.5, 4), Seed::new(1));
+        assert!(found.weights.iter().all(|weight| *weight == 1.0));
+    }
+}

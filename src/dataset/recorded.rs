@@ -1,0 +1,267 @@
+//! Files in which somebody recorded what judges and people said of pairs of answers.
+//!
+//! | file | answers | judge | people |
+//! |---|---|---|---|
+//! | LLMBar (Zeng et al. 2024, arXiv 2310.07641) | `output_1`, `output_2` | `results[-1]`: `swap = False`, `swap = True` | `label` |
+//! | PandaLM (Wang et al. 2024, arXiv 2306.05087) | `response1`, `response2` | `gpt_result`, `pandalm_result`, in a file of its own by `idx` | `annotator1` to `annotator3` |
+//! | AlpacaEval (Li et al. 2023) | `output_1`, `output_2` | `preference`, 1 to 2 | |
+//! | any | `answer_1`, `answer_2` | `verdict`, `verdict_swapped`: 1, 2, tie | `gold`: 1, 2, tie |
+//!
+//! Verdicts of the swapped order name the answers as they are numbered in the file, not by their place. What is no verdict at
+//! all (`garbage`, null, a word) is one that cannot be parsed; a row without two texts is a reject.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::locate::{Location, locate};
+use super::reference::Loaded;
+use super::source::{Limits, Piece, Place, Reader};
+use super::{combined_sha256, reject};
+use crate::error::{Error, Result};
+use crate::judged::{JudgedPair, Judgement, Winner};
+use crate::record::{Reject, content_id};
+
+type Object = Map<String, Value>;
+
+/// Bytes of one record, at most.
+const RECORD: usize = 64 << 20;
+
+const ANSWERS: [[&str; 2]; 4] = [
+    ["output_1", "output_2"],
+    ["response1", "response2"],
+    ["answer_1", "answer_2"],
+    ["response_1", "response_2"],
+];
+
+const INSTRUCTIONS: [&str; 3] = ["instruction", "input", "prompt"];
+
+/// Columns that hold one verdict, in the order of the file.
+const VERDICTS: [&str; 4] = ["verdict", "gpt_result", "pandalm_result", "winner"];
+
+const SWAPPED: [&str; 2] = ["verdict_swapped", "winner_swapped"];
+
+const ANNOTATORS: [&str; 3] = ["annotator1", "annotator2", "annotator3"];
+
+const EXPECTED: &str = "a row needs two answers (output_1 and output_2, response1 and response2, or answer_1 and \
+     answer_2), and what was said of them: `results` as LLMBar writes it, `verdict` and `verdict_swapped`, `preference`, \
+     `gold`, `label`, or three annotators";
+
+/// Reads recorded verdicts. Verdicts in a file of their own are joined to the rows of `answers` by `idx`.
+pub fn read_recorded(verdicts: &str, answers: Option<&str>) -> Result<Loaded<JudgedPair>> {
+    let mut hashes = Vec::new();
+    let mut records = records(verdicts, &mut hashes)?;
+    if let Some(answers) = answers {
+        let rows = self::records(answers, &mut hashes)?;
+        records = joined(rows, records, verdicts)?;
+    }
+    let (mut rows, mut rejects) = (Vec::new(), Vec::new());
+    for (place, object) in records {
+        let raw = || serde_json::to_string(&object.as_ref().ok()).unwrap_or_default();
+        match object.as_ref().map_err(Clone::clone).and_then(pair) {
+            Ok(row) => rows.push(row),
+            Err(reason) => rejects.push(reject(format!("{place}: {reason}"), raw())),
+        }
+    }
+    if rows.is_empty() {
+        let reason = rejects
+            .first()
+            .map_or("the file is empty", |reject: &Reject| &reject.reason);
+        return Err(Error::input(format!("no pair can be read; the first: {reason}"))
+            .at_file(verdicts)
+            .help(EXPECTED));
+    }
+    Ok(Loaded {
+        rows,
+        rejects,
+        sha256: combined_sha256(hashes.iter().map(String::as_str)),
+    })
+}
+
+/// The records of a reference with their places; a record that is no JSON object is kept with its reason.
+fn records(reference: &str, hashes: &mut Vec<String>) -> Result<Vec<(Place, Result<Object, String>)>> {
+    let Location::Files(files) = locate(reference, None)? else {
+        return Err(Error::input("this is a dataset, not a file of recorded verdicts")
+            .at_file(reference)
+            .help("give labels to `--preferences`"));
+    };
+    let limits = Limits {
+        record: RECORD,
+        delimiter: None,
+    };
+    let mut records = Vec::new();
+    for (path, format) in files {
+        let mut reader = Reader::open(&path, format, &limits)?;
+        while let Some(piece) = reader.next()? {
+            match piece {
+                Piece::Record(record) => records.push((record.place, record.object)),
+                Piece::Rows(kind, ..) => {
+                    return Err(
+                        Error::input(format!("these are {kind} of bylaw, not recorded verdicts"))
+                            .at_file(&path)
+                            .help("give labels to `--preferences`"),
+                    );
+                }
+            }
+        }
+        hashes.push(reader.sha256()?);
+    }
+    Ok(records)
+}
+
+type Records = Vec<(Place, Result<Object, String>)>;
+
+/// The rows with the columns of the verdict that has their `idx`.
+fn joined(rows: Records, verdicts: Records, file: &str) -> Result<Records> {
+    let mut by_index = BTreeMap::new();
+    for (place, object) in verdicts {
+        let object = object.map_err(|reason| Error::input(format!("{place}: {reason}")).at_file(file))?;
+        let Some(index) = object.get("idx").map(Value::to_string) else {
+            return Err(Error::input(format!(
+                "{place}: `idx` is missing, by which verdicts find their answers"
+            ))
+            .at_file(file));
+        };
+        if by_index.insert(index.clone(), object).is_some() {
+            return Err(Error::input(format!("{place}: a second verdict with the idx {index}")).at_file(file));
+        }
+    }
+    let rows = rows
+        .into_iter()
+        .map(|(place, object)| {
+            let object = object.and_then(|mut object| {
+                let index = object.get("idx").map(Value::to_string).unwrap_or_default();
+                let verdict = by_index
+                    .remove(&index)
+                    .ok_or_else(|| format!("no verdict has its idx {index}"))?;
+                object.extend(verdict.into_iter().filter(|(key, _)| key != "idx"));
+                Ok(object)
+            });
+            (place, object)
+        })
+        .collect();
+    if let Some(index) = by_index.keys().next() {
+        return Err(Error::input(format!("no answers have the idx {index} of a verdict")).at_file(file));
+    }
+    Ok(rows)
+}
+
+fn pair(object: &Object) -> Result<JudgedPair, String> {
+    let names = ANSWERS
+        .into_iter()
+        .find(|names| names.iter().all(|name| object.contains_key(*name)))
+        .ok_or_else(|| format!("there are no two answers; {EXPECTED}"))?;
+    let mut texts = [""; 2];
+    for (text, name) in texts.iter_mut().zip(names) {
+        *text = object[name].as_str().ok_or_else(|| format!("`{name}` is no text"))?;
+    }
+    let prompt: Vec<&str> = INSTRUCTIONS
+        .iter()
+        .filter_map(|name| object.get(*name).and_then(Value::as_str))
+        .collect();
+    let prompt = prompt.join("\n\n");
+    let id = content_id([prompt.as_str(), texts[0], texts[1]]);
+    let mut pair = JudgedPair::new(id, prompt, texts.map(|text| text.chars().count() as u32));
+    pair.judgements = judgements(object)?;
+    pair.gold = gold(object)?;
+    if pair.judgements.is_empty() && pair.gold.is_none() {
+        return Err(format!("nothing was said of the two answers; {EXPECTED}"));
+    }
+    if let [Some(first), Some(second)] = ["generator_1", "generator_2"].map(|name| object.get(name)) {
+        pair.authors = Some([first, second].map(|name| name.as_str().map_or_else(|| name.to_string(), str::to_owned)));
+    }
+    Ok(pair)
+}
+
+fn judgement(first_at_a: Option<bool>, winner: Winner, p_first: Option<f64>) -> Judgement {
+    Judgement {
+        first_at_a,
+        winner,
+        p_first,
+        principle_id: String::new(),
+    }
+}
+
+fn judgements(object: &Object) -> Result<Vec<Judgement>, String> {
+    if let Some(results) = object.get("results").and_then(Value::as_array) {
+        return llmbar(results);
+    }
+    if let Some(value) = object.get("preference").filter(|value| !value.is_null()) {
+        let preference = number(value).ok_or("`preference` is no number")?;
+        if !(1.0..=2.0).contains(&preference) {
+            return Err(format!(
+                "`preference` is {preference}, expected 1 for the first answer to 2 for the second"
+            ));
+        }
+        let winner = match preference.total_cmp(&1.5) {
+            std::cmp::Ordering::Less => Winner::First,
+            std::cmp::Ordering::Equal => Winner::Tie,
+            std::cmp::Ordering::Greater => Winner::Second,
+        };
+        return Ok(vec![judgement(None, winner, Some(2.0 - preference))]);
+    }
+    let find = |names: &[&str]| names.iter().find_map(|name| object.get(*name)).map(winner);
+    let swapped = find(&SWAPPED);
+    let first_at_a = swapped.is_some().then_some(true);
+    let straight = find(&VERDICTS).map(|winner| judgement(first_at_a, winner, None));
+    let swapped = swapped.map(|winner| judgement(Some(false), winner, None));
+    Ok(straight.into_iter().chain(swapped).collect())
+}
+
+/// The last of the results has the verdicts; what stands before it is what the judge was helped with.
+fn llmbar(results: &[Value]) -> Result<Vec<Judgement>, String> {
+    let last = results.last().ok_or("`results` is empty")?;
+    [("swap = False", true), ("swap = True", false)]
+        .into_iter()
+        .map(|(key, first_at_a)| {
+            let result = last
+                .get(key)
+                .ok_or_else(|| format!("the last of `results` has no `{key}`"))?;
+            let winner = result.get("winner").map_or(Winner::Unparsed, winner);
+            Ok(judgement(Some(first_at_a), winner, None))
+        })
+        .collect()
+}
+
+fn gold(object: &Object) -> Result<Option<Winner>, String> {
+    if ANNOTATORS.iter().all(|name| object.contains_key(*name)) {
+        let votes = ANNOTATORS.map(|name| winner(&object[name]));
+        // Two of three; three who all differ are no gold.
+        return Ok(votes
+            .into_iter()
+            .find(|vote| *vote != Winner::Unparsed && votes.iter().filter(|other| *other == vote).count() >= 2));
+    }
+    let Some((name, value)) = ["gold", "label"]
+        .iter()
+        .find_map(|name| Some((*name, object.get(*name)?)))
+    else {
+        return Ok(None);
+    };
+    match (winner(value), value) {
+        (_, Value::Null) => Ok(None),
+        (Winner::Unparsed, value) => Err(format!("`{name}` is {value}, expected 1, 2, or 0 for a tie")),
+        (winner, _) => Ok(Some(winner)),
+    }
+}
+
+/// 1 or 2, as a number or a text; 0 or `tie` where neither is better.
+fn winner(value: &Value) -> Winner {
+    let text = match value {
+        Value::String(text) => text.trim().to_ascii_lowercase(),
+        other => other.to_string(),
+    };
+    match text.as_str() {
+        "1" | "1.0" | "a" => Winner::First,
+        "2" | "2.0" | "b" => Winner::Second,
+        "0" | "0.0" | "tie" => Winner::Tie,
+        _ => Winner::Unparsed,
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::String(text) => text.trim().parse().ok(),
+        other => other.as_f64(),
+    }
+    .filter(|number| number.is_finite())
+}
