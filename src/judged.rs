@@ -64,8 +64,8 @@ pub struct JudgedPair {
     pub weight: f64,
     /// What people say, or who knows the truth.
     pub gold: Option<Winner>,
-    /// Whose answers these are.
-    pub authors: Option<[String; 2]>,
+    /// Where one of the answers is the judge's own: whether it is the first.
+    pub own_first: Option<bool>,
 }
 
 impl JudgedPair {
@@ -79,7 +79,7 @@ impl JudgedPair {
             label: None,
             weight: 1.0,
             gold: None,
-            authors: None,
+            own_first: None,
         }
     }
 

@@ -65,8 +65,8 @@ figures! {
     PreferLongerOnTies = "prefer_longer_on_ties", "prefers the longer of two equals", |pairs: &[&JudgedPair]| prefer_longer(&equal(pairs));
     /// The same as a mean probability.
     LongerProbabilityOnTies = "longer_probability_on_ties", "probability of the longer of two equals", |pairs: &[&JudgedPair]| longer_probability(&equal(pairs));
-    /// Log-odds that the longer answer gains at equal quality, by the robust fit that `balance` makes.
-    LengthSlope = "length_slope", "length slope, log-odds", length_slope;
+    /// Log-odds that an answer longer by the typical difference gains at equal quality, by the robust fit that `balance` makes.
+    LengthEffect = "length_effect", "log-odds for the longer", length_effect;
     /// Pearson's correlation of the log-odds with the difference of lengths.
     LengthCorrelation = "length_correlation", "correlation with length", length_correlation;
     /// Right verdicts, where people name an answer; a tie or a failure is wrong.
@@ -82,6 +82,10 @@ figures! {
     Agreement = "agreement", "agrees with people, ties included", agreement;
     CalibrationError = "calibration_error", "calibration error (ECE)", calibration_error;
     Brier = "brier", "Brier score", brier;
+    /// The share of pairs of one answer of the judge's own in which it names its own.
+    PreferOwn = "prefer_own", "prefers its own", prefer_own;
+    /// How much more often than people it does so.
+    ExcessOwn = "excess_own", "prefers its own more often than people", excess_own;
     Ties = "ties", "ties", |pairs: &[&JudgedPair]| share_of(pairs, Winner::Tie);
     ParseFailures = "parse_failures", "verdicts that cannot be parsed", |pairs: &[&JudgedPair]| share_of(pairs, Winner::Unparsed);
 }
@@ -234,11 +238,11 @@ fn comparisons(pairs: &[&JudgedPair]) -> Vec<measure::Comparison> {
     pairs.iter().filter_map(comparison).collect()
 }
 
-fn length_slope(pairs: &[&JudgedPair]) -> Option<Measured> {
+fn length_effect(pairs: &[&JudgedPair]) -> Option<Measured> {
     let comparisons = comparisons(pairs);
-    let fit = measure::effect(&comparisons)?.slope;
+    let effect = measure::effect(&comparisons)?;
     Some(Measured {
-        value: fit,
+        value: effect.at(measure::typical(&comparisons)),
         n: comparisons.len() as u64,
     })
 }
@@ -308,5 +312,26 @@ fn brier(pairs: &[&JudgedPair]) -> Option<Measured> {
     mean(confidences(pairs).map(|(confidence, right)| {
         let miss = confidence - f64::from(u8::from(right));
         (miss * miss, 1.0)
+    }))
+}
+
+/// Whether the judgements of a pair name the judge's own answer: 0 to 1.
+fn names_own(pair: &JudgedPair) -> Option<f64> {
+    let own = pair.own_first?;
+    let named = pair
+        .judgements
+        .iter()
+        .filter_map(|judgement| judgement.winner.names_first());
+    share(named.map(|first| first == own)).map(|share| share.value)
+}
+
+fn prefer_own(pairs: &[&JudgedPair]) -> Option<Measured> {
+    mean(pairs.iter().filter_map(|pair| Some((names_own(pair)?, 1.0))))
+}
+
+fn excess_own(pairs: &[&JudgedPair]) -> Option<Measured> {
+    mean(pairs.iter().filter_map(|pair| {
+        let gold = f64::from(u8::from(pair.gold?.names_first()? == pair.own_first?));
+        Some((names_own(pair)? - gold, 1.0))
     }))
 }

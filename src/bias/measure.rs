@@ -78,10 +78,8 @@ const MOST_ROUNDS: usize = 100;
 /// not pass for a liking of length. Least squares and least absolute deviations take them for one.
 /// `None` where no two answers differ in length, or no preference from indifference.
 pub fn effect(comparisons: &[Comparison]) -> Option<LengthEffect> {
-    let sum = |value: fn(&Comparison) -> f64| comparisons.iter().map(value).sum::<f64>();
-    let weights = sum(|comparison| comparison.weight);
-    let spread = (sum(|c| c.weight * c.length_difference * c.length_difference) / weights).sqrt();
-    let bandwidth = BANDWIDTH * sum(|c| c.weight * c.preference.abs()) / weights;
+    let spread = typical(comparisons);
+    let bandwidth = BANDWIDTH * mean(comparisons, |comparison| comparison.preference.abs());
     if !(spread > 0.0 && bandwidth > 0.0) {
         return None;
     }
@@ -90,6 +88,17 @@ pub fn effect(comparisons: &[Comparison]) -> Option<LengthEffect> {
         .map(|share| welsch(comparisons, share * spread, bandwidth))
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(effect, _)| effect)
+}
+
+/// The root mean square of the length differences.
+pub fn typical(comparisons: &[Comparison]) -> f64 {
+    mean(comparisons, |comparison| comparison.length_difference.powi(2)).sqrt()
+}
+
+/// The weighted mean of a value; not a number where nothing weighs.
+pub fn mean(comparisons: &[Comparison], value: impl Fn(&Comparison) -> f64) -> f64 {
+    let sum = |value: &dyn Fn(&Comparison) -> f64| comparisons.iter().map(value).sum::<f64>();
+    sum(&|comparison| comparison.weight * value(comparison)) / sum(&|comparison| comparison.weight)
 }
 
 /// The slope at one scale, and how much of the comparisons it gathers.

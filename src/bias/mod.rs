@@ -4,7 +4,9 @@
 
 pub mod audit;
 pub mod calibration;
+pub mod causal;
 pub mod control;
 pub mod figures;
 pub mod interval;
+pub mod labels;
 pub mod measure;

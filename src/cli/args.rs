@@ -105,6 +105,26 @@ pub struct WithOut<T: Args> {
     pub accept_changes: bool,
 }
 
+/// A stage whose result may just be told: without `--out` it is kept nowhere.
+#[derive(Debug, Args)]
+pub struct MaybeOut<T: Args> {
+    #[command(flatten)]
+    pub stage: T,
+    /// Directory of the result; without it, it is only printed.
+    #[arg(long, value_name = "DIR", help_heading = None::<&str>)]
+    pub out: Option<PathBuf>,
+    /// Measure again in a directory whose inputs or settings were others.
+    #[arg(long, help_heading = None::<&str>, requires = "out")]
+    pub accept_changes: bool,
+}
+
+/// A stage, where its result goes, and whether changes are accepted there.
+pub struct Parts<'a> {
+    pub stage: &'a dyn Stage,
+    pub out: Option<&'a Path>,
+    pub accept_changes: bool,
+}
+
 /// The commands that a recipe is made of.
 #[derive(Debug, Subcommand)]
 pub enum StageCommand {
@@ -114,6 +134,8 @@ pub enum StageCommand {
     Sample(WithOut<stages::generate::Sample>),
     /// RL-CAI: soft preference labels between candidate answers.
     Judge(WithOut<stages::generate::Judge>),
+    /// Measure a judge, or labels: order, length, calibration, what they are fit for.
+    Audit(Box<MaybeOut<stages::audit::Audit>>),
     /// Control the length bias of preferences.
     Balance(WithOut<stages::balance::Balance>),
     /// Train a policy or a reward model.
@@ -158,15 +180,26 @@ pub enum WorldCommand {
 }
 
 impl StageCommand {
-    /// The stage, its output directory, and whether changes are accepted there.
-    pub fn parts(&self) -> (&dyn Stage, &Path, bool) {
-        fn both<T: Args + Stage>(command: &WithOut<T>) -> (&dyn Stage, &Path, bool) {
-            (&command.stage, &command.out, command.accept_changes)
+    pub fn parts(&self) -> Parts<'_> {
+        fn both<T: Args + Stage>(command: &WithOut<T>) -> Parts<'_> {
+            Parts {
+                stage: &command.stage,
+                out: Some(&command.out),
+                accept_changes: command.accept_changes,
+            }
+        }
+        fn maybe<T: Args + Stage>(command: &MaybeOut<T>) -> Parts<'_> {
+            Parts {
+                stage: &command.stage,
+                out: command.out.as_deref(),
+                accept_changes: command.accept_changes,
+            }
         }
         match self {
             Self::Revise(command) => both(command),
             Self::Sample(command) => both(command),
             Self::Judge(command) => both(command),
+            Self::Audit(command) => maybe(command),
             Self::Balance(command) => both(command),
             Self::Train(TrainCommand::Sft(command)) => both(command),
             Self::Train(TrainCommand::Reward(command)) => both(command),

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::pipeline::{RunJournal, StageRecord};
-use super::stages::eval::{EvalFile, FILE as EVAL_FILE};
+use super::stages::eval::FILE as EVAL_FILE;
+use super::stages::kept::Kept;
 use crate::dataset::{Dataset, Manifest};
 use crate::error::{Error, Result};
 use crate::eval::policy::PolicyEval;
@@ -60,12 +61,6 @@ pub fn report(dir: &Path, journal: &RunJournal) -> Result<Report> {
     })
 }
 
-fn read_eval(dir: &Path) -> Result<EvalFile> {
-    let path = dir.join(EVAL_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|error| Error::io("read", &path, error))?;
-    serde_json::from_str(&text).map_err(|error| Error::input("not an evaluation").at_file(&path).because(error))
-}
-
 fn parsed<T: serde::de::DeserializeOwned>(dir: &Path, value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|error| {
         Error::input("an evaluation of another kind")
@@ -75,12 +70,12 @@ fn parsed<T: serde::de::DeserializeOwned>(dir: &Path, value: Value) -> Result<T>
 }
 
 fn evaluation(dir: &Path) -> Result<(String, PolicyEval)> {
-    let file = read_eval(dir)?;
+    let file = Kept::read(&dir.join(EVAL_FILE))?;
     Ok((file.name, parsed(dir, file.result)?))
 }
 
 fn figures<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<T> {
-    let mut result = read_eval(dir)?.result;
+    let mut result = Kept::read(&dir.join(EVAL_FILE))?.result;
     parsed(dir, result["figures"].take())
 }
 

@@ -66,9 +66,12 @@ fn run(cli: Cli) -> Result<()> {
         Command::Constitution(command) => commands::constitution(&session, &command),
         Command::Model(command) => commands::model(&session, &command),
         Command::Stage(command) => {
-            let (stage, out, accept) = command.parts();
-            let done = storage::run(&session.accepting(accept), stage, out)?;
-            output::stage_done(&session, stage, out, &done)
+            let parts = command.parts();
+            let done = match parts.out {
+                Some(out) => storage::run(&session.accepting(parts.accept_changes), parts.stage, out)?,
+                None => parts.stage.answer(&session)?,
+            };
+            output::stage_done(&session, parts.stage, parts.out, &done)
         }
     }
 }

@@ -94,24 +94,34 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Tells what a stage left, and where.
-pub fn stage_done(session: &Session, stage: &dyn Stage, out: &Path, done: &Done) -> Result<()> {
+/// Tells what a stage left, and where. A result that does not do is told as well, and then an error.
+pub fn stage_done(session: &Session, stage: &dyn Stage, out: Option<&Path>, done: &Done) -> Result<()> {
     if session.json {
-        let document = serde_json::json!({
-            "stage": stage.kind(),
-            "out": out.display().to_string(),
-            "rows": done.rows,
-            "rejects": done.rejects,
-            "result": done.result,
-        });
+        let document = match out {
+            Some(out) => serde_json::json!({
+                "stage": stage.kind(),
+                "out": out.display().to_string(),
+                "rows": done.rows,
+                "rejects": done.rejects,
+                "result": done.result,
+            }),
+            None => done.result.clone(),
+        };
         json(&document);
     } else if !session.quiet {
-        println!("{}: {}", out.display(), done.summary());
-        if let Some(next) = stage.next(out) {
-            line(&format!("next: {next}"));
+        if !done.page.is_empty() {
+            page(&done.page)?;
+        }
+        if let Some(out) = out {
+            println!("{}: {}", out.display(), done.summary());
+            if let Some(next) = stage.next(out) {
+                line(&format!("next: {next}"));
+            }
         }
     }
-    Ok(())
+    done.failure
+        .as_ref()
+        .map_or(Ok(()), |failure| Err(Error::input(failure)))
 }
 
 /// Shows an error on stderr, beginning with its place, and answers its exit code.

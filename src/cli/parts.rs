@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::args::Command;
+use super::args::{Command, Parts};
 use super::output;
 use super::pipeline::{Plan, RunJournal, parse};
 use super::session::Session;
@@ -47,7 +47,7 @@ pub(super) fn run(session: &Session, plan: &Plan, slice: Slice, end: usize) -> R
         let Command::Stage(stage) = parse(&plan.recipe, index, &words)? else {
             return Err(plan.recipe.stage_error(index, None, "this command is not a stage"));
         };
-        match stage.parts().0.division() {
+        match stage.parts().stage.division() {
             Division::Each => {}
             Division::Rows => {
                 words.push(format!("--shard={slice}"));
@@ -68,7 +68,12 @@ pub(super) fn run(session: &Session, plan: &Plan, slice: Slice, end: usize) -> R
         let Command::Stage(stage) = parse(&plan.recipe, index, &words)? else {
             return Err(plan.recipe.stage_error(index, None, "this command is not a stage"));
         };
-        let (stage, out, _) = stage.parts();
+        let Parts {
+            stage, out: Some(out), ..
+        } = stage.parts()
+        else {
+            return Err(plan.recipe.stage_error(index, None, "the stage has no directory"));
+        };
         let done = stage.run(&session, out)?;
         if !session.quiet {
             output::line(&format!("── {name} {slice}: {}", done.summary()));

@@ -10,7 +10,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::args::{Cli, Command, DemoArgs, RunArgs, StageCommand};
+use super::args::{Cli, Command, DemoArgs, Parts, RunArgs, StageCommand};
 use super::session::{Session, peak_rss_mb};
 use super::stages::{Division, Done};
 use super::{assemble, emit, output, parts, storage};
@@ -243,7 +243,12 @@ impl Plan {
             let Command::Stage(stage) = parse(&self.recipe, index, command)? else {
                 return Err(self.recipe.stage_error(index, None, "this command is not a stage"));
             };
-            let (stage, out, _) = stage.parts();
+            let Parts {
+                stage, out: Some(out), ..
+            } = stage.parts()
+            else {
+                return Err(self.recipe.stage_error(index, None, "the stage has no directory"));
+            };
             if stage.division() == Division::Rows {
                 parts::merge(&session, &self.dir, name)?;
             }
@@ -258,6 +263,9 @@ impl Plan {
                     done.summary(),
                     begun.elapsed().as_secs_f64()
                 ));
+            }
+            if let Some(failure) = &done.failure {
+                return Err(Error::input(format!("{name}: {failure}")).at_file(out));
             }
             journal.record(name, stage.kind(), begun.elapsed().as_secs_f64(), done);
             journal.write(&self.dir)?;

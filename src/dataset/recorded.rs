@@ -20,7 +20,7 @@ use super::source::{Limits, Piece, Place, Reader};
 use super::{combined_sha256, reject};
 use crate::error::{Error, Result};
 use crate::judged::{JudgedPair, Judgement, Winner};
-use crate::record::{Reject, content_id};
+use crate::record::{Message, Reject, content_id};
 
 type Object = Map<String, Value>;
 
@@ -47,8 +47,18 @@ const EXPECTED: &str = "a row needs two answers (output_1 and output_2, response
      answer_2), and what was said of them: `results` as LLMBar writes it, `verdict` and `verdict_swapped`, `preference`, \
      `gold`, `label`, or three annotators";
 
+/// A pair with its texts, and what was said of it; nothing may have been.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordedPair {
+    pub prompt: Vec<Message>,
+    pub answers: [String; 2],
+    /// Whose answers they are, if the file says so.
+    pub authors: Option<[String; 2]>,
+    pub said: JudgedPair,
+}
+
 /// Reads recorded verdicts. Verdicts in a file of their own are joined to the rows of `answers` by `idx`.
-pub fn read_recorded(verdicts: &str, answers: Option<&str>) -> Result<Loaded<JudgedPair>> {
+pub fn read_recorded(verdicts: &str, answers: Option<&str>) -> Result<Loaded<RecordedPair>> {
     let mut hashes = Vec::new();
     let mut records = records(verdicts, &mut hashes)?;
     if let Some(answers) = answers {
@@ -146,7 +156,7 @@ fn joined(rows: Records, verdicts: Records, file: &str) -> Result<Records> {
     Ok(rows)
 }
 
-fn pair(object: &Object) -> Result<JudgedPair, String> {
+fn pair(object: &Object) -> Result<RecordedPair, String> {
     let names = ANSWERS
         .into_iter()
         .find(|names| names.iter().all(|name| object.contains_key(*name)))
@@ -161,16 +171,17 @@ fn pair(object: &Object) -> Result<JudgedPair, String> {
         .collect();
     let prompt = prompt.join("\n\n");
     let id = content_id([prompt.as_str(), texts[0], texts[1]]);
-    let mut pair = JudgedPair::new(id, prompt, texts.map(|text| text.chars().count() as u32));
-    pair.judgements = judgements(object)?;
-    pair.gold = gold(object)?;
-    if pair.judgements.is_empty() && pair.gold.is_none() {
-        return Err(format!("nothing was said of the two answers; {EXPECTED}"));
-    }
-    if let [Some(first), Some(second)] = ["generator_1", "generator_2"].map(|name| object.get(name)) {
-        pair.authors = Some([first, second].map(|name| name.as_str().map_or_else(|| name.to_string(), str::to_owned)));
-    }
-    Ok(pair)
+    let mut said = JudgedPair::new(id, &prompt, texts.map(|text| text.chars().count() as u32));
+    said.judgements = judgements(object)?;
+    said.gold = gold(object)?;
+    let author = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
+    let authors = author("generator_1").zip(author("generator_2"));
+    Ok(RecordedPair {
+        prompt: vec![Message::user(prompt)],
+        answers: texts.map(str::to_owned),
+        authors: authors.map(|(first, second)| [first, second]),
+        said,
+    })
 }
 
 fn judgement(first_at_a: Option<bool>, winner: Winner, p_first: Option<f64>) -> Judgement {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Unit;
 use crate::bias::interval::{self, Estimate};
-use crate::bias::measure::{Comparison, LengthEffect, effect};
+use crate::bias::measure::{Comparison, LengthEffect, effect, mean, typical};
 use crate::record::{Preference, messages_id};
 use crate::seed::Seed;
 
@@ -33,7 +33,7 @@ pub struct Fitted {
 pub fn fit(rows: &[Preference], seed: Seed) -> Result<Fitted, String> {
     let unit = Unit::of(rows);
     let comparisons: Vec<Comparison> = rows.iter().map(|row| unit.comparison(row)).collect();
-    let typical = mean(&comparisons, |c| c.length_difference * c.length_difference).sqrt();
+    let typical = typical(&comparisons);
     let none = Fitted {
         effect: LengthEffect::default(),
         unit,
@@ -62,10 +62,6 @@ pub fn fit(rows: &[Preference], seed: Seed) -> Result<Fitted, String> {
         found: Some(found),
         ..none
     })
-}
-
-fn mean(comparisons: &[Comparison], value: impl Fn(&Comparison) -> f64) -> f64 {
-    comparisons.iter().map(value).sum::<f64>() / comparisons.len().max(1) as f64
 }
 
 /// Whether the effect can be one of equal quality.

@@ -10,7 +10,7 @@ use super::{Done, Stage};
 use crate::bias::control::matching::Caliper;
 use crate::bias::control::residual::{self, Fitted, without_length};
 use crate::bias::control::{Unit, weights};
-use crate::bias::measure::{LengthEffect, effect, prefer_longer};
+use crate::bias::measure::{self, LengthEffect, effect, prefer_longer};
 use crate::bounds;
 use crate::cli::session::{Session, data_source};
 use crate::error::{Error, Result};
@@ -194,8 +194,7 @@ impl Balance {
 
 /// An effect that was measured elsewhere: a typically longer answer gains so much.
 fn given(rows: &[Preference], unit: Unit, gain: f64) -> Fitted {
-    let squares: f64 = rows.iter().map(|row| unit.difference(row).powi(2)).sum();
-    let typical = (squares / rows.len().max(1) as f64).sqrt();
+    let typical = typical(rows, unit);
     Fitted {
         effect: LengthEffect {
             slope: gain / 1.0_f64.tanh(),
@@ -205,6 +204,11 @@ fn given(rows: &[Preference], unit: Unit, gain: f64) -> Fitted {
         found: None,
         typical,
     }
+}
+
+fn typical(rows: &[Preference], unit: Unit) -> f64 {
+    let comparisons: Vec<_> = rows.iter().map(|row| unit.comparison(row)).collect();
+    measure::typical(&comparisons)
 }
 
 impl Stage for Balance {
@@ -241,6 +245,7 @@ impl Stage for Balance {
             rejects: Some(finished.rejects),
             result: serde_json::json!(balanced),
             note: balanced.note(rows.len()),
+            ..Done::default()
         })
     }
 }
@@ -248,9 +253,7 @@ impl Stage for Balance {
 impl Balance {
     fn balanced(&self, rows: &[Preference], control: &Control) -> Balanced {
         let unit = Unit::of(rows);
-        let squares: f64 = rows.iter().map(|row| unit.difference(row).powi(2)).sum();
-        let count = rows.len().max(1) as f64;
-        let typical = (squares / count).sqrt();
+        let typical = typical(rows, unit);
         let after: Vec<Outcome<Preference>> = rows.iter().map(|row| control.apply(row)).collect();
         let share = |count: usize| count as f64 / rows.len().max(1) as f64;
         let changed = rows

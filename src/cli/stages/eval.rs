@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::balance::Balanced;
 use super::generate::judge_rows;
+use super::kept;
 use super::prompting::Prompting;
 use super::train::load_reward_model;
-use super::{Done, Stage, read_if_there};
-use crate::atomic;
+use super::{Done, Stage};
 use crate::cli::session::{Session, constitution_source, data_source, model_source};
 use crate::constitution::Constitution;
 use crate::dataset::{self, Provenance, Source};
@@ -20,7 +20,6 @@ use crate::engine::Sampling;
 use crate::engine::local::LocalEngine;
 use crate::error::{Error, Result};
 use crate::eval::{policy, preference};
-use crate::job;
 use crate::model::files::Model;
 use crate::prompt::Templates;
 use crate::report::RewardFigures;
@@ -31,16 +30,6 @@ use crate::world::{Oracle, Split, World};
 
 /// The result of an evaluation.
 pub const FILE: &str = "eval.json";
-
-/// The content of `eval.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct EvalFile {
-    pub provenance: Provenance,
-    /// The policy's name in reports.
-    pub name: String,
-    /// The figures, and the answers they were counted on.
-    pub result: Value,
-}
 
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Policy {
@@ -118,28 +107,7 @@ fn evaluate(
     name: &str,
     measure: impl FnOnce() -> Result<Value>,
 ) -> Result<Done> {
-    let path = out.join(FILE);
-    if !path.exists() {
-        job::refuse_foreign(out)?;
-    }
-    let progress = session.progress();
-    let _lock = job::hold(out, progress)?;
-    if let Some(text) = read_if_there(&path)? {
-        let there: EvalFile = serde_json::from_str(&text)
-            .map_err(|error| Error::input("not an evaluation of bylaw").at_file(&path).because(error))?;
-        if job::keep_whole(out, &provenance, &there.provenance, session.changes, progress)? {
-            progress.note(&format!("{}: already complete", provenance.stage));
-            return Ok(done(there.result));
-        }
-    }
-    let file = EvalFile {
-        provenance,
-        name: name.to_owned(),
-        result: measure()?,
-    };
-    let json = serde_json::to_vec_pretty(&file).map_err(|error| Error::unexpected("evaluation").because(error))?;
-    atomic::write(&path, &json)?;
-    Ok(done(file.result))
+    Ok(done(kept::keep(session, out, FILE, provenance, name, measure)?))
 }
 
 fn done(result: Value) -> Done {

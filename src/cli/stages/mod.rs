@@ -1,8 +1,10 @@
 //! The stage commands: settings, inputs, provenance, and the call of the stage.
 
+pub mod audit;
 pub mod balance;
 pub mod eval;
 pub mod generate;
+pub mod kept;
 pub mod prompting;
 pub mod train;
 pub mod world;
@@ -23,6 +25,10 @@ pub struct Done {
     pub result: Value,
     /// A few words for people.
     pub note: String,
+    /// A page for people, where a few words do not say it.
+    pub page: String,
+    /// Why the result does not do, although there is one: a requirement that it does not meet.
+    pub failure: Option<String>,
 }
 
 impl Done {
@@ -69,6 +75,11 @@ pub trait Stage {
 
     /// Does the stage, or what is left of it, with its result in `out`.
     fn run(&self, session: &Session, out: &Path) -> Result<Done>;
+
+    /// Does the stage for its answer alone, which is kept nowhere; for stages whose `--out` may be left out.
+    fn answer(&self, _session: &Session) -> Result<Done> {
+        Err(Error::config("--out is missing").help("name a directory for the result: --out DIR"))
+    }
 }
 
 /// The text of a file, nothing if there is none. A file that cannot be read is not one that is absent.

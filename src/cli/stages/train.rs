@@ -248,7 +248,7 @@ impl<'a> Training<'a> {
             rows: Some(rows),
             rejects: Some(rejects),
             result: last.map_or(Value::Null, Value::Object),
-            note: String::new(),
+            ..Done::default()
         }
     }
 }

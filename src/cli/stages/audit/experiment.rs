@@ -1,0 +1,371 @@
+//! The audit of a judge that is asked: pairs as they are, and the same pairs with one answer changed.
+//!
+//! Every comparison goes through the judge of `bylaw judge` and the durable job, so an interrupted audit goes on
+//! where it was, and all that the judge said stays in `DIR/labels`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rand::Rng as _;
+use rand::seq::SliceRandom as _;
+
+use super::{Audit, Audited};
+use crate::bias::causal::{self, Trial};
+use crate::bias::labels;
+use crate::cli::session::{Session, constitution_source, data_source, engine_source};
+use crate::cli::stages::generate::{Asked, judge_rows};
+use crate::constitution::Constitution;
+use crate::dataset::{self, Dataset, Provenance};
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::judged::{JudgedPair, Judgement, Winner};
+use crate::record::{Candidates, Completion, FinishReason, Message, Preference, Reject, content_id, messages_id};
+use crate::seed::Seed;
+use crate::small;
+use crate::stage::Context;
+use crate::stage::judge::{JudgeConfig, contests};
+
+const PADDING: [(&str, &str); 2] = [
+    (
+        "builtin:general",
+        include_str!("../../../../prompts/padding/general.txt"),
+    ),
+    (
+        "builtin:proving-ground",
+        include_str!("../../../../prompts/padding/proving-ground.txt"),
+    ),
+];
+
+/// A pair to ask about.
+struct Pair {
+    id: String,
+    prompt: Vec<Message>,
+    answers: [Completion; 2],
+    gold: Option<Winner>,
+    own_first: Option<bool>,
+}
+
+/// A comparison in which the first answer of a pair is changed, and the one of the changed answer with itself.
+struct Changed {
+    pair: usize,
+    change: causal::Change,
+    against_other: Candidates,
+    against_itself: Candidates,
+    /// Which answer of the pair is the changed one.
+    side: usize,
+}
+
+/// What will be asked.
+pub struct Experiment {
+    asked: Asked,
+    constitution: Constitution,
+    pairs: Vec<Pair>,
+    originals: Vec<Candidates>,
+    changed: Vec<Changed>,
+    unread: Vec<Reject>,
+    provenance: Provenance,
+    subject: String,
+}
+
+impl Experiment {
+    pub fn prepare(audit: &Audit, session: &Session, model: &str, provenance: &mut Provenance) -> Result<Self> {
+        let Some(reference) = &audit.constitution else {
+            return Err(Error::config("a judge needs a constitution: --constitution FILE"));
+        };
+        let constitution = Constitution::resolve(reference)?;
+        let padding = padding(&audit.padding)?;
+        let seed = session.stage_seed("audit");
+        let (mut pairs, unread) = read(audit, seed, provenance)?;
+        pairs.truncate(audit.most_pairs);
+        let asked = Asked::load(session, model, &audit.prompting, false, &audit.remote)?;
+        provenance.model = Some(engine_source(asked.engine.as_ref()));
+        provenance.constitution = Some(constitution_source(reference, &constitution));
+        provenance.prompts = asked.templates.hashes();
+        let padding_hash = content_id(padding.iter().map(String::as_str));
+        provenance.prompts.insert("padding".into(), padding_hash);
+        let originals = pairs
+            .iter()
+            .map(|pair| pair.compared(pair.answers.clone(), ""))
+            .collect();
+        let changed = changes(&pairs, &audit.changes, &padding, seed);
+        Ok(Self {
+            asked,
+            constitution,
+            originals,
+            changed,
+            pairs,
+            unread,
+            provenance: Provenance {
+                stage: "audit labels".into(),
+                ..provenance.clone()
+            },
+            subject: format!("judge {model}"),
+        })
+    }
+
+    /// Asks, and measures what was said.
+    pub fn run(&self, audit: &Audit, session: &Session, out: &Path) -> Result<Audited> {
+        let mut rows = self.originals.clone();
+        for changed in &self.changed {
+            rows.extend([changed.against_other.clone(), changed.against_itself.clone()]);
+        }
+        let labels = out.join("labels");
+        let context = Context {
+            engine: self.asked.engine.as_ref(),
+            templates: &self.asked.templates,
+            seed: session.stage_seed("judge"),
+            keep_truncated: true,
+        };
+        let config = JudgeConfig { principles_per_pair: 1 };
+        let usage = || self.asked.engine.usage();
+        let job = Job {
+            unit_rows: audit.unit_rows,
+            changes: session.changes,
+            usage: &usage,
+            ..Job::new(&labels, self.provenance.clone(), "audit", session.progress())
+        };
+        job.run(&rows, &self.unread, |rows: &[Candidates]| {
+            judge_rows(context, &self.constitution, rows, &config)
+        })?;
+        self.asked.tell(session);
+        let said = Said::read(&labels)?;
+        let pairs: Vec<JudgedPair> = self
+            .pairs
+            .iter()
+            .zip(&self.originals)
+            .map(|(pair, row)| said.of_pair(pair, row))
+            .collect();
+        let seed = session.stage_seed("audit");
+        Ok(Audited {
+            changes: causal::effects(&self.trials(&said), seed.child("changes")),
+            unread: self.unread.len() as u64,
+            ..Audited::of(self.subject.clone(), &pairs, Some(&self.constitution), seed)
+        })
+    }
+
+    fn trials(&self, said: &Said) -> Vec<Trial> {
+        let trial = |changed: &Changed| {
+            let pair = &self.pairs[changed.pair];
+            let before = said.log_odds(&self.originals[changed.pair]);
+            Trial {
+                prompt: messages_id(&pair.prompt),
+                change: changed.change,
+                before: before.map(|odds| if changed.side == 0 { odds } else { -odds }),
+                after: said.log_odds(&changed.against_other),
+                over_itself: said.log_odds(&changed.against_itself),
+            }
+        };
+        self.changed.iter().map(trial).collect()
+    }
+}
+
+impl Pair {
+    /// A row of two answers, for the judge.
+    fn compared(&self, mut answers: [Completion; 2], what: &str) -> Candidates {
+        for (sample, answer) in (0..).zip(&mut answers) {
+            answer.sample = sample;
+        }
+        Candidates {
+            id: content_id([self.id.as_str(), what]),
+            prompt: self.prompt.clone(),
+            completions: answers.to_vec(),
+        }
+    }
+}
+
+fn changes(pairs: &[Pair], changes: &[causal::Change], padding: &[String], seed: Seed) -> Vec<Changed> {
+    let mut planned = Vec::new();
+    for (index, pair) in pairs.iter().enumerate() {
+        for change in changes {
+            let mut rng = seed.child(&pair.id).child(change.as_str()).rng();
+            let side = usize::from(rng.random_bool(0.5));
+            let (answer, other) = (&pair.answers[side], &pair.answers[1 - side]);
+            let Some(text) = change.apply(&answer.text, padding, &mut rng) else {
+                continue;
+            };
+            let longer = completion(text);
+            planned.push(Changed {
+                pair: index,
+                change: *change,
+                against_other: pair.compared([longer.clone(), other.clone()], change.as_str()),
+                against_itself: pair.compared([longer, answer.clone()], &format!("{change} itself")),
+                side,
+            });
+        }
+    }
+    planned
+}
+
+/// An answer whose tokens nobody has counted.
+fn completion(text: String) -> Completion {
+    Completion {
+        text,
+        tokens: 0,
+        finish_reason: FinishReason::Stop.as_str().into(),
+        logprob: 0.0,
+        sample: 0,
+    }
+}
+
+fn padding(reference: &str) -> Result<Vec<String>> {
+    let text = match PADDING.iter().find(|(name, _)| *name == reference) {
+        Some((_, text)) => (*text).to_owned(),
+        None => small::read_to_string(Path::new(reference), "write one sentence to a line")?,
+    };
+    let lines: Vec<String> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect();
+    match lines.is_empty() {
+        true => Err(Error::input("there is no sentence in it")
+            .at_file(reference)
+            .help("write one to a line")),
+        false => Ok(lines),
+    }
+}
+
+/// The pairs in an order that takes one of each prompt before a second of any.
+fn read(audit: &Audit, seed: Seed, provenance: &mut Provenance) -> Result<(Vec<Pair>, Vec<Reject>)> {
+    let mut rng = seed.child("pairs").rng();
+    if let Some(reference) = &audit.pairs {
+        let data = dataset::read_recorded(reference, None)?;
+        provenance.inputs = vec![data_source(reference, &data)];
+        let pairs = data.rows.into_iter().map(|row| Pair {
+            id: row.said.id.clone(),
+            prompt: row.prompt,
+            answers: row.answers.map(completion),
+            gold: row.said.gold,
+            own_first: None,
+        });
+        let mut pairs: Vec<Pair> = pairs.collect();
+        pairs.shuffle(&mut rng);
+        return Ok((pairs, data.rejects));
+    }
+    let Some(reference) = &audit.candidates else {
+        return Err(Error::config("a judge needs something to compare").help("give --candidates or --pairs"));
+    };
+    let mut data = dataset::read_candidates(reference)?;
+    provenance.inputs = vec![data_source(reference, &data)];
+    data.rows.shuffle(&mut rng);
+    if let Some(others) = &audit.others {
+        let others = dataset::read_candidates(others)?;
+        provenance
+            .inputs
+            .push(data_source(audit.others.as_deref().unwrap_or_default(), &others));
+        return Ok((own_and_others(&data.rows, &others.rows), data.rejects));
+    }
+    let mut by_round: Vec<Vec<Pair>> = Vec::new();
+    for row in &data.rows {
+        for (round, contest) in contests(row, true).into_iter().filter_map(Result::ok).enumerate() {
+            if by_round.len() <= round {
+                by_round.push(Vec::new());
+            }
+            by_round[round].push(Pair {
+                id: contest.id,
+                prompt: contest.prompt,
+                answers: [contest.first, contest.second],
+                gold: None,
+                own_first: None,
+            });
+        }
+    }
+    Ok((by_round.into_iter().flatten().collect(), data.rejects))
+}
+
+/// The first answers of both models to each prompt that both answered.
+fn own_and_others(own: &[Candidates], others: &[Candidates]) -> Vec<Pair> {
+    let by_prompt: HashMap<String, &Candidates> = others.iter().map(|row| (messages_id(&row.prompt), row)).collect();
+    let pairs = own.iter().filter_map(|row| {
+        let other = by_prompt.get(&messages_id(&row.prompt))?;
+        Some(Pair {
+            id: content_id([row.id.as_str(), "own"]),
+            prompt: row.prompt.clone(),
+            answers: [row.completions.first()?.clone(), other.completions.first()?.clone()],
+            gold: None,
+            own_first: Some(true),
+        })
+    });
+    pairs.collect()
+}
+
+/// What the judge said, by comparison.
+struct Said {
+    labels: HashMap<String, Preference>,
+    rejects: HashMap<String, Reject>,
+}
+
+impl Said {
+    fn read(dir: &Path) -> Result<Self> {
+        let dataset = Dataset::<Preference>::open(dir)?;
+        let labels = dataset.read_all()?.into_iter().map(|row| (row.id.clone(), row));
+        let rejects = dataset.rejects()?.into_iter().map(|row| (row.id.clone(), row));
+        Ok(Self {
+            labels: labels.collect(),
+            rejects: rejects.collect(),
+        })
+    }
+
+    /// The id of the only comparison of a row of two answers.
+    fn id(row: &Candidates) -> Option<String> {
+        contests(row, true).into_iter().next().map(|contest| match contest {
+            Ok(contest) => contest.id,
+            Err(reject) => reject.id,
+        })
+    }
+
+    /// Log-odds of the first answer; 0 for a tie.
+    fn log_odds(&self, row: &Candidates) -> Option<f64> {
+        let id = Self::id(row)?;
+        if let Some(label) = self.labels.get(&id) {
+            let first = label
+                .chosen
+                .last()
+                .is_some_and(|answer| answer.content == row.completions[0].text);
+            let margin = f64::from(label.margin);
+            return Some(if first { margin } else { -margin });
+        }
+        let winner = labels::without_winner(self.rejects.get(&id)?)?;
+        (winner == Winner::Tie).then_some(0.0)
+    }
+
+    /// The pair with what was said of it, its first answer first.
+    fn of_pair(&self, pair: &Pair, row: &Candidates) -> JudgedPair {
+        let label = Self::id(row).and_then(|id| self.labels.get(&id));
+        let mut said = match label {
+            Some(label) => labels::pair(label),
+            None => {
+                let lengths = [0, 1].map(|side: usize| pair.answers[side].text.chars().count() as u32);
+                let mut said = JudgedPair::new(&pair.id, messages_id(&pair.prompt), lengths);
+                let reject = Self::id(row).and_then(|id| self.rejects.get(&id));
+                let winner = reject.and_then(labels::without_winner);
+                said.judgements = winner.map_or_else(Vec::new, |winner| {
+                    [true, false]
+                        .map(|first_at_a| without_answer(first_at_a, winner))
+                        .to_vec()
+                });
+                said
+            }
+        };
+        // A label has the chosen answer first.
+        let turned = label.is_some_and(|label| {
+            label
+                .chosen
+                .last()
+                .is_some_and(|answer| answer.content != pair.answers[0].text)
+        });
+        said.gold = pair.gold.map(|gold| if turned { gold.swapped() } else { gold });
+        said.own_first = pair.own_first.map(|own| own != turned);
+        said
+    }
+}
+
+fn without_answer(first_at_a: bool, winner: Winner) -> Judgement {
+    Judgement {
+        first_at_a: Some(first_at_a),
+        winner,
+        p_first: None,
+        principle_id: String::new(),
+    }
+}
