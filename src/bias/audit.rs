@@ -58,7 +58,13 @@ pub fn section(name: &str, pairs: &[&JudgedPair], seed: Seed) -> Section {
         } else {
             Vec::new()
         },
-        verdict: Verdict::of(&figures),
+        verdict: Verdict::of(
+            &figures,
+            pairs
+                .iter()
+                .filter(|pair| pair.label.is_some() || !pair.judgements.is_empty())
+                .count(),
+        ),
         figures,
     }
 }
@@ -75,7 +81,7 @@ fn estimate(figure: Figure, pairs: &[&JudgedPair], clusters: &[Vec<usize>], seed
 }
 
 /// Fewer judged pairs than this say nothing for certain.
-const FEW: u64 = 30;
+const FEW: usize = 30;
 
 /// A judge that fails to answer more often is not fit.
 const MOST_FAILURES: f64 = 0.05;
@@ -99,9 +105,9 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn of(figures: &[(Figure, Estimate)]) -> Self {
+    fn of(figures: &[(Figure, Estimate)], judged: usize) -> Self {
         let against: Vec<String> = [
-            too_few(figures),
+            too_few(judged),
             failures(figures),
             inconsistent(figures),
             length_bias(figures),
@@ -130,9 +136,12 @@ fn shown(figures: &[(Figure, Estimate)], figure: Figure) -> Option<String> {
     Some(format!("{} {}", figure.label(), find(figures, figure)?))
 }
 
-fn too_few(figures: &[(Figure, Estimate)]) -> Option<String> {
-    let most = figures.iter().map(|(_, estimate)| estimate.n).max().unwrap_or(0);
-    (most < FEW).then(|| format!("only {most} verdicts: too few to say"))
+fn too_few(judged: usize) -> Option<String> {
+    match judged {
+        0 => Some("no judge says anything here".into()),
+        1..FEW => Some(format!("only {judged} judged pairs: too few to say")),
+        _ => None,
+    }
 }
 
 fn failures(figures: &[(Figure, Estimate)]) -> Option<String> {
@@ -149,12 +158,12 @@ fn inconsistent(figures: &[(Figure, Estimate)]) -> Option<String> {
 fn length_bias(figures: &[(Figure, Estimate)]) -> Option<String> {
     let away = |estimate: Estimate, from: f64| estimate.low > from + MOST_BIAS || estimate.high < from - MOST_BIAS;
     for (figure, from) in [(Figure::PreferLongerOnTies, 0.5), (Figure::ExcessLonger, 0.0)] {
-        let Some(estimate) = find(figures, figure).filter(|estimate| estimate.n >= FEW) else {
+        let Some(estimate) = find(figures, figure).filter(|estimate| estimate.n >= FEW as u64) else {
             continue;
         };
         return away(estimate, from).then(|| shown(figures, figure)).flatten();
     }
-    let estimate = find(figures, Figure::PreferLonger).filter(|estimate| estimate.n >= FEW)?;
+    let estimate = find(figures, Figure::PreferLonger).filter(|estimate| estimate.n >= FEW as u64)?;
     (estimate.low > MOST_LONGER || estimate.high < 1.0 - MOST_LONGER)
         .then(|| shown(figures, Figure::PreferLonger))
         .flatten()

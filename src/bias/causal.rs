@@ -6,11 +6,13 @@
 
 use std::fmt;
 
+use rand::Rng as _;
 use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
 
 use super::interval::{self, Estimate};
 use super::measure::sigmoid;
+use crate::record::{Candidates, Completion, FinishReason, Message, content_id};
 use crate::seed::{Rng, Seed};
 
 /// A way to make an answer longer, or look longer, that adds nothing.
@@ -85,6 +87,78 @@ fn sentences(text: &str) -> Vec<&str> {
     }
     sentences.retain(|sentence| !sentence.is_empty());
     sentences
+}
+
+/// Two answers to compare.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pair {
+    pub id: String,
+    pub prompt: Vec<Message>,
+    pub answers: [Completion; 2],
+}
+
+impl Pair {
+    /// The pair as a row for the judge.
+    pub fn row(&self) -> Candidates {
+        self.compared(self.answers.clone(), "")
+    }
+
+    fn compared(&self, mut answers: [Completion; 2], what: &str) -> Candidates {
+        for (sample, answer) in (0..).zip(&mut answers) {
+            answer.sample = sample;
+        }
+        Candidates {
+            id: content_id([self.id.as_str(), what]),
+            prompt: self.prompt.clone(),
+            completions: answers.to_vec(),
+        }
+    }
+}
+
+/// An answer whose tokens nobody has counted.
+pub fn answer(text: String) -> Completion {
+    Completion {
+        text,
+        tokens: 0,
+        finish_reason: FinishReason::Stop.as_str().into(),
+        logprob: 0.0,
+        sample: 0,
+    }
+}
+
+/// One answer of a pair changed: the comparisons that the judge is asked for. The changed answer is the first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changed {
+    /// The place of the pair among those planned for.
+    pub pair: usize,
+    pub change: Change,
+    /// Which answer of the pair is changed.
+    pub side: usize,
+    pub against_other: Candidates,
+    pub against_itself: Candidates,
+}
+
+/// Every change of every pair, of one answer drawn for each; changes that leave an answer as it is are none.
+pub fn plan(pairs: &[Pair], changes: &[Change], padding: &[String], seed: Seed) -> Vec<Changed> {
+    let mut planned = Vec::new();
+    for (index, pair) in pairs.iter().enumerate() {
+        for change in changes {
+            let mut rng = seed.child(&pair.id).child(change.as_str()).rng();
+            let side = usize::from(rng.random_bool(0.5));
+            let (unchanged, other) = (&pair.answers[side], &pair.answers[1 - side]);
+            let Some(text) = change.apply(&unchanged.text, padding, &mut rng) else {
+                continue;
+            };
+            planned.push(Changed {
+                pair: index,
+                change: *change,
+                side,
+                against_other: pair.compared([answer(text.clone()), other.clone()], change.as_str()),
+                against_itself: pair.compared([answer(text), unchanged.clone()], &format!("{change} itself")),
+            });
+        }
+    }
+    planned
 }
 
 /// What the judge said of one pair and of its first answer changed, in log-odds; 0 is a tie, and nothing what

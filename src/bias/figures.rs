@@ -60,7 +60,7 @@ figures! {
     /// The share of pairs in which people name the longer answer.
     GoldPreferLonger = "gold_prefer_longer", "people prefer the longer", gold_prefer_longer;
     /// How much more often the judge names the longer answer than people do, on pairs where people name one.
-    ExcessLonger = "excess_longer", "more often than people", excess_longer;
+    ExcessLonger = "excess_longer", "prefers the longer more often than people", excess_longer;
     /// Of pairs that people call equal, those in which the longer is named.
     PreferLongerOnTies = "prefer_longer_on_ties", "prefers the longer of two equals", |pairs: &[&JudgedPair]| prefer_longer(&equal(pairs));
     /// The same as a mean probability.

@@ -175,6 +175,8 @@ pub enum EvalCommand {
 pub enum WorldCommand {
     /// Prompts of one split.
     Prompts(WithOut<stages::world::Prompts>),
+    /// Pairs of answers whose better one is known, to audit judges on.
+    Pairs(WithOut<stages::world::Pairs>),
     /// Documents to pre-train a model on.
     Documents(WithOut<stages::world::Documents>),
 }
@@ -209,6 +211,7 @@ impl StageCommand {
             Self::Eval(EvalCommand::Judge(command)) => both(command),
             Self::Eval(EvalCommand::Reward(command)) => both(command),
             Self::World(WorldCommand::Prompts(command)) => both(command),
+            Self::World(WorldCommand::Pairs(command)) => both(command),
             Self::World(WorldCommand::Documents(command)) => both(command),
         }
     }

@@ -15,12 +15,13 @@ const READABLE: &str = "bylaw reads .jsonl, .ndjson, .json, .csv, .tsv, .parquet
      them, a dataset, or a glob such as `data/*.jsonl`";
 
 /// Files that tools keep beside data, never data themselves.
-const DESCRIPTIONS: [&str; 5] = [
+const DESCRIPTIONS: [&str; 6] = [
     "dataset_info.json",
     "dataset_infos.json",
     "dataset_dict.json",
     "export.json",
     "state.json",
+    "world.json",
 ];
 
 #[derive(Debug)]

@@ -161,24 +161,30 @@ fn pair(object: &Object) -> Result<RecordedPair, String> {
         .into_iter()
         .find(|names| names.iter().all(|name| object.contains_key(*name)))
         .ok_or_else(|| format!("there are no two answers; {EXPECTED}"))?;
-    let mut texts = [""; 2];
+    let mut texts = [String::new(), String::new()];
     for (text, name) in texts.iter_mut().zip(names) {
-        *text = object[name].as_str().ok_or_else(|| format!("`{name}` is no text"))?;
+        *text = match &object[name] {
+            Value::String(text) => text.clone(),
+            // An answer that some program took for more than text; the verdict on it stands.
+            scalar @ (Value::Bool(_) | Value::Number(_)) => scalar.to_string(),
+            _ => return Err(format!("`{name}` is no text")),
+        };
     }
     let prompt: Vec<&str> = INSTRUCTIONS
         .iter()
         .filter_map(|name| object.get(*name).and_then(Value::as_str))
         .collect();
     let prompt = prompt.join("\n\n");
-    let id = content_id([prompt.as_str(), texts[0], texts[1]]);
-    let mut said = JudgedPair::new(id, &prompt, texts.map(|text| text.chars().count() as u32));
+    let id = content_id([prompt.as_str(), &texts[0], &texts[1]]);
+    let lengths = [&texts[0], &texts[1]].map(|text| text.chars().count() as u32);
+    let mut said = JudgedPair::new(id, &prompt, lengths);
     said.judgements = judgements(object)?;
     said.gold = gold(object)?;
     let author = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
     let authors = author("generator_1").zip(author("generator_2"));
     Ok(RecordedPair {
         prompt: vec![Message::user(prompt)],
-        answers: texts.map(str::to_owned),
+        answers: texts,
         authors: authors.map(|(first, second)| [first, second]),
         said,
     })

@@ -1,5 +1,7 @@
 //! Pairs of answers of known quality, on which judges and reward models are measured.
 
+use std::cmp::Ordering;
+
 use rand::Rng as _;
 use rand::seq::IndexedRandom;
 
@@ -16,6 +18,12 @@ impl World {
     /// [`off_topic_contests`](Self::off_topic_contests).
     /// Token counts are left 0: they depend on a tokenizer.
     pub fn contests(&self, split: Split, count: usize, seed: Seed) -> Result<Vec<Candidates>> {
+        let contests = self.known_contests(split, count, seed)?;
+        Ok(contests.into_iter().map(|(contest, _)| contest).collect())
+    }
+
+    /// The same contests, each with how its first answer compares with the second in quality, as they were written.
+    pub fn known_contests(&self, split: Split, count: usize, seed: Seed) -> Result<Vec<(Candidates, Ordering)>> {
         let mut decks = [
             self.deck(split, Kind::Harmful, count.div_ceil(2), seed)?.into_iter(),
             self.deck(split, Kind::Benign, count / 2, seed)?.into_iter(),
@@ -47,14 +55,14 @@ impl World {
         contests.collect()
     }
 
-    fn contest(&self, pair: Pair, index: usize, tie: bool, seed: Seed) -> Result<Candidates> {
+    fn contest(&self, pair: Pair, index: usize, tie: bool, seed: Seed) -> Result<(Candidates, Ordering)> {
         let rng = &mut seed.rng();
-        let answers = if tie {
-            self.equal(pair, rng)?
+        let (answers, order) = if tie {
+            (self.equal(pair, rng)?, Ordering::Equal)
         } else {
             self.unequal(pair, rng)?
         };
-        Ok(self.candidates(pair, index, answers, rng))
+        Ok((self.candidates(pair, index, answers, rng), order))
     }
 
     /// Two good answers of different length.
@@ -75,7 +83,7 @@ impl World {
     }
 
     /// Two answers whose labels differ in quality, neither beside the point.
-    fn unequal(&self, pair: Pair, rng: &mut Rng) -> Result<[String; 2]> {
+    fn unequal(&self, pair: Pair, rng: &mut Rng) -> Result<([String; 2], Ordering)> {
         let mixture = &self.data.mixture.judge;
         let shares = match self.kind(pair) {
             Kind::Harmful => &mixture.harmful,
@@ -84,8 +92,9 @@ impl World {
         loop {
             let kinds = [one_by_share(rng, shares), one_by_share(rng, shares)];
             let labels = kinds.map(AnswerKind::label);
-            if labels[0].quality() != labels[1].quality() && !labels.contains(&Label::Wrong) {
-                return self.write(pair, kinds, rng);
+            let order = labels[0].quality().cmp(&labels[1].quality());
+            if order != Ordering::Equal && !labels.contains(&Label::Wrong) {
+                return Ok((self.write(pair, kinds, rng)?, order));
             }
         }
     }

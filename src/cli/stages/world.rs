@@ -1,14 +1,18 @@
-//! `world prompts | documents`: data of the proving ground.
+//! `world prompts | pairs | documents`: data of the proving ground.
 
+use std::cmp::Ordering;
 use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::kept;
 use super::{Division, Done, Stage};
+use crate::atomic;
+use crate::bounds;
 use crate::cli::session::Session;
 use crate::dataset::Row;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::world::{Split, World};
 
@@ -23,6 +27,16 @@ pub struct Prompts {
     /// Benign prompts.
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub benign: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Args)]
+pub struct Pairs {
+    /// pretrain, constitutional or evaluation.
+    #[arg(long)]
+    pub split: Split,
+    /// Pairs; in every other one both answers are equally good and differ in length.
+    #[arg(long, default_value_t = 600, value_name = "N", value_parser = bounds::count)]
+    pub count: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Args)]
@@ -45,6 +59,53 @@ impl Stage for Prompts {
         let seed = session.stage_seed(self.kind()).child(self.split.as_str());
         let prompts = World::builtin()?.prompts(self.split, self.harmful, self.benign, seed)?;
         write(session, self, out, &prompts)
+    }
+}
+
+/// The file of `world pairs`.
+const PAIRS: &str = "pairs.jsonl";
+
+impl Stage for Pairs {
+    fn kind(&self) -> &'static str {
+        "world-pairs"
+    }
+
+    fn next(&self, out: &Path) -> Option<String> {
+        let file = out.join(PAIRS);
+        Some(format!(
+            "bylaw audit --model MODEL --constitution FILE --pairs {} --out DIR",
+            file.display()
+        ))
+    }
+
+    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let seed = session.stage_seed(self.kind()).child(self.split.as_str());
+        let provenance = session.provenance(self.kind(), self)?;
+        let result = kept::keep(session, out, "world.json", provenance, "pairs", || {
+            let contests = World::builtin()?.known_contests(self.split, self.count, seed)?;
+            let mut lines = String::new();
+            for (contest, order) in &contests {
+                let [first, second] = contest.completions.as_slice() else {
+                    return Err(Error::unexpected("a contest of other than two answers"));
+                };
+                let gold = match order {
+                    Ordering::Greater => "1",
+                    Ordering::Less => "2",
+                    Ordering::Equal => "tie",
+                };
+                let prompt = contest.prompt.last().map_or("", |message| message.content.as_str());
+                let row = serde_json::json!({ "prompt": prompt, "answer_1": first.text, "answer_2": second.text, "gold": gold });
+                lines.push_str(&row.to_string());
+                lines.push('\n');
+            }
+            atomic::write(&out.join(PAIRS), lines.as_bytes())?;
+            Ok(serde_json::json!({ "pairs": contests.len() }))
+        })?;
+        Ok(Done {
+            rows: result["pairs"].as_u64(),
+            result,
+            ..Done::default()
+        })
     }
 }
 

@@ -6,11 +6,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 
 use super::{Audit, Audited};
-use crate::bias::causal::{self, Trial};
+use crate::bias::causal::{self, Changed, Pair, Trial};
 use crate::bias::labels;
 use crate::cli::session::{Session, constitution_source, data_source, engine_source};
 use crate::cli::stages::generate::{Asked, judge_rows};
@@ -19,7 +18,7 @@ use crate::dataset::{self, Dataset, Provenance};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::judged::{JudgedPair, Judgement, Winner};
-use crate::record::{Candidates, Completion, FinishReason, Message, Preference, Reject, content_id, messages_id};
+use crate::record::{Candidates, Preference, Reject, content_id, messages_id};
 use crate::seed::Seed;
 use crate::small;
 use crate::stage::Context;
@@ -36,23 +35,11 @@ const PADDING: [(&str, &str); 2] = [
     ),
 ];
 
-/// A pair to ask about.
-struct Pair {
-    id: String,
-    prompt: Vec<Message>,
-    answers: [Completion; 2],
+/// What is known of a pair beforehand.
+#[derive(Clone, Copy, Default)]
+struct Known {
     gold: Option<Winner>,
     own_first: Option<bool>,
-}
-
-/// A comparison in which the first answer of a pair is changed, and the one of the changed answer with itself.
-struct Changed {
-    pair: usize,
-    change: causal::Change,
-    against_other: Candidates,
-    against_itself: Candidates,
-    /// Which answer of the pair is the changed one.
-    side: usize,
 }
 
 /// What will be asked.
@@ -60,6 +47,7 @@ pub struct Experiment {
     asked: Asked,
     constitution: Constitution,
     pairs: Vec<Pair>,
+    known: Vec<Known>,
     originals: Vec<Candidates>,
     changed: Vec<Changed>,
     unread: Vec<Reject>,
@@ -75,25 +63,24 @@ impl Experiment {
         let constitution = Constitution::resolve(reference)?;
         let padding = padding(&audit.padding)?;
         let seed = session.stage_seed("audit");
-        let (mut pairs, unread) = read(audit, seed, provenance)?;
-        pairs.truncate(audit.most_pairs);
+        let (mut found, unread) = read(audit, seed, provenance)?;
+        found.truncate(audit.most_pairs);
+        let (pairs, known): (Vec<Pair>, Vec<Known>) = found.into_iter().unzip();
         let asked = Asked::load(session, model, &audit.prompting, false, &audit.remote)?;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.constitution = Some(constitution_source(reference, &constitution));
         provenance.prompts = asked.templates.hashes();
         let padding_hash = content_id(padding.iter().map(String::as_str));
         provenance.prompts.insert("padding".into(), padding_hash);
-        let originals = pairs
-            .iter()
-            .map(|pair| pair.compared(pair.answers.clone(), ""))
-            .collect();
-        let changed = changes(&pairs, &audit.changes, &padding, seed);
+        let originals = pairs.iter().map(Pair::row).collect();
+        let changed = causal::plan(&pairs, &audit.changes, &padding, seed);
         Ok(Self {
             asked,
             constitution,
             originals,
             changed,
             pairs,
+            known,
             unread,
             provenance: Provenance {
                 stage: "audit labels".into(),
@@ -133,7 +120,8 @@ impl Experiment {
             .pairs
             .iter()
             .zip(&self.originals)
-            .map(|(pair, row)| said.of_pair(pair, row))
+            .zip(&self.known)
+            .map(|((pair, row), known)| said.of_pair(pair, row, *known))
             .collect();
         let seed = session.stage_seed("audit");
         Ok(Audited {
@@ -159,54 +147,6 @@ impl Experiment {
     }
 }
 
-impl Pair {
-    /// A row of two answers, for the judge.
-    fn compared(&self, mut answers: [Completion; 2], what: &str) -> Candidates {
-        for (sample, answer) in (0..).zip(&mut answers) {
-            answer.sample = sample;
-        }
-        Candidates {
-            id: content_id([self.id.as_str(), what]),
-            prompt: self.prompt.clone(),
-            completions: answers.to_vec(),
-        }
-    }
-}
-
-fn changes(pairs: &[Pair], changes: &[causal::Change], padding: &[String], seed: Seed) -> Vec<Changed> {
-    let mut planned = Vec::new();
-    for (index, pair) in pairs.iter().enumerate() {
-        for change in changes {
-            let mut rng = seed.child(&pair.id).child(change.as_str()).rng();
-            let side = usize::from(rng.random_bool(0.5));
-            let (answer, other) = (&pair.answers[side], &pair.answers[1 - side]);
-            let Some(text) = change.apply(&answer.text, padding, &mut rng) else {
-                continue;
-            };
-            let longer = completion(text);
-            planned.push(Changed {
-                pair: index,
-                change: *change,
-                against_other: pair.compared([longer.clone(), other.clone()], change.as_str()),
-                against_itself: pair.compared([longer, answer.clone()], &format!("{change} itself")),
-                side,
-            });
-        }
-    }
-    planned
-}
-
-/// An answer whose tokens nobody has counted.
-fn completion(text: String) -> Completion {
-    Completion {
-        text,
-        tokens: 0,
-        finish_reason: FinishReason::Stop.as_str().into(),
-        logprob: 0.0,
-        sample: 0,
-    }
-}
-
 fn padding(reference: &str) -> Result<Vec<String>> {
     let text = match PADDING.iter().find(|(name, _)| *name == reference) {
         Some((_, text)) => (*text).to_owned(),
@@ -227,19 +167,24 @@ fn padding(reference: &str) -> Result<Vec<String>> {
 }
 
 /// The pairs in an order that takes one of each prompt before a second of any.
-fn read(audit: &Audit, seed: Seed, provenance: &mut Provenance) -> Result<(Vec<Pair>, Vec<Reject>)> {
+fn read(audit: &Audit, seed: Seed, provenance: &mut Provenance) -> Result<(Vec<(Pair, Known)>, Vec<Reject>)> {
     let mut rng = seed.child("pairs").rng();
     if let Some(reference) = &audit.pairs {
         let data = dataset::read_recorded(reference, None)?;
         provenance.inputs = vec![data_source(reference, &data)];
-        let pairs = data.rows.into_iter().map(|row| Pair {
-            id: row.said.id.clone(),
-            prompt: row.prompt,
-            answers: row.answers.map(completion),
-            gold: row.said.gold,
-            own_first: None,
+        let pairs = data.rows.into_iter().map(|row| {
+            let known = Known {
+                gold: row.said.gold,
+                ..Known::default()
+            };
+            let pair = Pair {
+                id: row.said.id,
+                prompt: row.prompt,
+                answers: row.answers.map(causal::answer),
+            };
+            (pair, known)
         });
-        let mut pairs: Vec<Pair> = pairs.collect();
+        let mut pairs: Vec<(Pair, Known)> = pairs.collect();
         pairs.shuffle(&mut rng);
         return Ok((pairs, data.rejects));
     }
@@ -256,36 +201,38 @@ fn read(audit: &Audit, seed: Seed, provenance: &mut Provenance) -> Result<(Vec<P
             .push(data_source(audit.others.as_deref().unwrap_or_default(), &others));
         return Ok((own_and_others(&data.rows, &others.rows), data.rejects));
     }
-    let mut by_round: Vec<Vec<Pair>> = Vec::new();
+    let mut by_round: Vec<Vec<(Pair, Known)>> = Vec::new();
     for row in &data.rows {
         for (round, contest) in contests(row, true).into_iter().filter_map(Result::ok).enumerate() {
             if by_round.len() <= round {
                 by_round.push(Vec::new());
             }
-            by_round[round].push(Pair {
+            let pair = Pair {
                 id: contest.id,
                 prompt: contest.prompt,
                 answers: [contest.first, contest.second],
-                gold: None,
-                own_first: None,
-            });
+            };
+            by_round[round].push((pair, Known::default()));
         }
     }
     Ok((by_round.into_iter().flatten().collect(), data.rejects))
 }
 
 /// The first answers of both models to each prompt that both answered.
-fn own_and_others(own: &[Candidates], others: &[Candidates]) -> Vec<Pair> {
+fn own_and_others(own: &[Candidates], others: &[Candidates]) -> Vec<(Pair, Known)> {
     let by_prompt: HashMap<String, &Candidates> = others.iter().map(|row| (messages_id(&row.prompt), row)).collect();
     let pairs = own.iter().filter_map(|row| {
         let other = by_prompt.get(&messages_id(&row.prompt))?;
-        Some(Pair {
+        let pair = Pair {
             id: content_id([row.id.as_str(), "own"]),
             prompt: row.prompt.clone(),
             answers: [row.completions.first()?.clone(), other.completions.first()?.clone()],
-            gold: None,
+        };
+        let known = Known {
             own_first: Some(true),
-        })
+            ..Known::default()
+        };
+        Some((pair, known))
     });
     pairs.collect()
 }
@@ -331,7 +278,7 @@ impl Said {
     }
 
     /// The pair with what was said of it, its first answer first.
-    fn of_pair(&self, pair: &Pair, row: &Candidates) -> JudgedPair {
+    fn of_pair(&self, pair: &Pair, row: &Candidates, known: Known) -> JudgedPair {
         let label = Self::id(row).and_then(|id| self.labels.get(&id));
         let mut said = match label {
             Some(label) => labels::pair(label),
@@ -355,8 +302,8 @@ impl Said {
                 .last()
                 .is_some_and(|answer| answer.content != pair.answers[0].text)
         });
-        said.gold = pair.gold.map(|gold| if turned { gold.swapped() } else { gold });
-        said.own_first = pair.own_first.map(|own| own != turned);
+        said.gold = known.gold.map(|gold| if turned { gold.swapped() } else { gold });
+        said.own_first = known.own_first.map(|own| own != turned);
         said
     }
 }

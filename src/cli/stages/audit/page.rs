@@ -37,7 +37,7 @@ pub fn page(audited: &Audited) -> String {
             let _ = writeln!(text, "{} rows could not be read\n", audited.unread);
         }
         for (figure, estimate) in &all.figures {
-            let _ = writeln!(text, "  {:<40} {}", figure.label(), shown(*estimate));
+            let _ = writeln!(text, "  {:<42} {}", figure.label(), shown(*estimate));
         }
         reliability(&mut text, all);
     }
@@ -51,8 +51,14 @@ pub fn page(audited: &Audited) -> String {
     text
 }
 
+/// With the count where the value is a share of whole verdicts.
 fn shown(estimate: Estimate) -> String {
-    format!("{estimate:<22} of {}", estimate.n)
+    let count = estimate.value * estimate.n as f64;
+    let whole = (0.0..=1.0).contains(&estimate.value) && (count - count.round()).abs() < 1e-9 * count.max(1.0);
+    match whole {
+        true => format!("{estimate:<22} {count:.0} of {}", estimate.n),
+        false => format!("{estimate:<22} of {}", estimate.n),
+    }
 }
 
 fn reliability(text: &mut String, section: &Section) {
@@ -83,7 +89,7 @@ fn changed(text: &mut String, effect: &Effect) {
     ];
     for (label, estimate) in rows {
         if let Some(estimate) = estimate {
-            let _ = writeln!(text, "  {label:<40} {}", shown(estimate));
+            let _ = writeln!(text, "  {label:<42} {}", shown(estimate));
         }
     }
 }
