@@ -9,4 +9,5 @@ pub mod control;
 pub mod figures;
 pub mod interval;
 pub mod labels;
+pub mod ledger;
 pub mod measure;

@@ -28,6 +28,7 @@ pub fn report(dir: &Path, journal: &RunJournal) -> Result<Report> {
         policies: Policies::default(),
         judge: None,
         reward_model: None,
+        ledger: super::ledger::gather(dir, journal)?,
     };
     let mut evaluations = Vec::new();
     let mut curves = Vec::new();

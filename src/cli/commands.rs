@@ -5,7 +5,7 @@ use candle_core::DType;
 use super::args::{ConstitutionCommand, Dtype, ModelCommand, ReportArgs};
 use super::pipeline::RunJournal;
 use super::session::Session;
-use super::{assemble, info, output, pull, template};
+use super::{assemble, info, ledger, output, pull, template};
 use crate::constitution::Constitution;
 use crate::error::{Error, Result};
 use crate::model::files::{Model, assemble_random};
@@ -16,6 +16,7 @@ use crate::{atomic, dataset, job, report};
 pub fn report(session: &Session, args: &ReportArgs) -> Result<()> {
     let journal = RunJournal::read(&args.run)?;
     let report = assemble::report(&args.run, &journal)?;
+    ledger::write(&args.run, &report.summary.ledger)?;
     let page = args.out.clone().unwrap_or_else(|| args.run.join("report.html"));
     atomic::write(&page, report::html(&report)?.as_bytes())?;
     if session.json {

@@ -10,6 +10,7 @@ mod commands;
 mod data;
 mod emit;
 mod info;
+mod ledger;
 mod output;
 mod parts;
 mod pipeline;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::args::{Cli, Command, DemoArgs, Parts, RunArgs, StageCommand};
 use super::session::{Session, peak_rss_mb};
 use super::stages::{Division, Done};
-use super::{assemble, emit, output, parts, storage};
+use super::{assemble, emit, ledger, output, parts, storage};
 use crate::config::{DEMO, Flag, Kind, Recipe};
 use crate::error::{Error, Result};
 use crate::job::Changes;
@@ -275,6 +275,7 @@ impl Plan {
 
     fn report(&self, session: &Session, journal: &RunJournal) -> Result<()> {
         let report = assemble::report(&self.dir, journal)?;
+        ledger::write(&self.dir, &report.summary.ledger)?;
         let page = self.dir.join("report.html");
         atomic::write(&page, report::html(&report)?.as_bytes())?;
         if session.json {

@@ -15,6 +15,7 @@ use crate::record::{Message, Prompt};
 use crate::report::PolicyFigures;
 use crate::seed::Seed;
 use crate::train::batch::Encoder;
+use crate::train::reward::RewardModel;
 use crate::world::{Kind, Label, Oracle};
 
 /// An answer and what the oracle calls it.
@@ -26,6 +27,9 @@ pub struct Labelled {
     pub label: Label,
     pub kind: Kind,
     pub tokens: u32,
+    /// By the reward model that was given, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<f32>,
 }
 
 /// The content of `eval.json` for a policy.
@@ -90,7 +94,26 @@ pub fn label(oracle: &Oracle, id: &str, prompt: &[Message], answer: &str, tokens
         label: oracle.judge(pair, answer).label,
         kind: oracle.kind(pair),
         tokens,
+        reward: None,
     })
+}
+
+/// Gives every answer its reward.
+pub fn score(
+    reward_model: &RewardModel,
+    encoder: &Encoder<'_>,
+    prompts: &[Prompt],
+    eval: &mut PolicyEval,
+) -> Result<()> {
+    let sequences = prompts
+        .iter()
+        .zip(&eval.answers)
+        .map(|(prompt, answer)| encoder.answer(&prompt.messages, &answer.answer))
+        .collect::<Result<Vec<_>>>()?;
+    for (answer, reward) in eval.answers.iter_mut().zip(reward_model.score(&sequences)?) {
+        answer.reward = Some(reward);
+    }
+    Ok(())
 }
 
 /// The rates over labelled answers.

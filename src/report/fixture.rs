@@ -1,9 +1,13 @@
 //! A report as the proving ground gives it, for tests and for looking at the page.
 
 use super::{
-    Curve, JudgeFigures, Policies, PolicyFigures, Report, RewardFigures, Sample, SampleAnswer, Series, StageTime, Step,
-    Summary, Trace, TraceRound,
+    Curve, JudgeFigures, Ledger, Policies, PolicyFigures, Report, RewardFigures, Sample, SampleAnswer, Series,
+    StageTime, Step, Summary, Trace, TraceRound,
 };
+
+use crate::bias::control::Unit;
+use crate::bias::interval::Estimate;
+use crate::bias::ledger::{Against, Entry, Subject};
 
 /// Every section is filled.
 pub fn report() -> Report {
@@ -32,12 +36,64 @@ pub fn report() -> Report {
                 prefer_longer_on_ties_before: Some(0.88),
                 prefer_longer_on_ties_after: Some(0.52),
             }),
+            ledger: ledger(),
         },
         steps,
         samples: samples(),
         traces: traces(),
         curves: curves(),
         provenance: provenance(),
+    }
+}
+
+fn estimate(value: f64) -> Option<Estimate> {
+    Some(Estimate {
+        value,
+        low: value - 0.04,
+        high: value + 0.04,
+        n: 320,
+    })
+}
+
+fn ledger() -> Ledger {
+    let entry = |name: &str, subject, mean_length| Entry {
+        name: name.into(),
+        subject,
+        unit: Unit::Tokens,
+        n: 320,
+        mean_length: Some(mean_length),
+        mean_length_rejected: None,
+        prefer_longer: None,
+        length_effect: None,
+        correlation: None,
+        effect: None,
+        against: None,
+    };
+    let labels = |name, longer, effect| Entry {
+        prefer_longer: estimate(longer),
+        length_effect: estimate(effect),
+        correlation: estimate(effect),
+        ..entry(name, Subject::Labels, 31.5)
+    };
+    let policy = |name, length, by, wins, controlled| Entry {
+        against: Some(Against {
+            baseline: "sft".into(),
+            longer_by: estimate(by),
+            win_rate: estimate(wins),
+            length_controlled_win_rate: estimate(controlled),
+            reward_gain: estimate(0.61),
+            reward_gain_of_length: estimate(0.05),
+        }),
+        ..entry(name, Subject::Policy, length)
+    };
+    Ledger {
+        entries: vec![
+            labels("judge", 0.79, 0.38),
+            labels("balance", 0.51, -0.01),
+            entry("sft", Subject::Policy, 30.1),
+            policy("dpo", 31.2, 1.1, 0.64, 0.63),
+            policy("ppo", 41.0, 10.9, 0.62, 0.48),
+        ],
     }
 }
 
@@ -71,6 +127,7 @@ pub fn revise_only() -> Report {
             policies,
             judge: None,
             reward_model: None,
+            ledger: Ledger::default(),
         },
         steps: whole
             .steps

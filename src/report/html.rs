@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::chart::{self, Bias, Panel};
 use super::pipeline::{self, Picture};
-use super::{Change, PolicyFigures, Report, figures};
+use super::{Change, PolicyFigures, Report, figures, length};
 use crate::diff::{self, Piece};
 use crate::error::{Error, Result};
 
@@ -56,6 +56,9 @@ struct Page {
     benign_bars: Vec<Bar>,
     has_revised: bool,
     bias: Option<Bias>,
+    length: Vec<length::Row>,
+    length_columns: Vec<(&'static str, &'static str)>,
+    readings: Vec<String>,
     traces: Vec<TraceView>,
     panels: Vec<Panel>,
 }
@@ -82,6 +85,9 @@ impl Page {
             benign_bars: bars(report, |p| vec![("helpful", p.helpful), ("wrong", p.wrong)]),
             has_revised: policies.get("revised").is_some(),
             bias: chart::bias(report),
+            length: length::rows(&report.summary.ledger),
+            length_columns: length::COLUMNS.into_iter().zip(length::LEGEND).collect(),
+            readings: length::readings(&report.summary.ledger),
             traces: report.traces.iter().map(TraceView::of).collect(),
             panels: report.curves.iter().flat_map(chart::panels).collect(),
         }
@@ -226,7 +232,7 @@ impl TraceView {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Policies, Summary, fixture};
+    use super::super::{Ledger, Policies, Summary, fixture};
     use super::*;
 
     #[test]
@@ -312,6 +318,7 @@ mod tests {
                 policies: Policies::default(),
                 judge: None,
                 reward_model: None,
+                ledger: Ledger::default(),
             },
             steps: Vec::new(),
             samples: Vec::new(),

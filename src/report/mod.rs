@@ -8,6 +8,7 @@
 mod chart;
 mod figures;
 mod html;
+mod length;
 mod pipeline;
 mod terminal;
 
@@ -18,6 +19,8 @@ use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::bias::ledger::Ledger;
 
 pub use html::html;
 pub use terminal::terminal;
@@ -33,6 +36,9 @@ pub struct Summary {
     pub policies: Policies,
     pub judge: Option<JudgeFigures>,
     pub reward_model: Option<RewardFigures>,
+    /// What length did at every stage.
+    #[serde(default)]
+    pub ledger: Ledger,
 }
 
 /// How long one stage took.

@@ -1,7 +1,8 @@
 //! The figures of a run as plain text: aligned, at most [`WIDTH`] columns, no colour needed.
 
 use super::figures::{MISSING, count, duration, memory, one_decimal, percent, plain, two_decimals};
-use super::{JudgeFigures, Policies, RewardFigures, StageTime, Summary};
+use super::{JudgeFigures, Policies, RewardFigures, StageTime, Summary, length};
+use crate::bias::ledger::Ledger;
 
 /// No line is longer.
 const WIDTH: usize = 100;
@@ -18,6 +19,7 @@ pub fn terminal(summary: &Summary) -> String {
         policies(&summary.policies),
         summary.judge.as_ref().map(judge),
         summary.reward_model.as_ref().map(reward_model),
+        ledger(&summary.ledger),
         stages(summary),
     ];
     sections.into_iter().flatten().collect::<Vec<_>>().join("\n")
@@ -99,6 +101,23 @@ fn fact(name: &str, value: &str) -> String {
     finished(&format!("  {}{}{}", pad(name, 34), " ".repeat(indent), plain(value)))
 }
 
+fn ledger(ledger: &Ledger) -> Option<String> {
+    let rows = length::rows(ledger);
+    let names = rows.iter().map(|row| width(&clipped(&row.name))).max()?.max(6);
+    let mut text = line("Length", names, &length::COLUMNS.map(str::to_owned));
+    for row in &rows {
+        text += &line(
+            &format!("  {}", clipped(&row.name)),
+            names,
+            &row.cells.clone().map(|cell| plain(&cell)),
+        );
+    }
+    for reading in length::readings(ledger) {
+        text += &finished(&format!("  {}", clipped_to(&reading, WIDTH - 2)));
+    }
+    Some(text)
+}
+
 fn stages(summary: &Summary) -> Option<String> {
     if summary.stages.is_empty() {
         return None;
@@ -126,11 +145,15 @@ fn stages(summary: &Summary) -> Option<String> {
 
 /// A name on one line, without control characters that a terminal would obey.
 fn clipped(name: &str) -> String {
+    clipped_to(name, NAME)
+}
+
+fn clipped_to(name: &str, most: usize) -> String {
     let clean: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if width(&clean) <= NAME {
+    if width(&clean) <= most {
         return clean;
     }
-    let kept: String = clean.chars().take(NAME - 1).collect();
+    let kept: String = clean.chars().take(most - 1).collect();
     format!("{kept}…")
 }
 
@@ -189,6 +212,7 @@ mod tests {
             policies: Policies::default(),
             judge: None,
             reward_model: None,
+            ledger: Ledger::default(),
         };
         assert_eq!(terminal(&summary), "");
     }

@@ -49,6 +49,10 @@ pub struct Policy {
     #[arg(long, requires = "model")]
     #[serde(skip)]
     pub reference: Option<String>,
+    /// A reward model, made by `bylaw train reward`, that scores the answers; for the ledger of length.
+    #[arg(long, requires = "model")]
+    #[serde(skip)]
+    pub reward_model: Option<String>,
     /// The policy's name in reports.
     #[arg(long, default_value = "policy", value_name = "NAME")]
     pub policy: String,
@@ -168,6 +172,10 @@ impl Stage for Policy {
         provenance.model = Some(model_source(&model));
         provenance.inputs = vec![data_source(prompts_reference, &prompts)];
         provenance.inputs.extend(reference.as_ref().map(model_source));
+        let reward_model = self.reward_model.as_deref().map(load_reward_model).transpose()?;
+        provenance
+            .inputs
+            .extend(reward_model.as_ref().map(|(_, files)| model_source(files)));
         let templates = Templates::new(self.prompting.style(&model)?);
         evaluate(session, out, provenance, &self.policy, || {
             let encoder = Encoder {
@@ -178,15 +186,11 @@ impl Stage for Policy {
             let reference = reference.as_ref().map(|reference| &reference.decoder);
             let seed = session.stage_seed(self.kind());
             let rows = &prompts.rows;
-            to_value(policy::evaluate(
-                &model,
-                reference,
-                &encoder,
-                &oracle,
-                rows,
-                &self.sampling,
-                seed,
-            )?)
+            let mut eval = policy::evaluate(&model, reference, &encoder, &oracle, rows, &self.sampling, seed)?;
+            if let Some((reward_model, _)) = &reward_model {
+                policy::score(reward_model, &encoder, rows, &mut eval)?;
+            }
+            to_value(eval)
         })
     }
 }

@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::prompting::Prompting;
 use super::{Done, Stage, read_if_there};
+use crate::bias::control::Unit;
+use crate::bias::ledger::{self, Subject};
+use crate::bias::measure::Comparison;
 use crate::cli::session::{Session, data_source, model_source};
 use crate::dataset::{self, Provenance, Source, Status, rejects_dir};
 use crate::error::{Error, Result};
@@ -27,6 +30,12 @@ use crate::{atomic, job};
 
 /// The manifest of a training directory.
 const FILE: &str = "train.json";
+
+/// What length does to the rewards of a reward model, beside the model.
+pub const LENGTH_FILE: &str = "length.json";
+
+/// Pairs on which that is measured, at most.
+const LENGTH_PAIRS: usize = 2000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct TrainManifest {
@@ -337,9 +346,46 @@ impl Stage for Reward {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         train_on_pairs(session, out, self, &self.common, |setup, decoder, pairs, seed| {
             let model = reward::train(setup, &self.config, decoder, pairs, seed)?;
+            write_length(out, &model, &pairs[..pairs.len().min(LENGTH_PAIRS)], seed)?;
             Ok((model.decoder, Some(model.head)))
         })
     }
+}
+
+/// Measures what length does to the rewards, for the ledger of length.
+fn write_length(out: &Path, model: &reward::RewardModel, pairs: &[pairs::Pair], seed: Seed) -> Result<()> {
+    let rewards = model.score(&pairs::sequences(&pairs.iter().collect::<Vec<_>>()))?;
+    let (chosen, rejected) = rewards.split_at(pairs.len());
+    let prompts: Vec<String> = pairs
+        .iter()
+        .map(|pair| format!("{:?}", &pair.chosen.tokens[..pair.chosen.completion]))
+        .collect();
+    let compared: Vec<ledger::Compared<'_>> = pairs
+        .iter()
+        .enumerate()
+        .map(|(row, pair)| {
+            let lengths = [&pair.chosen, &pair.rejected].map(|sequence| sequence.completion_len() as f64);
+            ledger::Compared {
+                prompt: &prompts[row],
+                comparison: Comparison {
+                    preference: f64::from(chosen[row]) - f64::from(rejected[row]),
+                    length_difference: lengths[0] - lengths[1],
+                    weight: 1.0,
+                },
+                lengths,
+            }
+        })
+        .collect();
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let entry = ledger::compared_entry(
+        &name,
+        Subject::RewardModel,
+        Unit::Tokens,
+        &compared,
+        seed.child("length"),
+    );
+    let json = serde_json::to_vec_pretty(&entry).map_err(|error| Error::unexpected("length").because(error))?;
+    atomic::write(&out.join(LENGTH_FILE), &json)
 }
 
 impl Stage for Dpo {

@@ -1,0 +1,91 @@
+//! The ledger of length as a table: one row a stage, the same columns for labels, reward models and policies.
+
+use serde::Serialize;
+
+use super::figures::{MISSING, decimal, percent};
+use crate::bias::ledger::{Against, Entry, Ledger};
+
+/// The columns, as they are headed.
+pub const COLUMNS: [&str; 7] = ["longer", "effect", "tokens", "by", "wins", "LC wins", "of length"];
+
+/// What the headings mean, in a sentence each.
+pub const LEGEND: [&str; 7] = [
+    "how often the longer of two answers is preferred",
+    "what being longer gains at equal quality (log-odds, or reward)",
+    "mean length of an answer",
+    "how much longer than the baseline's answers",
+    "how often it beats its baseline, by the judge",
+    "the same at equal length",
+    "share of its gain in reward that length alone explains",
+];
+
+/// A row of the table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    pub name: String,
+    pub cells: [String; 7],
+    /// Intervals, for who asks.
+    pub tip: String,
+}
+
+pub fn rows(ledger: &Ledger) -> Vec<Row> {
+    ledger.entries.iter().map(row).collect()
+}
+
+fn row(entry: &Entry) -> Row {
+    let signed = |value: Option<f64>, decimals| {
+        value.map_or(MISSING.to_owned(), |value| {
+            let text = decimal(value, decimals);
+            if value > 0.0 { format!("+{text}") } else { text }
+        })
+    };
+    let against = entry.against.as_ref();
+    let of = |figure: fn(&Against) -> Option<f64>| against.and_then(figure);
+    let effect = entry.length_effect.map(|effect| effect.value);
+    let tip = [
+        ("prefers the longer", entry.prefer_longer),
+        ("effect at equal quality", entry.length_effect),
+        ("correlation with length", entry.correlation),
+        ("wins", against.and_then(|against| against.win_rate)),
+        (
+            "wins at equal length",
+            against.and_then(|against| against.length_controlled_win_rate),
+        ),
+        ("gain in reward", against.and_then(|against| against.reward_gain)),
+    ];
+    let tip: Vec<String> = tip
+        .into_iter()
+        .filter_map(|(name, estimate)| Some(format!("{name} {}", estimate?)))
+        .collect();
+    Row {
+        name: entry.name.clone(),
+        cells: [
+            percent(entry.prefer_longer.map(|share| share.value)),
+            signed(effect, 2),
+            entry
+                .mean_length
+                .map_or(MISSING.to_owned(), |length| decimal(length, 1)),
+            signed(of(|against| against.longer_by.map(|by| by.value)), 1),
+            percent(of(|against| against.win_rate.map(|rate| rate.value))),
+            percent(of(|against| against.length_controlled_win_rate.map(|rate| rate.value))),
+            percent(of(Against::share_of_length)),
+        ],
+        tip: tip.join(", "),
+    }
+}
+
+/// What the ledger says of each policy that has a baseline.
+pub fn readings(ledger: &Ledger) -> Vec<String> {
+    let told = ledger.entries.iter().filter_map(|entry| {
+        let against = entry.against.as_ref()?;
+        (against.length_controlled_win_rate.is_some() || against.reward_gain.is_some()).then(|| {
+            format!(
+                "{} beside {}: {}",
+                entry.name,
+                against.baseline,
+                against.reading().as_str()
+            )
+        })
+    });
+    told.collect()
+}
