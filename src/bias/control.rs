@@ -6,7 +6,7 @@
 //! real difference in quality lie far from the line on both sides, and least squares would let them
 //! tilt it, or, fitted on near-ties alone, over-correct.
 
-use crate::record::Preference;
+use crate::record::{Preference, Vote};
 
 /// Token difference at which the effect of length levels off.
 pub const SCALE: f32 = 10.0;
@@ -61,13 +61,7 @@ fn without_length(row: &Preference, slope: f32) -> Preference {
 /// The same comparison told from the other answer's side.
 fn swapped(row: &Preference) -> Preference {
     let mut votes = row.votes.clone();
-    for vote in &mut votes {
-        vote.order = match vote.order.as_str() {
-            "chosen_first" => "rejected_first",
-            _ => "chosen_first",
-        }
-        .into();
-    }
+    votes.iter_mut().for_each(Vote::turn);
     Preference {
         chosen: row.rejected.clone(),
         rejected: row.chosen.clone(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::balance::Fitted;
 use super::generate::judge_rows;
+use super::judging::Judging;
 use super::prompting::Prompting;
 use super::train::load_reward_model;
 use super::{Done, Stage, read_if_there};
@@ -25,7 +26,6 @@ use crate::model::files::Model;
 use crate::prompt::Templates;
 use crate::report::RewardFigures;
 use crate::stage::Context;
-use crate::stage::judge::JudgeConfig;
 use crate::train::batch::Encoder;
 use crate::world::{Oracle, Split, World};
 
@@ -87,6 +87,9 @@ pub struct Judge {
     /// Pairs of answers of known quality, half of them equally good.
     #[arg(long, default_value_t = 600, value_name = "N")]
     pub pairs: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub judging: Judging,
     #[command(flatten)]
     #[serde(flatten)]
     pub prompting: Prompting,
@@ -229,10 +232,11 @@ impl Stage for Judge {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        self.judging.check()?;
         let world = World::builtin()?;
         let constitution = Constitution::resolve(&self.constitution)?;
         let model = Arc::new(self.prompting.load(&self.model, session.serving())?);
-        let templates = Templates::new(self.prompting.style(&model)?);
+        let templates = self.judging.templates(Templates::new(self.prompting.style(&model)?))?;
         let slope = match &self.balanced {
             Some(balanced) => Fitted::read(Path::new(balanced))?.slope,
             None => 0.0,
@@ -255,7 +259,7 @@ impl Stage for Judge {
                 seed,
                 keep_truncated: true,
             };
-            let config = JudgeConfig { principles_per_pair: 1 };
+            let config = self.judging.config();
             let label = |contests| -> Result<(Vec<_>, usize)> {
                 let labels = judge_rows(context, &constitution, contests, &config)?;
                 let asked = labels.len();

@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod eval;
 pub mod generate;
+pub mod judging;
 pub mod prompting;
 pub mod train;
 pub mod world;
