@@ -122,6 +122,34 @@ impl Constitution {
             .ok_or_else(|| self.nothing_to_draw("judge", "judging"))
     }
 
+    /// Draws `count` different principles to compare by, one after the other in proportion to the weights of
+    /// those that are left; the first is the one that [`draw_judge`](Self::draw_judge) draws. Each has the share 1.
+    ///
+    /// Where there are no more than `count`, nothing is drawn: all come in their order, and their shares are in
+    /// proportion to their weights, with the mean 1.
+    pub fn draw_judges(&self, rng: &mut Rng, count: usize) -> Result<Vec<(&Principle, f32)>> {
+        let fits = |principle: &Principle| principle.judge.is_some() && principle.weight > 0.0;
+        let all: Vec<&Principle> = self.principles.iter().filter(|principle| fits(principle)).collect();
+        if all.is_empty() {
+            return Err(self.nothing_to_draw("judge", "judging"));
+        }
+        if all.len() <= count {
+            let mean = all.iter().map(|principle| principle.weight).sum::<f64>() / all.len() as f64;
+            let share = |principle: &Principle| (principle.weight / mean) as f32;
+            return Ok(all.into_iter().map(|principle| (principle, share(principle))).collect());
+        }
+        let mut drawn: Vec<(&Principle, f32)> = Vec::with_capacity(count);
+        while drawn.len() < count {
+            let left =
+                |principle: &Principle| fits(principle) && drawn.iter().all(|(known, _)| known.id != principle.id);
+            match self.draw(rng, left) {
+                Some(principle) => drawn.push((principle, 1.0)),
+                None => break,
+            }
+        }
+        Ok(drawn)
+    }
+
     fn draw(&self, rng: &mut Rng, fits: impl Fn(&Principle) -> bool) -> Option<&Principle> {
         let fitting = || {
             self.principles

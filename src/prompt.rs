@@ -5,6 +5,9 @@
 //! wording, never what is asked. Text from users and models is data: in a transcript, a line that
 //! would open a role is quoted with `> `, so that no content can speak for somebody else.
 
+mod few_shots;
+mod judging;
+
 use std::collections::BTreeMap;
 
 use minijinja::value::{Serde, Value};
@@ -13,6 +16,9 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::record::{Message, hex};
+
+pub use few_shots::FewShots;
+pub use judging::{Comparison, MOST_OPTIONS, letter};
 
 /// What an engine is asked to continue.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,24 +54,65 @@ const LABELS: [&str; 10] = [
     "(B)",
 ];
 
-const TRANSCRIPT: [(&str, &str); 4] = [
+/// The openings among them that begin somebody's turn.
+const TURNS: usize = 8;
+
+/// Further openings, which texts that a judge reads or reasons about must not have.
+const VERDICTS: [&str; 7] = [
+    "Reasoning:",
+    "Answer:",
+    "The answer is:",
+    "The rating is:",
+    "The ranking is:",
+    "Rating:",
+    "Ranking:",
+];
+
+const TRANSCRIPT: [(&str, &str); 10] = [
     ("respond", include_str!("../prompts/transcript/respond.jinja")),
     ("critique", include_str!("../prompts/transcript/critique.jinja")),
     ("revision", include_str!("../prompts/transcript/revision.jinja")),
     ("judge", include_str!("../prompts/transcript/judge.jinja")),
+    (
+        "judge_reasoning",
+        include_str!("../prompts/transcript/judge_reasoning.jinja"),
+    ),
+    (
+        "judge_reasoned",
+        include_str!("../prompts/transcript/judge_reasoned.jinja"),
+    ),
+    ("rate", include_str!("../prompts/transcript/rate.jinja")),
+    (
+        "rate_reasoning",
+        include_str!("../prompts/transcript/rate_reasoning.jinja"),
+    ),
+    ("list", include_str!("../prompts/transcript/list.jinja")),
+    (
+        "list_reasoning",
+        include_str!("../prompts/transcript/list_reasoning.jinja"),
+    ),
 ];
 
-const CHAT: [(&str, &str); 4] = [
+const CHAT: [(&str, &str); 11] = [
     ("critique", include_str!("../prompts/chat/critique.jinja")),
     ("revision", include_str!("../prompts/chat/revision.jinja")),
     ("judge", include_str!("../prompts/chat/judge.jinja")),
     ("judge_prefix", include_str!("../prompts/chat/judge_prefix.jinja")),
+    ("judge_reasoning", include_str!("../prompts/chat/judge_reasoning.jinja")),
+    ("judge_verdict", include_str!("../prompts/chat/judge_verdict.jinja")),
+    ("rate", include_str!("../prompts/chat/rate.jinja")),
+    ("rate_prefix", include_str!("../prompts/chat/rate_prefix.jinja")),
+    ("rate_verdict", include_str!("../prompts/chat/rate_verdict.jinja")),
+    ("list", include_str!("../prompts/chat/list.jinja")),
+    ("list_verdict", include_str!("../prompts/chat/list_verdict.jinja")),
 ];
 
 /// The templates of one style.
 pub struct Templates {
     environment: Environment<'static>,
     style: Style,
+    /// Comparisons with their verdicts, shown to a judge before its own.
+    few_shots: Option<FewShots>,
 }
 
 /// An answer under criticism, and what is asked about it.
@@ -82,12 +129,25 @@ impl Templates {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.add_filter("label", label);
         environment.add_filter("quoted", |text: String| quoted(&text));
+        environment.add_filter("guarded", |text: String| judging::guarded(&text));
+        environment.add_filter("spoken", |text: String| judging::spoken(&text));
         for (name, source) in Self::sources(style) {
             environment
                 .add_template(name, source)
                 .expect("the templates of the program are valid: a test renders each");
         }
-        Self { environment, style }
+        Self {
+            environment,
+            style,
+            few_shots: None,
+        }
+    }
+
+    /// The same, with comparisons to be shown before each that is asked.
+    #[must_use]
+    pub fn with_few_shots(mut self, few_shots: FewShots) -> Self {
+        self.few_shots = Some(few_shots);
+        self
     }
 
     fn sources(style: Style) -> &'static [(&'static str, &'static str)] {
@@ -102,12 +162,16 @@ impl Templates {
         self.style
     }
 
-    /// SHA-256 of every template, by name, for a dataset's manifest.
+    /// SHA-256 of every template, by name, and of the few-shot examples, for a dataset's manifest.
     pub fn hashes(&self) -> BTreeMap<String, String> {
-        Self::sources(self.style)
+        let templates = Self::sources(self.style)
             .iter()
-            .map(|(name, source)| ((*name).to_owned(), hex(&Sha256::digest(source)[..])))
-            .collect()
+            .map(|(name, source)| ((*name).to_owned(), hex(&Sha256::digest(source)[..])));
+        let few_shots = self
+            .few_shots
+            .iter()
+            .map(|few_shots| ("few_shots".to_owned(), few_shots.sha256().to_owned()));
+        templates.chain(few_shots).collect()
     }
 
     /// What ends a completion besides the end-of-sequence token: in a transcript, the next role.
@@ -189,21 +253,6 @@ impl Templates {
         }
     }
 
-    /// The multiple-choice question about two answers; the model's next token is `A` or `B`.
-    pub fn judge(&self, messages: &[Message], question: &str, answer_a: &str, answer_b: &str) -> Result<Request> {
-        let text = self.render(
-            "judge",
-            context! { messages => Value::from(Serde(messages)), question, answer_a, answer_b },
-        )?;
-        Ok(match self.style {
-            Style::Transcript | Style::Raw => Request::Text(text),
-            Style::Chat => Request::Chat {
-                messages: vec![Message::user(text)],
-                prefix: self.render("judge_prefix", context! {})?,
-            },
-        })
-    }
-
     fn render(&self, name: &str, context: Value) -> Result<String> {
         self.environment
             .get_template(name)
@@ -226,12 +275,17 @@ fn label(role: String) -> Result<&'static str, minijinja::Error> {
 
 /// `text` without the power to open a role or an option, and without space at its ends.
 fn quoted(text: &str) -> String {
+    shielded(text, |line| LABELS.iter().any(|label| line.starts_with(label)))
+}
+
+/// `text`, trimmed, each line quoted that `opens` something, the space before it aside.
+fn shielded(text: &str, opens: impl Fn(&str) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     for (index, line) in text.trim().lines().enumerate() {
         if index > 0 {
             out.push('\n');
         }
-        if LABELS.iter().any(|label| line.trim_start().starts_with(label)) {
+        if opens(line.trim_start()) {
             out.push_str("> ");
         }
         out.push_str(line);

@@ -2,6 +2,8 @@
 //!
 //! Plain data: nothing here knows how a row is stored, made or used.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -111,17 +113,140 @@ pub struct Candidates {
     pub completions: Vec<Completion>,
 }
 
+/// Which option a judge's verdict names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    A,
+    B,
+    /// Neither is better.
+    Tie,
+    /// What the judge wrote names no option, or two of them.
+    Unparsed,
+}
+
+impl Verdict {
+    pub const NAMES: [&str; 4] = ["a", "b", "tie", "unparsed"];
+
+    /// What a probability of option (A) names; nothing where it is no number.
+    pub fn of_probability(p_a: f32) -> Self {
+        match p_a.partial_cmp(&0.5) {
+            Some(Ordering::Greater) => Self::A,
+            Some(Ordering::Less) => Self::B,
+            Some(Ordering::Equal) => Self::Tie,
+            None => Self::Unparsed,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+            Self::Tie => "tie",
+            Self::Unparsed => "unparsed",
+        }
+    }
+}
+
+/// The `order` of a vote whose option (A) is the chosen answer.
+pub const CHOSEN_FIRST: &str = "chosen_first";
+/// The `order` of a vote whose option (A) is the rejected answer.
+pub const REJECTED_FIRST: &str = "rejected_first";
+
+/// The reason of a reject whose pair the judge finds equally good.
+pub const TIE: &str = "the judge's verdict is a tie";
+
 /// One question put to the judge, in one order of the answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "StoredVote")]
 pub struct Vote {
     pub principle_id: String,
     /// `chosen_first` or `rejected_first`: which answer stood at (A).
     pub order: String,
+    /// 0, as `logprob_b` is, where the judge gave words alone.
     pub logprob_a: f32,
     pub logprob_b: f32,
-    /// Normalised probability of option (A).
+    /// Probability of option (A) that the vote counts with: normalised, and clamped after a reasoning; of one
+    /// verdict in words 3/4 or 1/4, as half counts have it; 0.5 of a tie and where nothing could be read.
     pub p_a: f32,
+    /// What the judge wrote, whole: its reasoning or explanation. Of ratings, the expected ones before it.
     pub cot: Option<String>,
+    /// The option that the verdict names: `a`, `b`, `tie`, or `unparsed`, which counts for nothing.
+    pub verdict: String,
+}
+
+/// A vote as files have it: those of schema version 1 have no `verdict`.
+#[derive(Deserialize)]
+struct StoredVote {
+    principle_id: String,
+    order: String,
+    logprob_a: f32,
+    logprob_b: f32,
+    p_a: f32,
+    cot: Option<String>,
+    verdict: Option<String>,
+}
+
+impl From<StoredVote> for Vote {
+    fn from(stored: StoredVote) -> Self {
+        Self {
+            verdict: stored
+                .verdict
+                .unwrap_or_else(|| Verdict::of_probability(stored.p_a).as_str().to_owned()),
+            principle_id: stored.principle_id,
+            order: stored.order,
+            logprob_a: stored.logprob_a,
+            logprob_b: stored.logprob_b,
+            p_a: stored.p_a,
+            cot: stored.cot,
+        }
+    }
+}
+
+impl Vote {
+    /// Whether the vote is for the chosen answer; `None` of a tie and of what could not be read.
+    pub fn prefers_chosen(&self) -> Option<bool> {
+        match self.verdict.as_str() {
+            "a" => Some(self.chosen_first()),
+            "b" => Some(!self.chosen_first()),
+            _ => None,
+        }
+    }
+
+    /// The log-odds of the chosen answer that the vote counts with; `None` where nothing could be read.
+    pub fn log_odds_chosen(&self) -> Option<f32> {
+        if self.verdict == "unparsed" {
+            return None;
+        }
+        let told = self.logprob_a - self.logprob_b;
+        // The log-probabilities say it more exactly where `p_a` is theirs, not clamped and not counted.
+        let theirs = told.is_finite() && (1.0 / (1.0 + (-told).exp()) - self.p_a).abs() < 1e-6;
+        let log_odds_a = if theirs {
+            told
+        } else {
+            (self.p_a / (1.0 - self.p_a)).ln()
+        };
+        Some(if self.chosen_first() { log_odds_a } else { -log_odds_a })
+    }
+
+    /// Probability that the chosen answer is better, as the vote counts.
+    pub fn p_chosen(&self) -> f32 {
+        if self.chosen_first() { self.p_a } else { 1.0 - self.p_a }
+    }
+
+    /// The vote about the same answers told from the other's side: what was chosen is rejected.
+    pub fn turn(&mut self) {
+        self.order = if self.chosen_first() {
+            REJECTED_FIRST
+        } else {
+            CHOSEN_FIRST
+        }
+        .to_owned();
+    }
+
+    fn chosen_first(&self) -> bool {
+        self.order == CHOSEN_FIRST
+    }
 }
 
 /// Two answers to one prompt with a soft label.
@@ -212,6 +337,52 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn vote(order: &str, p_a: f32, logprobs: [f32; 2]) -> Vote {
+        Vote {
+            principle_id: "kind".into(),
+            order: order.into(),
+            logprob_a: logprobs[0],
+            logprob_b: logprobs[1],
+            p_a,
+            cot: None,
+            verdict: Verdict::of_probability(p_a).as_str().into(),
+        }
+    }
+
+    /// Catches: a vote counted for the wrong answer, a tie counted for one of them, the log-odds of a clamped
+    /// probability taken from the log-probabilities, of a sure one from the rounded probability.
+    #[test]
+    fn a_vote_is_for_the_answer_that_stood_there() {
+        let sure = [-0.0, -30.0];
+        assert_eq!(vote(CHOSEN_FIRST, 1.0, sure).log_odds_chosen(), Some(30.0));
+        assert_eq!(vote(REJECTED_FIRST, 1.0, sure).log_odds_chosen(), Some(-30.0));
+        assert_eq!(vote(CHOSEN_FIRST, 1.0, sure).prefers_chosen(), Some(true));
+        assert_eq!(vote(REJECTED_FIRST, 0.2, [0.0, 0.0]).prefers_chosen(), Some(true));
+        let clamped = vote(REJECTED_FIRST, 0.6, sure).log_odds_chosen().unwrap();
+        assert!((clamped + 1.5f32.ln()).abs() < 1e-6, "{clamped}");
+        let tie = vote(CHOSEN_FIRST, 0.5, [0.0, 0.0]);
+        assert_eq!((tie.prefers_chosen(), tie.log_odds_chosen()), (None, Some(0.0)));
+        let unread = Vote {
+            verdict: "unparsed".into(),
+            ..tie
+        };
+        assert_eq!((unread.prefers_chosen(), unread.log_odds_chosen()), (None, None));
+        let mut turned = vote(CHOSEN_FIRST, 1.0, sure);
+        turned.turn();
+        assert_eq!(turned, vote(REJECTED_FIRST, 1.0, sure));
+    }
+
+    /// Catches: votes in JSON of version 1 refused, or read as ties.
+    #[test]
+    fn a_vote_without_a_verdict_has_that_of_its_probability() {
+        for (p_a, verdict) in [(0.7, "a"), (0.2, "b"), (0.5, "tie")] {
+            let old = serde_json::json!({
+                "principle_id": "kind", "order": "chosen_first", "logprob_a": -0.5, "logprob_b": -1.0, "p_a": p_a, "cot": null,
+            });
+            assert_eq!(serde_json::from_value::<Vote>(old).unwrap().verdict, verdict);
+        }
+    }
 
     #[test]
     fn ids_see_the_borders_between_parts() {

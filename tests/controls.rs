@@ -214,7 +214,7 @@ fn dpo_on_shuffled_labels_changes_nothing() {
         .flat_map(|row| judge::contests(row, false))
         .filter_map(Result::ok)
         .collect();
-    let config = judge::JudgeConfig { principles_per_pair: 1 };
+    let config = judge::JudgeConfig::default();
     let labels: Vec<Preference> = judge::judge(bench.context(), &bench.constitution, &contests, &config)
         .unwrap()
         .into_iter()

@@ -87,11 +87,11 @@ prop_compose! {
 
 prop_compose! {
     fn vote()(
-        principle_id in text(), order in text(), numbers in [number(), number(), number()],
+        [principle_id, order, verdict] in [text(), text(), text()], numbers in [number(), number(), number()],
         cot in proptest::option::of(text()),
     ) -> Vote {
         let [logprob_a, logprob_b, p_a] = numbers;
-        Vote { principle_id, order, logprob_a, logprob_b, p_a, cot }
+        Vote { principle_id, order, logprob_a, logprob_b, p_a, cot, verdict }
     }
 }
 
@@ -217,7 +217,7 @@ fn schemas_are_stable() {
             format!(
                 "id: string; prompt: {MESSAGES}; chosen: {MESSAGES}; rejected: {MESSAGES}; p_chosen: f32; margin: f32; \
                  weight: f32; source: string; votes: list<struct<principle_id: string, order: string, logprob_a: f32, \
-                 logprob_b: f32, p_a: f32, cot: string>>; chosen_tokens: u32; rejected_tokens: u32; chosen_chars: u32; \
+                 logprob_b: f32, p_a: f32, cot: string, verdict: string>>; chosen_tokens: u32; rejected_tokens: u32; chosen_chars: u32; \
                  rejected_chars: u32; p_raw: f32"
             ),
         ),
@@ -440,7 +440,7 @@ fn the_manifest_has_the_documented_fields() {
         ),
         (
             &"bylaw-dataset".into(),
-            &1.into(),
+            &2.into(),
             &"prompts".into(),
             &"complete".into()
         )
@@ -455,7 +455,7 @@ fn bad_manifests_are_refused() {
     let path = dir.path().join(MANIFEST);
     let good = fs::read_to_string(&path).unwrap();
     for (from, to, message) in [
-        ("\"schema_version\": 1", "\"schema_version\": 2", "schema version 2"),
+        ("\"schema_version\": 2", "\"schema_version\": 3", "schema version 3"),
         ("bylaw-dataset", "other", "the format is \"other\""),
         ("\"kind\": \"prompts\"", "\"kind\": \"poems\"", "not a manifest"),
         ("\"rows\": 2,", "\"rows\": 3,", "do not add up"),

@@ -99,6 +99,7 @@ fn preference(index: usize) -> Preference {
             1 => None,
             _ => index.is_multiple_of(2).then(|| text(index)),
         },
+        verdict: ["a", "b", "tie", "unparsed"][index % 4].into(),
     };
     Preference {
         id: format!("id-{index}"),

@@ -452,6 +452,7 @@ fn judged(
     let templates = transcript();
     let config = JudgeConfig {
         principles_per_pair: principles,
+        ..JudgeConfig::default()
     };
     let mut rows = judge(
         context(&engine, &templates),
@@ -511,7 +512,7 @@ fn a_liking_for_a_position_is_a_tie() {
     }
 }
 
-/// Catches: principles that are drawn but not averaged, or the same one asked again and again.
+/// Catches: principles that are drawn but not averaged, one that is asked twice, one of weight 0.
 #[test]
 fn several_principles_are_averaged() {
     let by_principle = |prompt: &str, a: &str, _: &str| {
@@ -519,13 +520,15 @@ fn several_principles_are_averaged() {
         let strength = (index + 1) as f32;
         if a == "good" { strength } else { -strength }
     };
-    let row = judged(&contest("good", "bad"), 12, by_principle).unwrap();
-    assert_eq!(row.votes.len(), 24);
     let strength = |id: &str| id[1..].parse::<f32>().unwrap() + 1.0;
-    let mean = row.votes.iter().map(|vote| strength(&vote.principle_id)).sum::<f32>() / 24.0;
-    near(row.margin, mean);
-    let ids: BTreeSet<&str> = row.votes.iter().map(|vote| vote.principle_id.as_str()).collect();
-    assert!(ids.len() >= 3 && !ids.contains("p4"), "{ids:?}");
+    for (count, asked) in [(1, 1), (2, 2), (3, 3), (4, 4), (12, 4)] {
+        let row = judged(&contest("good", "bad"), count, by_principle).unwrap();
+        assert_eq!(row.votes.len(), 2 * asked);
+        let mean = row.votes.iter().map(|vote| strength(&vote.principle_id)).sum::<f32>() / (2 * asked) as f32;
+        near(row.margin, mean);
+        let ids: BTreeSet<&str> = row.votes.iter().map(|vote| vote.principle_id.as_str()).collect();
+        assert!(ids.len() == asked && !ids.contains("p4"), "{ids:?}");
+    }
 }
 
 /// Catches: NaN or infinity that becomes a label, a refusal that does.
@@ -536,7 +539,7 @@ fn a_verdict_that_cannot_be_read_is_a_reject() {
         assert!(reject.reason.contains("unusable"), "{}", reject.reason);
     }
     let templates = transcript();
-    let config = JudgeConfig { principles_per_pair: 1 };
+    let config = JudgeConfig::default();
     let engine = SeedEngine;
     let rows = judge(
         context(&engine, &templates),
@@ -692,7 +695,7 @@ proptest! {
         let outcomes: Vec<Outcome<Contest>> = rows.iter().flat_map(|row| contests(row, keep)).collect();
         prop_assert_eq!(outcomes.len(), 6 * count);
         let open: Vec<Contest> = outcomes.into_iter().flatten().collect();
-        let config = JudgeConfig { principles_per_pair: 1 };
+        let config = JudgeConfig::default();
         let judged = judge(context, &constitution, &open, &config).unwrap();
         let expected: Vec<String> = open.iter().map(|contest| contest.id.clone()).collect();
         prop_assert_eq!(ids(&judged, |row| &row.id), expected);

@@ -1,7 +1,7 @@
 //! Labels as judged pairs: what an audit reads of a label set. The chosen answer is the first.
 
 use crate::judged::{JudgedPair, Judgement, Winner};
-use crate::record::{Preference, Reject, Vote, messages_id};
+use crate::record::{CHOSEN_FIRST, Preference, Reject, TIE, Verdict, Vote, messages_id};
 
 /// A label and its votes.
 pub fn pair(row: &Preference) -> JudgedPair {
@@ -17,17 +17,16 @@ pub fn pair(row: &Preference) -> JudgedPair {
 }
 
 fn judgement(vote: &Vote) -> Judgement {
-    let first_at_a = vote.order == "chosen_first";
-    let p_a = f64::from(vote.p_a);
-    let at_a = match p_a.total_cmp(&0.5) {
-        std::cmp::Ordering::Greater => Winner::First,
-        std::cmp::Ordering::Less => Winner::Second,
-        std::cmp::Ordering::Equal => Winner::Tie,
-    };
+    let read = vote.verdict != Verdict::Unparsed.as_str();
     Judgement {
-        first_at_a: Some(first_at_a),
-        winner: if first_at_a { at_a } else { at_a.swapped() },
-        p_first: Some(if first_at_a { p_a } else { 1.0 - p_a }),
+        first_at_a: Some(vote.order == CHOSEN_FIRST),
+        winner: match vote.prefers_chosen() {
+            Some(true) => Winner::First,
+            Some(false) => Winner::Second,
+            None if read => Winner::Tie,
+            None => Winner::Unparsed,
+        },
+        p_first: read.then(|| f64::from(vote.p_chosen())),
         principle_id: vote.principle_id.clone(),
     }
 }
@@ -56,7 +55,7 @@ pub fn without_winner(reject: &Reject) -> Option<Winner> {
         return None;
     }
     match reject.reason.as_str() {
-        reason if reason.contains("tie") => Some(Winner::Tie),
+        TIE => Some(Winner::Tie),
         reason if reason.contains("identical") || reason.contains("truncated") || reason.contains("needs two") => None,
         _ => Some(Winner::Unparsed),
     }

@@ -5,8 +5,11 @@
 //! [`CURRENT`]; nothing on disk changes. A version that is newer than the program is refused by name. A
 //! small dataset of every version lies in `tests/golden/schema-N`, and every later version must read it.
 //!
-//! The manifest holds the version as `schema_version`; a shard holds it in the metadata of its schema under
-//! [`KEY`], so that it can be read without its manifest. A shard without it has version 1.
+//! The manifest holds the version as `schema_version`; a shard holds the version that changed its kind last in
+//! the metadata of its schema under [`KEY`], so that it can be read without its manifest. A shard without it has
+//! columns of version 1.
+
+mod verdicts;
 
 use arrow::record_batch::RecordBatch;
 use serde_json::Value;
@@ -14,7 +17,7 @@ use serde_json::Value;
 use super::row::Kind;
 
 /// The version that this program writes.
-pub const CURRENT: u32 = 1;
+pub const CURRENT: u32 = 2;
 
 /// Where a shard's schema holds the version.
 pub const KEY: &str = "bylaw.schema_version";
@@ -27,7 +30,14 @@ struct Step {
 }
 
 /// In ascending order, without gaps. Version 1 is the first.
-const STEPS: &[Step] = &[];
+const STEPS: &[Step] = &[
+    // Votes have a `verdict`.
+    Step {
+        from: 1,
+        manifest: Ok,
+        batch: verdicts::add,
+    },
+];
 
 /// A manifest as [`CURRENT`] has it. What is wrong with the version is told for users.
 pub fn manifest(value: Value) -> Result<Value, String> {

@@ -97,7 +97,24 @@ impl Kind {
             Self::Demonstrations => Demonstration::fields(),
             Self::UnpairedPreferences => UnpairedPreference::fields(),
         };
-        Arc::new(Schema::new(columns))
+        let schema = Schema::new(columns);
+        Arc::new(match self.changed_in() {
+            1 => schema,
+            version => schema.with_metadata([(migrate::KEY.to_owned(), version.to_string())]),
+        })
+    }
+
+    /// The schema version that changed the columns of the kind last; those of version 1 do not say so.
+    fn changed_in(self) -> u32 {
+        match self {
+            Self::Preferences => 2,
+            Self::Prompts
+            | Self::Revisions
+            | Self::Candidates
+            | Self::Rejects
+            | Self::Demonstrations
+            | Self::UnpairedPreferences => 1,
+        }
     }
 }
 
@@ -163,6 +180,7 @@ record! { Vote {
     logprob_b: f32,
     p_a: f32,
     cot: Option<String>,
+    verdict: String,
 } }
 
 record! { Preference {

@@ -3,7 +3,9 @@
 //! Readers of references ask less (`shape`): they take what other programs write. These are the promises
 //! of our own datasets, for `validate`.
 
-use crate::record::{Candidates, Demonstration, Message, Preference, Prompt, Reject, Revision, UnpairedPreference};
+use crate::record::{
+    Candidates, Demonstration, Message, Preference, Prompt, Reject, Revision, UnpairedPreference, Verdict, Vote,
+};
 
 use super::row::Row;
 
@@ -181,6 +183,8 @@ impl Sound for Preference {
                 &["chosen_first", "rejected_first"],
                 broken,
             );
+            name("votes[].verdict", &vote.verdict, &Verdict::NAMES, broken);
+            verdict(vote, broken);
         }
     }
 }
@@ -215,6 +219,22 @@ impl Sound for Reject {
         if self.stage.is_empty() || self.reason.is_empty() {
             broken(Promise::Answer, "`stage` or `reason` is empty".into());
         }
+    }
+}
+
+/// A verdict says what its probability says; one half belongs to ties and to what could not be read.
+fn verdict(vote: &Vote, broken: Broken<'_>) {
+    let told = match Verdict::of_probability(vote.p_a) {
+        Verdict::A => ["a"].as_slice(),
+        Verdict::B => &["b"],
+        Verdict::Tie => &["tie", "unparsed"],
+        Verdict::Unparsed => return,
+    };
+    if Verdict::NAMES.contains(&vote.verdict.as_str()) && !told.contains(&vote.verdict.as_str()) {
+        broken(
+            Promise::Derived,
+            format!("`votes[].verdict` is {:?} with a `p_a` of {}", vote.verdict, vote.p_a),
+        );
     }
 }
 

@@ -166,6 +166,12 @@ pub trait Engine: Sync {
     /// The summed log-probability of each continuation after its prefix, request by request.
     fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Result<Vec<f32>, Refusal>>>;
 
+    /// Whether [`Engine::score`] can be used at all: an endpoint may serve no log-probabilities, or may not
+    /// continue a turn that has begun.
+    fn scores(&self) -> Result<bool> {
+        Ok(true)
+    }
+
     /// How many tokens a text has.
     fn count_tokens(&self, text: &str) -> Result<u32>;
 

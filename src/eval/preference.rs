@@ -10,7 +10,7 @@ use crate::bias::control::Unit;
 use crate::bias::control::residual::{Fitted, without_length};
 use crate::bias::measure::{Comparison, prefer_longer};
 use crate::error::{Error, Result};
-use crate::record::{Candidates, Preference};
+use crate::record::{CHOSEN_FIRST, Candidates, Preference, REJECTED_FIRST, Vote};
 use crate::report::JudgeFigures;
 use crate::train::batch::Encoder;
 use crate::train::pairs::answer_text;
@@ -42,18 +42,11 @@ pub fn judge(oracle: &Oracle, labels: &[Preference], fitted: Option<&Fitted>) ->
             ties.push(row.clone());
             continue;
         }
-        let prefers_chosen: Vec<bool> = row
-            .votes
-            .iter()
-            .map(|vote| (vote.p_a > 0.5) == (vote.order == "chosen_first"))
-            .collect();
+        let orders = by_order(&row.votes);
+        let all = |wanted: Option<bool>| !orders.is_empty() && orders.iter().all(|order| *order == wanted);
         clear += 1;
-        consistent += u32::from(prefers_chosen.iter().all(|prefers| *prefers == prefers_chosen[0]));
-        right += u32::from(
-            prefers_chosen
-                .iter()
-                .all(|prefers| *prefers == (truth == Ordering::Greater)),
-        );
+        consistent += u32::from(all(Some(true)) || all(Some(false)));
+        right += u32::from(all(Some(truth == Ordering::Greater)));
     }
     let share = |count: u32| (clear > 0).then(|| f64::from(count) / f64::from(clear));
     Ok(JudgeFigures {
@@ -63,6 +56,24 @@ pub fn judge(oracle: &Oracle, labels: &[Preference], fitted: Option<&Fitted>) ->
         prefer_longer_on_ties_after: fitted
             .and_then(|fitted| prefer_longer(ties.iter().map(|row| comparison(&without_length(row, fitted))))),
     })
+}
+
+/// Whether the votes of each order that was asked are for the chosen answer; `None` of an order that cannot tell.
+fn by_order(votes: &[Vote]) -> Vec<Option<bool>> {
+    let order = |order: &str| {
+        let log_odds: Vec<f32> = votes
+            .iter()
+            .filter(|vote| vote.order == order)
+            .map(|vote| vote.log_odds_chosen().unwrap_or(0.0))
+            .collect();
+        let told = (!log_odds.is_empty()).then(|| log_odds.iter().sum::<f32>().partial_cmp(&0.0));
+        told.map(|told| match told {
+            Some(Ordering::Greater) => Some(true),
+            Some(Ordering::Less) => Some(false),
+            Some(Ordering::Equal) | None => None,
+        })
+    };
+    [CHOSEN_FIRST, REJECTED_FIRST].into_iter().filter_map(order).collect()
 }
 
 fn comparison(row: &Preference) -> Comparison {

@@ -166,13 +166,9 @@ impl Surveyed for Preference {
             facts.push(("p_raw", format!("{:.3}", self.p_raw)));
         }
         if !self.votes.is_empty() {
-            let votes = self.votes.iter().map(|vote| {
-                let winner = if vote.order == "chosen_first" {
-                    vote.p_a
-                } else {
-                    1.0 - vote.p_a
-                };
-                format!("{} {winner:.2}", vote.principle_id)
+            let votes = self.votes.iter().map(|vote| match vote.log_odds_chosen() {
+                Some(_) => format!("{} {:.2}", vote.principle_id, vote.p_chosen()),
+                None => format!("{} unparsed", vote.principle_id),
             });
             facts.push(("votes", votes.collect::<Vec<_>>().join(", ")));
         }

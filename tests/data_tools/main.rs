@@ -52,6 +52,7 @@ fn preference(id: &str) -> Preference {
                 logprob_b: -1.4,
                 p_a: 0.75,
                 cot: None,
+                verdict: "a".into(),
             },
             Vote {
                 principle_id: "kind".into(),
@@ -60,6 +61,7 @@ fn preference(id: &str) -> Preference {
                 logprob_b: -0.3,
                 p_a: 0.25,
                 cot: Some("(B) is kinder.".into()),
+                verdict: "b".into(),
             },
         ],
         chosen_tokens: 4,

@@ -168,6 +168,7 @@ pub fn preferences() -> Vec<Preference> {
                 logprob_b: -1.0 / 3.0,
                 p_a: 0.7,
                 cot: (vote == 1).then(|| "Because.".into()),
+                verdict: "a".into(),
             })
             .collect(),
         chosen_tokens: n as u32,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Unit;
 use crate::bias::interval::{self, Estimate};
 use crate::bias::measure::{Comparison, LengthEffect, effect, mean, typical};
-use crate::record::{Preference, messages_id};
+use crate::record::{Preference, Vote, messages_id};
 use crate::seed::Seed;
 
 /// Of the labels, those that must lie near the line for it to be one of equal quality.
@@ -101,13 +101,7 @@ pub fn without_length(row: &Preference, fitted: &Fitted) -> Preference {
 /// The same comparison told from the other answer's side.
 fn swapped(row: &Preference) -> Preference {
     let mut votes = row.votes.clone();
-    for vote in &mut votes {
-        vote.order = match vote.order.as_str() {
-            "chosen_first" => "rejected_first",
-            _ => "chosen_first",
-        }
-        .into();
-    }
+    votes.iter_mut().for_each(Vote::turn);
     Preference {
         chosen: row.rejected.clone(),
         rejected: row.chosen.clone(),

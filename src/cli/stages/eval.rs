@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::balance::Balanced;
 use super::generate::judge_rows;
+use super::judging::Judging;
 use super::kept;
 use super::prompting::Prompting;
 use super::train::load_reward_model;
@@ -24,7 +25,6 @@ use crate::model::files::Model;
 use crate::prompt::Templates;
 use crate::report::RewardFigures;
 use crate::stage::Context;
-use crate::stage::judge::JudgeConfig;
 use crate::train::batch::Encoder;
 use crate::world::{Oracle, Split, World};
 
@@ -80,6 +80,9 @@ pub struct Judge {
     /// Pairs of answers of known quality, half of them equally good.
     #[arg(long, default_value_t = 600, value_name = "N")]
     pub pairs: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub judging: Judging,
     #[command(flatten)]
     #[serde(flatten)]
     pub prompting: Prompting,
@@ -201,10 +204,11 @@ impl Stage for Judge {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        self.judging.check()?;
         let world = World::builtin()?;
         let constitution = Constitution::resolve(&self.constitution)?;
         let model = Arc::new(self.prompting.load(&self.model, session.serving())?);
-        let templates = Templates::new(self.prompting.style(&model)?);
+        let templates = self.judging.templates(Templates::new(self.prompting.style(&model)?))?;
         let balanced = self.balanced.as_deref().map(|dir| Balanced::read(Path::new(dir)));
         let fitted = balanced.transpose()?.and_then(|balanced| balanced.fitted);
         let mut provenance = session.provenance(self.kind(), self)?;
@@ -225,7 +229,7 @@ impl Stage for Judge {
                 seed,
                 keep_truncated: true,
             };
-            let config = JudgeConfig { principles_per_pair: 1 };
+            let config = self.judging.config();
             let label = |contests| -> Result<(Vec<_>, usize)> {
                 let labels = judge_rows(context, &constitution, contests, &config)?;
                 let asked = labels.len();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
+use super::judging::Judging;
 use super::prompting::Prompting;
 use super::{Division, Done, Stage};
 use crate::bounds;
@@ -119,9 +120,9 @@ pub struct Judge {
     #[arg(long)]
     #[serde(skip)]
     pub candidates: String,
-    /// Principles asked about each pair.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub principles_per_pair: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub judging: Judging,
     #[command(flatten)]
     pub rows: Rows,
     #[command(flatten, next_help_heading = "Endpoints")]
@@ -317,21 +318,23 @@ impl Stage for Judge {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        if self.principles_per_pair == 0 {
-            return Err(Error::config("--principles-per-pair is 0").help("ask about at least one principle"));
-        }
+        self.judging.check()?;
         let constitution = Constitution::resolve(&self.constitution)?;
         let candidates = self.rows.read(&self.candidates, dataset::read_candidates)?;
-        let asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
-        let mut provenance = session.provenance(self.kind(), self)?;
+        let mut asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
+        let judging = self.judging.settled(asked.engine.as_ref())?;
+        asked.templates = judging.templates(asked.templates)?;
+        let config = judging.config();
+        let settled = Self {
+            judging,
+            ..self.clone()
+        };
+        let mut provenance = session.provenance(self.kind(), &settled)?;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.constitution = Some(constitution_source(&self.constitution, &constitution));
         provenance.inputs = vec![data_source(&self.candidates, &candidates)];
         provenance.prompts = asked.templates.hashes();
         let context = asked.context(session, self.kind(), &self.rows);
-        let config = judge::JudgeConfig {
-            principles_per_pair: self.principles_per_pair,
-        };
         let usage = || asked.engine.usage();
         let job = job(session, out, provenance, &self.rows, "judge", &usage);
         let done = run(&job, &candidates.rows, &candidates.rejects, |rows| {
@@ -353,6 +356,7 @@ pub fn judge_rows(
     // What each contest of each row is: one for the judge, or refused already. In the order of the rows.
     let mut places = Vec::new();
     let mut contests = Vec::new();
+    let mut ends = Vec::with_capacity(rows.len());
     for row in rows {
         for contest in judge::contests(row, context.keep_truncated) {
             places.push(match contest {
@@ -368,8 +372,19 @@ pub fn judge_rows(
                 Err(reject) => Some(reject),
             });
         }
+        ends.push(contests.len());
     }
-    let mut labels = judge::judge(context, constitution, &contests, config)?.into_iter();
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let groups: Vec<judge::Group<'_>> = rows
+        .iter()
+        .zip(starts.zip(&ends))
+        .filter(|(_, (start, end))| start < *end)
+        .map(|(row, (start, end))| judge::Group {
+            id: &row.id,
+            contests: &contests[start..*end],
+        })
+        .collect();
+    let mut labels = judge::judge_groups(context, constitution, &groups, config)?.into_iter();
     let place = |refused: Option<Reject>| match refused {
         Some(reject) => Ok(Err(reject)),
         None => labels.next().ok_or_else(|| Error::unexpected("a pair without a label")),

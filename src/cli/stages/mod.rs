@@ -4,6 +4,7 @@ pub mod audit;
 pub mod balance;
 pub mod eval;
 pub mod generate;
+pub mod judging;
 pub mod kept;
 pub mod prompting;
 pub mod train;

@@ -193,6 +193,11 @@ impl Engine for RemoteEngine {
         })
     }
 
+    /// By one question whose answer every model knows.
+    fn scores(&self) -> Result<bool> {
+        self.runtime.block_on(self.shared.scores())
+    }
+
     /// By the server's `usage` for a request about the text, less what a one-letter text costs besides
     /// its one token (BOS, the turn's marks). Where text and marks share a token this is off by one. If
     /// the server does not count, a quarter of the bytes.

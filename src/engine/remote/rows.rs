@@ -11,6 +11,7 @@ use crate::engine::{GenerateRequest, Generation, Refusal, ScoreRequest};
 use crate::error::{Error, Result};
 use crate::http::{self, backoff};
 use crate::prompt::Request;
+use crate::record::Message;
 
 /// Health checks of an endpoint before the run gives it up for now.
 const FIRST_CHECKS: u32 = 3;
@@ -135,6 +136,31 @@ impl Shared {
             self.options.fetch_add(scores.logprobs.len() as u64, Ordering::Relaxed);
             scores.logprobs
         }))
+    }
+
+    /// Whether the endpoint lists the options of a multiple-choice question among the next tokens. An endpoint
+    /// that does not answer is an error: it has not said that it cannot.
+    pub async fn scores(&self) -> Result<bool> {
+        let prompt = Request::Chat {
+            messages: vec![Message::user(
+                "Which letter comes first in the alphabet?\n\nOptions:\n(A) A\n(B) B\n\nReply with the letter of the right option.",
+            )],
+            prefix: "The answer is: (".into(),
+        };
+        match self
+            .ask(&Question::scoring(&self.client.endpoints.model, &prompt, FEWER))
+            .await
+        {
+            Ok(answer) => Ok(answer
+                .top
+                .is_some_and(|list| list.score(&["A".into(), "B".into()]).is_ok())),
+            Err(Unanswered::Rejected(_)) => Ok(false),
+            Err(Unanswered::GivenUp(cause)) => Err(Error::remote(format!(
+                "whether the endpoint serves log-probabilities cannot be told: {cause}"
+            ))
+            .help("try again, or say how verdicts are read: --read logprobs or --read text")),
+            Err(Unanswered::End(error)) => Err(error),
+        }
     }
 
     /// The server's count of a prompt's tokens, if it gives one.

@@ -14,7 +14,7 @@ use crate::bias::labels;
 use crate::cli::session::{Session, constitution_source, data_source, engine_source};
 use crate::cli::stages::generate::{Asked, judge_rows};
 use crate::constitution::Constitution;
-use crate::dataset::{self, Dataset, Provenance};
+use crate::dataset::{self, Dataset, Provenance, Source};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::judged::{JudgedPair, Judgement, Winner};
@@ -51,22 +51,33 @@ pub struct Experiment {
     originals: Vec<Candidates>,
     changed: Vec<Changed>,
     unread: Vec<Reject>,
-    provenance: Provenance,
+    config: JudgeConfig,
+    pub provenance: Provenance,
     subject: String,
 }
 
 impl Experiment {
-    pub fn prepare(audit: &Audit, session: &Session, model: &str, provenance: &mut Provenance) -> Result<Self> {
+    pub fn prepare(audit: &Audit, session: &Session, model: &str) -> Result<Self> {
+        audit.judging.check()?;
         let Some(reference) = &audit.constitution else {
             return Err(Error::config("a judge needs a constitution: --constitution FILE"));
         };
         let constitution = Constitution::resolve(reference)?;
         let padding = padding(&audit.padding)?;
         let seed = session.stage_seed("audit");
-        let (mut found, unread) = read(audit, seed, provenance)?;
+        let (mut found, inputs, unread) = read(audit, seed)?;
         found.truncate(audit.most_pairs);
         let (pairs, known): (Vec<Pair>, Vec<Known>) = found.into_iter().unzip();
-        let asked = Asked::load(session, model, &audit.prompting, false, &audit.remote)?;
+        let mut asked = Asked::load(session, model, &audit.prompting, false, &audit.remote)?;
+        let judging = audit.judging.settled(asked.engine.as_ref())?;
+        asked.templates = judging.templates(asked.templates)?;
+        let config = judging.config();
+        let settled = Audit {
+            judging,
+            ..audit.clone()
+        };
+        let mut provenance = session.provenance("audit", &settled)?;
+        provenance.inputs = inputs;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.constitution = Some(constitution_source(reference, &constitution));
         provenance.prompts = asked.templates.hashes();
@@ -82,10 +93,8 @@ impl Experiment {
             pairs,
             known,
             unread,
-            provenance: Provenance {
-                stage: "audit labels".into(),
-                ..provenance.clone()
-            },
+            provenance,
+            config,
             subject: format!("judge {model}"),
         })
     }
@@ -103,16 +112,19 @@ impl Experiment {
             seed: session.stage_seed("judge"),
             keep_truncated: true,
         };
-        let config = JudgeConfig { principles_per_pair: 1 };
+        let provenance = Provenance {
+            stage: "audit labels".into(),
+            ..self.provenance.clone()
+        };
         let usage = || self.asked.engine.usage();
         let job = Job {
             unit_rows: audit.unit_rows,
             changes: session.changes,
             usage: &usage,
-            ..Job::new(&labels, self.provenance.clone(), "audit", session.progress())
+            ..Job::new(&labels, provenance, "audit", session.progress())
         };
         job.run(&rows, &self.unread, |rows: &[Candidates]| {
-            judge_rows(context, &self.constitution, rows, &config)
+            judge_rows(context, &self.constitution, rows, &self.config)
         })?;
         self.asked.tell(session);
         let said = Said::read(&labels)?;
@@ -166,12 +178,15 @@ fn padding(reference: &str) -> Result<Vec<String>> {
     }
 }
 
+/// Pairs, where they come from, and what could not be read.
+type Read = (Vec<(Pair, Known)>, Vec<Source>, Vec<Reject>);
+
 /// The pairs in an order that takes one of each prompt before a second of any.
-fn read(audit: &Audit, seed: Seed, provenance: &mut Provenance) -> Result<(Vec<(Pair, Known)>, Vec<Reject>)> {
+fn read(audit: &Audit, seed: Seed) -> Result<Read> {
     let mut rng = seed.child("pairs").rng();
     if let Some(reference) = &audit.pairs {
         let data = dataset::read_recorded(reference, None)?;
-        provenance.inputs = vec![data_source(reference, &data)];
+        let inputs = vec![data_source(reference, &data)];
         let pairs = data.rows.into_iter().map(|row| {
             let known = Known {
                 gold: row.said.gold,
@@ -186,20 +201,18 @@ fn read(audit: &Audit, seed: Seed, provenance: &mut Provenance) -> Result<(Vec<(
         });
         let mut pairs: Vec<(Pair, Known)> = pairs.collect();
         pairs.shuffle(&mut rng);
-        return Ok((pairs, data.rejects));
+        return Ok((pairs, inputs, data.rejects));
     }
     let Some(reference) = &audit.candidates else {
         return Err(Error::config("a judge needs something to compare").help("give --candidates or --pairs"));
     };
     let mut data = dataset::read_candidates(reference)?;
-    provenance.inputs = vec![data_source(reference, &data)];
+    let mut inputs = vec![data_source(reference, &data)];
     data.rows.shuffle(&mut rng);
-    if let Some(others) = &audit.others {
-        let others = dataset::read_candidates(others)?;
-        provenance
-            .inputs
-            .push(data_source(audit.others.as_deref().unwrap_or_default(), &others));
-        return Ok((own_and_others(&data.rows, &others.rows), data.rejects));
+    if let Some(reference) = &audit.others {
+        let others = dataset::read_candidates(reference)?;
+        inputs.push(data_source(reference, &others));
+        return Ok((own_and_others(&data.rows, &others.rows), inputs, data.rejects));
     }
     let mut by_round: Vec<Vec<(Pair, Known)>> = Vec::new();
     for row in &data.rows {
@@ -215,7 +228,7 @@ fn read(audit: &Audit, seed: Seed, provenance: &mut Provenance) -> Result<(Vec<(
             by_round[round].push((pair, Known::default()));
         }
     }
-    Ok((by_round.into_iter().flatten().collect(), data.rejects))
+    Ok((by_round.into_iter().flatten().collect(), inputs, data.rejects))
 }
 
 /// The first answers of both models to each prompt that both answered.

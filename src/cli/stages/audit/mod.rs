@@ -10,6 +10,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::judging::Judging;
 use super::kept;
 use super::prompting::Prompting;
 use super::{Done, Stage};
@@ -98,6 +99,9 @@ pub struct Audit {
     #[command(flatten)]
     #[serde(flatten)]
     pub prompting: Prompting,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub judging: Judging,
     #[command(flatten, next_help_heading = "Endpoints")]
     #[serde(skip)]
     pub remote: RemoteConfig,
@@ -229,14 +233,15 @@ impl Stage for Audit {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let mut provenance = session.provenance(self.kind(), self)?;
         if let Some(model) = &self.model {
-            let experiment = experiment::Experiment::prepare(self, session, model, &mut provenance)?;
+            let experiment = experiment::Experiment::prepare(self, session, model)?;
+            let provenance = experiment.provenance.clone();
             let result = kept::keep(session, out, FILE, provenance, "audit", || {
                 to_value(&experiment.run(self, session, out)?)
             })?;
             return self.done(result);
         }
+        let mut provenance = session.provenance(self.kind(), self)?;
         let audited = self.measure(session, &mut provenance)?;
         self.done(kept::keep(session, out, FILE, provenance, "audit", || {
             to_value(&audited)
