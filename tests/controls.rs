@@ -17,6 +17,7 @@ use bylaw::seed::Seed;
 use bylaw::stage::{Context, judge, revise, sample};
 use bylaw::train::batch::Encoder;
 use bylaw::train::dpo::DpoConfig;
+use bylaw::train::length::DpoLengthConfig;
 use bylaw::train::optim::{OptimConfig, Schedule};
 use bylaw::train::run::Setup;
 use bylaw::train::sft::SftConfig;
@@ -152,6 +153,7 @@ impl Bench {
             beta: 0.1,
             label_smoothing: 0.0,
             sft_coef: 0.5,
+            length: DpoLengthConfig::default(),
             optim: optim(),
         };
         let dir = tempfile::tempdir().unwrap();

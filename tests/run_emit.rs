@@ -113,6 +113,47 @@ fn training_is_handed_over_with_its_settings() {
     insta::assert_snapshot!("emit_configurations", all);
 }
 
+/// Catches: a control that the tool has under another name and is not asked for, or is asked for beside the wrong loss;
+/// one that the tool has not, dropped without a word.
+#[test]
+fn length_control_is_handed_over_where_the_tool_has_it() {
+    let files = Files::new();
+    let pairs = files.dataset("pairs", &preferences());
+    let told = |tool: &str, settings: &str| {
+        let recipe = format!(
+            "name = \"controlled\"\nseed = 1\n[[stage]]\nname = \"dpo\"\nkind = \"train-dpo\"\nmodel = \"hf:org/base\"\n\
+             data = \"{pairs}\"\n{settings}\n"
+        );
+        let recipe = files.write("controlled.toml", &recipe);
+        let run = files.path("controlled");
+        let ran = bylaw(&["--json", "run", &recipe, "--out", &run, "--emit", tool]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let yaml = std::fs::read_to_string(format!("{run}-{tool}/dpo/dpo.yaml")).unwrap_or_default();
+        let kept = |line: &&str| line.starts_with("loss_") || line.starts_with("ld_");
+        let lines: Vec<&str> = yaml.lines().filter(kept).collect();
+        (lines.join("; "), told["stages"][0]["not_carried"].to_string())
+    };
+    let (normalised, desensitised) = (
+        "length_control = \"normalised\"",
+        "length_control = \"desensitised\"\nld_alpha = 0.25",
+    );
+    let margin = "length_control = \"margin\"\nlength_alpha = 0.01";
+    assert_eq!(
+        told("trl", normalised),
+        ("loss_type: [sigmoid_norm]".into(), "[]".into())
+    );
+    assert_eq!(
+        told("trl", &format!("{normalised}\nsft_coef = 0.5")).0,
+        "loss_type: [sigmoid_norm, sft]; loss_weights: [1.0, 0.5]"
+    );
+    assert_eq!(told("trl", desensitised), ("ld_alpha: 0.25".into(), "[]".into()));
+    let lost = r#"["length_control = margin","length_alpha = 0.01"]"#;
+    assert_eq!(told("trl", margin), (String::new(), lost.into()));
+    let lost = r#"["length_control = desensitised","ld_alpha = 0.25"]"#;
+    assert_eq!(told("openrlhf", desensitised), (String::new(), lost.into()));
+}
+
 /// Catches: a recipe with nothing to hand over, or nothing yet, that ends in silence.
 #[test]
 fn nothing_to_hand_over_is_an_error() {

@@ -22,6 +22,7 @@ use bylaw::seed::Seed;
 use bylaw::train::batch::{Encoder, Example};
 use bylaw::train::checkpoint;
 use bylaw::train::dpo::{self, DpoConfig};
+use bylaw::train::length::{DpoControl, DpoLengthConfig, RewardControl, RewardLengthConfig};
 use bylaw::train::loss;
 use bylaw::train::metrics;
 use bylaw::train::optim::{OptimConfig, Schedule};
@@ -145,6 +146,7 @@ fn dpo_config() -> DpoConfig {
         beta: 0.1,
         label_smoothing: 0.0,
         sft_coef: 0.0,
+        length: DpoLengthConfig::default(),
         optim: optim(),
     }
 }
@@ -156,6 +158,7 @@ fn reward_config() -> RewardConfig {
         batch_size: 2,
         centre_coef: 0.01,
         head_rate: 3.0,
+        length: RewardLengthConfig::default(),
         optim: optim(),
     }
 }
@@ -178,6 +181,8 @@ fn ppo_config(iterations: usize) -> PpoConfig {
         reward_clip: 4.0,
         missing_eos_reward: -1.0,
         head_rate: 5.0,
+        length_penalty: 0.0,
+        reward_length_residual: false,
         optim: optim(),
     }
 }
@@ -667,6 +672,74 @@ fn dpo_resumes_to_the_bit() {
     resumes_exactly(|setup| Ok(bits(&dpo::train(setup, &config, &model.decoder, &pairs, Seed::new(5))?)));
 }
 
+/// Catches: tokens drawn anew in a resumed run; a control that changes nothing, or something where it is neutral.
+#[test]
+fn dpo_with_length_control_resumes_to_the_bit() {
+    let model = small::model();
+    let pairs = pairs(&model, |index| 0.6 + 0.05 * index as f32);
+    let with = |length: DpoLengthConfig| DpoConfig { length, ..dpo_config() };
+    let control = |length_control: DpoControl| DpoLengthConfig {
+        length_control,
+        ..DpoLengthConfig::default()
+    };
+    let once = |config: &DpoConfig| {
+        let dir = TempDir::new().unwrap();
+        let setup = setup(dir.path(), &Silent, 0);
+        bits(&dpo::train(setup, config, &model.decoder, &pairs, Seed::new(5)).unwrap())
+    };
+    let plain = once(&dpo_config());
+    for length_control in [DpoControl::Normalised, DpoControl::Margin, DpoControl::Desensitised] {
+        assert!(once(&with(control(length_control))) != plain, "{length_control:?}");
+    }
+    let neutral = DpoLengthConfig {
+        ld_alpha: Some(1.0),
+        ..control(DpoControl::Desensitised)
+    };
+    assert!(once(&with(neutral)) == plain);
+    let config = with(control(DpoControl::DownSampled));
+    assert!(once(&config) != plain);
+    resumes_exactly(|setup| Ok(bits(&dpo::train(setup, &config, &model.decoder, &pairs, Seed::new(5))?)));
+}
+
+/// Catches: a coefficient or a second head that is not in the checkpoint, or learns at the decoder's rate.
+#[test]
+fn reward_length_control_resumes_to_the_bit() {
+    let model = small::model();
+    let pairs = pairs(&model, |_| 0.9);
+    for length_control in [RewardControl::Residual, RewardControl::Decorrelated] {
+        let config = RewardConfig {
+            length: RewardLengthConfig {
+                length_control,
+                ..RewardLengthConfig::default()
+            },
+            ..reward_config()
+        };
+        resumes_exactly(|setup| {
+            let trained = reward::train(setup, &config, &model.decoder, &pairs, Seed::new(5))?;
+            let weight: Vec<f32> = trained.head.weight.flatten_all().unwrap().to_vec1().unwrap();
+            Ok((
+                bits(&trained.decoder),
+                weight.into_iter().map(f32::to_bits).collect::<Vec<_>>(),
+            ))
+        });
+        let dir = TempDir::new().unwrap();
+        reward::train(
+            setup(dir.path(), &Silent, 0),
+            &config,
+            &model.decoder,
+            &pairs,
+            Seed::new(5),
+        )
+        .unwrap();
+        if length_control == RewardControl::Residual {
+            let slopes = figures(dir.path(), "length/slope");
+            assert_eq!(slopes[0], 0.0);
+            // Adam's first step is as long as the rate, of which this is the first of two steps of warm-up.
+            assert!((slopes[1].abs() - 0.025).abs() < 1e-4, "{slopes:?}");
+        }
+    }
+}
+
 /// Catches: a head that is not in the checkpoint, or starts again with its rate factor lost.
 #[test]
 fn the_reward_model_resumes_to_the_bit() {
@@ -700,8 +773,14 @@ fn ppo_resumes_to_the_bit() {
         prompts: &prompts,
         stop: &["the".to_owned()],
     };
-    let config = ppo_config(7);
-    resumes_exactly(|setup| Ok(bits(&ppo::train(setup, &config, &actors, Seed::new(5))?)));
+    for reward_length_residual in [false, true] {
+        let config = PpoConfig {
+            reward_length_residual,
+            length_penalty: 0.5 * f32::from(u8::from(reward_length_residual)),
+            ..ppo_config(7)
+        };
+        resumes_exactly(|setup| Ok(bits(&ppo::train(setup, &config, &actors, Seed::new(5))?)));
+    }
 }
 
 /// Catches: a checkpoint that is taken although it is of another run, cut short or incomplete.

@@ -11,6 +11,17 @@ position holds a number (often a large one) that must not matter; outputs and gr
                    (Rafailov et al. 2023, and its conservative form with p = 1 - label_smoothing)
     bradley_terry  d = chosen - rejected - margin; row as above with d for beta delta;
                    loss = mean(row) + centre_coef * mean((chosen + rejected)^2)
+    dpo_length     logps = sum over t of w_t logprobs_t, for policy and reference; dpo as above with a margin added to
+                   beta delta. For an answer of n tokens in a pair whose shorter answer has m:
+                   normalised w = 1/n (Lambert et al. 2024); margin w = 1, margin = alpha (n_chosen - n_rejected)
+                   (Park et al. 2024); desensitised w = 1 before token m, alpha from there on (Liu et al. 2024);
+                   down-sampled w = 1 at the m tokens drawn, given in `inputs` (Lu et al. 2024)
+    reward_length  bradley_terry, of d + what lengths explain: residual slope * tanh(tokens / scale) with `tokens` the
+                   chosen answer's less the rejected one's (Shen et al. 2023 as a product of experts);
+                   decorrelated length_chosen - length_rejected, the rewards of a second head, and
+                   loss += length_coef (|corr(quality, tokens)| - corr(length, tokens))
+                   + orthogonal_coef |cos(quality_weight, length_weight)| (Chen et al. 2024); chosen answers first
+    length_slope   the s that minimises sum |reward - s tokens| over pairs, by trying every ratio
     gae            delta_t = r_t + gamma V_{t+1} - V_t; A_t = delta_t + gamma lambda A_{t+1};
                    returns = A + V; V and A are 0 beyond the last counted token
     whiten         (x - mean) / sqrt(var + 1e-8) over counted tokens, var unbiased (divides by n-1)
@@ -27,7 +38,8 @@ position holds a number (often a large one) that must not matter; outputs and gr
 
 The formulas of dpo, bradley_terry, gae, whiten, ppo and kl_penalty were read against trl 0.24.0
 (dpo_trainer.py, reward_trainer.py, ppo_trainer.py, core.py). Two things differ there: approx_kl is
-averaged over padding as well, and TRL lets `values` count one position past the last token.
+averaged over padding as well, and TRL lets `values` count one position past the last token. dpo_length was read
+against trl 1.16.0 (`ld_alpha`, `loss_type: sigmoid_norm`), which weighs policy and reference alike.
 """
 
 from pathlib import Path
@@ -118,6 +130,116 @@ def dpo_cases():
     ]
 
 
+# dpo_length --------------------------------------------------------------------------------------
+
+# Lengths 5, 2, 3, 4, 1 and 2, 4, 3, 1, 5 of 5; -77 and 66 are padding.
+DPO_LENGTHS = {"chosen": [5, 2, 3, 4, 1], "rejected": [2, 4, 3, 1, 5]}
+
+DPO_TOKENS = {
+    "policy_chosen_logprobs": [
+        [-0.5, -1.25, -3.0, -0.125, -2.5],
+        [-4.0, -0.75, -77.0, -77.0, -77.0],
+        [-0.25, -1.5, -6.0, -77.0, -77.0],
+        [-2.0, -0.0625, -1.0, -9.5, -77.0],
+        [-1.75, -77.0, -77.0, -77.0, -77.0],
+    ],
+    "policy_rejected_logprobs": [
+        [-0.75, -2.0, -77.0, -77.0, -77.0],
+        [-1.0, -0.5, -3.25, -0.875, -77.0],
+        [-5.0, -0.375, -2.25, -77.0, -77.0],
+        [-3.5, -77.0, -77.0, -77.0, -77.0],
+        [-0.1875, -1.125, -0.625, -8.0, -2.75],
+    ],
+    "reference_chosen_logprobs": [
+        [-0.75, -1.0, -2.5, -0.25, -4.0],
+        [-3.0, -1.5, 66.0, 66.0, 66.0],
+        [-0.5, -1.25, -5.0, 66.0, 66.0],
+        [-2.5, -0.125, -1.5, -7.0, 66.0],
+        [-1.25, 66.0, 66.0, 66.0, 66.0],
+    ],
+    "reference_rejected_logprobs": [
+        [-1.5, -1.75, 66.0, 66.0, 66.0],
+        [-0.5, -0.75, -4.0, -0.625, 66.0],
+        [-4.5, -0.625, -1.75, 66.0, 66.0],
+        [-2.0, 66.0, 66.0, 66.0, 66.0],
+        [-0.25, -1.0, -0.875, -6.5, -3.5],
+    ],
+}
+
+DRAWN = {
+    "chosen": [[0, 1, 0, 0, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 1, 0, 0], [1, 0, 0, 0, 0]],
+    "rejected": [[1, 1, 0, 0, 0], [1, 0, 0, 1, 0], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 1, 0]],
+}
+
+
+def token_weights(control, side, alpha):
+    """(B, T): the weights of the answers of one side."""
+    own, shared = DPO_LENGTHS[side], [min(pair) for pair in zip(*DPO_LENGTHS.values())]
+    position = torch.arange(5)[None]
+    counted = position < torch.tensor(own)[:, None]
+    if control == "normalised":
+        return counted.double() / torch.tensor(own)[:, None].double()
+    if control == "desensitised":
+        front = position < torch.tensor(shared)[:, None]
+        # TRL's form: positions counted from 1 over the completion's mask.
+        trl_position = counted.long().cumsum(1)
+        trl_shared = (trl_position > 0) & (trl_position <= torch.tensor(shared)[:, None])
+        trl_tail = trl_position > torch.tensor(shared)[:, None]
+        weights = torch.where(front, 1.0, alpha).double() * counted
+        trl_weights = trl_shared.double() * counted + alpha * trl_tail.double() * counted
+        assert torch.equal(weights, trl_weights)
+        return weights
+    if control == "down-sampled":
+        weights = constant(DRAWN[side])
+        assert weights.sum(1).tolist() == shared and (weights <= counted).all()
+        return weights
+    return counted.double()
+
+
+def dpo_length(control, p_chosen, beta, alpha=None):
+    inputs = DPO_TOKENS
+    chosen, rejected = leaf(inputs["policy_chosen_logprobs"]), leaf(inputs["policy_rejected_logprobs"])
+    reference_chosen = constant(inputs["reference_chosen_logprobs"])
+    reference_rejected = constant(inputs["reference_rejected_logprobs"])
+    of_chosen, of_rejected = token_weights(control, "chosen", alpha), token_weights(control, "rejected", alpha)
+    chosen_rewards = beta * ((chosen - reference_chosen) * of_chosen).sum(1)
+    rejected_rewards = beta * ((rejected - reference_rejected) * of_rejected).sum(1)
+    longer = constant(DPO_LENGTHS["chosen"]) - constant(DPO_LENGTHS["rejected"])
+    margin = alpha * longer if control == "margin" else 0.0
+    rows = preference_rows(chosen_rewards - rejected_rewards + margin, constant(p_chosen))
+    loss = rows.mean()
+    soft = "hard" if set(p_chosen) == {1.0} else "soft"
+    drawn = {f"{side}_drawn": rows for side, rows in DRAWN.items()} if control == "down-sampled" else {}
+    lengths = {f"{side}_lengths": row for side, row in DPO_LENGTHS.items()}
+    return {
+        "name": f"{control}_{soft}",
+        "control": control,
+        "alpha": alpha,
+        "beta": beta,
+        "inputs": {**inputs, **lengths, **drawn, "p_chosen": p_chosen},
+        "expected": {
+            "loss": loss,
+            "per_row": rows,
+            "chosen_rewards": chosen_rewards,
+            "rejected_rewards": rejected_rewards,
+            "gradient": gradients(loss, policy_chosen_logprobs=chosen, policy_rejected_logprobs=rejected),
+        },
+    }
+
+
+def dpo_length_cases():
+    cases = []
+    for p_chosen in ([1.0] * 5, [0.5, 0.9, 0.125, 1.0, 0.7310585786300049]):
+        cases += [
+            dpo_length("none", p_chosen, 0.5),
+            dpo_length("normalised", p_chosen, 5.0),
+            dpo_length("margin", p_chosen, 0.5, alpha=0.25),
+            dpo_length("desensitised", p_chosen, 0.5, alpha=0.375),
+            dpo_length("down-sampled", p_chosen, 0.5),
+        ]
+    return cases
+
+
 # bradley_terry -----------------------------------------------------------------------------------
 
 REWARDS = {
@@ -160,6 +282,110 @@ def bradley_terry_cases():
         bradley_terry("soft_margin_centred", REWARDS, soft, margin=margin, centre_coef=0.05),
         bradley_terry("extreme_hard", REWARDS_EXTREME, [1.0] * 5),
         bradley_terry("extreme_soft", REWARDS_EXTREME, [0.75, 0.25, 0.9, 0.5, 0.0]),
+    ]
+
+
+# reward_length, length_slope -----------------------------------------------------------------------
+
+ANSWER_TOKENS = [31, 12, 55, 20, 8, 40, 30, 25, 14, 20, 33, 41]
+LENGTH_REWARDS = [0.5, -0.25, 1.5, 0.125, -1.0, 0.75, 0.25, 0.0, -0.5, 0.375, 0.625, 0.875]
+QUALITY_WEIGHT = [[0.5], [-1.25], [0.75], [2.0]]
+LENGTH_WEIGHT = [[1.0], [0.25], [-0.5], [-1.5]]
+
+
+def residual(name, p_chosen, slope, scale=10.0, centre_coef=None):
+    chosen, rejected = leaf(REWARDS["chosen_rewards"]), leaf(REWARDS["rejected_rewards"])
+    coefficient = leaf([slope])
+    tokens = constant(ANSWER_TOKENS[:6]) - constant(ANSWER_TOKENS[6:])
+    rows = preference_rows(chosen - rejected + coefficient * torch.tanh(tokens / scale), constant(p_chosen))
+    loss = rows.mean() + (centre_coef or 0.0) * ((chosen + rejected) ** 2).mean()
+    return {
+        "name": name,
+        "control": "residual",
+        "scale": scale,
+        "centre_coef": centre_coef,
+        "inputs": {**REWARDS, "p_chosen": p_chosen, "tokens": tokens, "slope": [slope]},
+        "expected": {
+            "loss": loss,
+            "gradient": gradients(loss, chosen_rewards=chosen, rejected_rewards=rejected, slope=coefficient),
+        },
+    }
+
+
+def correlation(x, y):
+    return torch.corrcoef(torch.stack((x, y)))[0, 1]
+
+
+def decorrelated(name, p_chosen, length_coef, orthogonal_coef, length_rewards=LENGTH_REWARDS, centre_coef=None):
+    chosen, rejected = leaf(REWARDS["chosen_rewards"]), leaf(REWARDS["rejected_rewards"])
+    length, tokens = leaf(length_rewards), constant(ANSWER_TOKENS)
+    quality_weight, length_weight = leaf(QUALITY_WEIGHT), leaf(LENGTH_WEIGHT)
+    rows = preference_rows(chosen - rejected + length[:6] - length[6:], constant(p_chosen))
+    follows = correlation(torch.cat((chosen, rejected)), tokens).abs() - correlation(length, tokens)
+    angle = torch.cosine_similarity(quality_weight, length_weight, dim=0).abs().sum()
+    loss = rows.mean() + (centre_coef or 0.0) * ((chosen + rejected) ** 2).mean()
+    loss = loss + length_coef * follows + orthogonal_coef * angle
+    return {
+        "name": name,
+        "control": "decorrelated",
+        "length_coef": length_coef,
+        "orthogonal_coef": orthogonal_coef,
+        "centre_coef": centre_coef,
+        "inputs": {
+            **REWARDS,
+            "p_chosen": p_chosen,
+            "length_rewards": length_rewards,
+            "tokens": ANSWER_TOKENS,
+            "quality_weight": QUALITY_WEIGHT,
+            "length_weight": LENGTH_WEIGHT,
+        },
+        "expected": {
+            "loss": loss,
+            "gradient": gradients(
+                loss,
+                chosen_rewards=chosen,
+                rejected_rewards=rejected,
+                length_rewards=length,
+                quality_weight=quality_weight,
+                length_weight=length_weight,
+            ),
+        },
+    }
+
+
+def reward_length_cases():
+    soft, falling = [0.9, 0.5, 1.0, 0.25, 0.0, 0.6], [-reward for reward in LENGTH_REWARDS]
+    return [
+        residual("residual_begins", [1.0] * 6, 0.0),
+        residual("residual_soft", soft, 0.75, centre_coef=0.05),
+        residual("residual_negative", soft, -1.5, scale=25.0),
+        decorrelated("decorrelated_hard", [1.0] * 6, 1.0, 1.0),
+        decorrelated("decorrelated_soft", soft, 0.5, 0.25, centre_coef=0.05),
+        # A length head that follows brevity is pulled round, not let be.
+        decorrelated("decorrelated_falling", soft, 1.0, 0.125, length_rewards=falling),
+    ]
+
+
+def length_slope(name, rewards, tokens):
+    candidates = [reward / token for reward, token in zip(rewards, tokens) if token != 0]
+    rewards_, tokens_ = constant(rewards), constant(tokens)
+    deviation = [(rewards_ - slope * tokens_).abs().sum().item() for slope in candidates]
+    best = sorted(range(len(candidates)), key=lambda index: deviation[index])
+    # One minimum, so the answer is not a matter of ties.
+    assert len(best) < 2 or deviation[best[1]] - deviation[best[0]] > 1e-6
+    return {
+        "name": name,
+        "inputs": {"rewards": rewards, "tokens": tokens},
+        "expected": {"slope": candidates[best[0]] if best else 0.0},
+    }
+
+
+def length_slope_cases():
+    return [
+        length_slope("mixed", [0.5, -1.25, 3.0, 0.125, -0.5, 2.0, 0.0], [10, -20, -4, 3, 0, 15, 7]),
+        # Three of nine pairs differ in quality: least squares would say -0.06.
+        length_slope("outliers", [0.11, 0.19, -0.32, 0.4, -0.15, 0.6, -4.0, 3.5, -3.0], [5, 10, -16, 20, -8, 31, 6, -9, 12]),
+        length_slope("equal_lengths", [1.0, -2.0], [0, 0]),
     ]
 
 
@@ -484,7 +710,10 @@ def main():
     torch.set_num_threads(1)
     cases = {
         "dpo": dpo_cases(),
+        "dpo_length": dpo_length_cases(),
         "bradley_terry": bradley_terry_cases(),
+        "reward_length": reward_length_cases(),
+        "length_slope": length_slope_cases(),
         "gae": gae_cases(),
         "whiten": whiten_cases(),
         "ppo": ppo_cases(),

@@ -149,7 +149,11 @@ fn failures(figures: &[(Figure, Estimate)]) -> Option<String> {
     shown(figures, Figure::ParseFailures)
 }
 
+/// On pairs that are equally good the order may decide; where it is known which are not, those count.
 fn inconsistent(figures: &[(Figure, Estimate)]) -> Option<String> {
+    if find(figures, Figure::AccuracyBoth).is_some_and(|share| share.value >= LEAST_CONSISTENCY) {
+        return None;
+    }
     find(figures, Figure::OrderConsistency).filter(|share| share.value < LEAST_CONSISTENCY)?;
     shown(figures, Figure::OrderConsistency)
 }

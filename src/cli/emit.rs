@@ -21,6 +21,8 @@ use crate::dataset::export::{Format, Hyperparameters, LearningRateSchedule, PpoP
 use crate::dataset::{Manifest, Options, Status};
 use crate::error::{Error, Result};
 use crate::record::{Demonstration, Preference, Prompt};
+use crate::train::length::RewardLength;
+use crate::train::loss::length::DpoLength;
 use crate::train::optim::{OptimConfig, Schedule};
 
 /// Who trains.
@@ -197,6 +199,7 @@ impl Stage<'_> {
                     (config.learning_rate, config.epochs, config.batch_size);
                 with.centre_coef = config.centre_coef;
                 lacks(&mut with, "head_rate", config.head_rate, 1.0);
+                reward_length(&mut with, config.length.choice());
                 optimiser(&mut with, &config.optim);
             }
             TrainCommand::Dpo(command) => {
@@ -206,6 +209,7 @@ impl Stage<'_> {
                 with.beta = config.beta;
                 with.label_smoothing = rounded(config.label_smoothing);
                 with.sft_coef = config.sft_coef;
+                dpo_length(&mut with, config.length.choice());
                 optimiser(&mut with, &config.optim);
             }
             TrainCommand::Ppo(command) => {
@@ -245,6 +249,10 @@ impl Stage<'_> {
         with.not_carried
             .push(format!("missing_eos_reward = {}", config.missing_eos_reward));
         with.not_carried.push(format!("vf_coef = {}", config.vf_coef));
+        lacks(with, "length_penalty", rounded(config.length_penalty), 0.0);
+        if config.reward_length_residual {
+            with.not_carried.push("reward_length_residual = true".into());
+        }
         if self.format == Format::Trl {
             with.not_carried.push(format!("head_rate = {}", config.head_rate));
             with.not_carried
@@ -271,6 +279,29 @@ fn rounded(value: f32) -> f64 {
 fn lacks(with: &mut Hyperparameters, name: &str, value: f64, neutral: f64) {
     if value != neutral {
         with.not_carried.push(format!("{name} = {value}"));
+    }
+}
+
+fn dpo_length(with: &mut Hyperparameters, control: DpoLength) {
+    match control {
+        DpoLength::None => {}
+        DpoLength::Normalised => with.length_normalised = true,
+        DpoLength::Desensitised { alpha } => with.ld_alpha = Some(alpha),
+        DpoLength::Margin { alpha } => with
+            .not_carried
+            .extend(["length_control = margin".into(), format!("length_alpha = {alpha}")]),
+        DpoLength::DownSampled => with.not_carried.push("length_control = down-sampled".into()),
+    }
+}
+
+/// No tool trains reward models with length control.
+fn reward_length(with: &mut Hyperparameters, control: RewardLength) {
+    match control {
+        RewardLength::None => {}
+        RewardLength::Residual { scale, .. } => with
+            .not_carried
+            .extend(["length_control = residual".into(), format!("length_scale = {scale}")]),
+        RewardLength::Decorrelated { .. } => with.not_carried.push("length_control = decorrelated".into()),
     }
 }
 

@@ -274,11 +274,17 @@ fn run_once(decoder: &Decoder, tasks: &[Task<'_>]) -> Result<Vec<Answer>> {
     batch::run(&weights, &mut pool, tasks)
 }
 
-/// The summed log-probability of each sequence's completion.
-pub fn score_all(decoder: &Decoder, sequences: &[Sequence]) -> Result<Vec<f32>> {
+/// The log-probability of each token of each sequence's completion.
+pub fn logprobs_all(decoder: &Decoder, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
     let tasks: Vec<Task<'_>> = sequences.iter().cloned().map(Task::from).collect();
     let answers = run_once(decoder, &tasks)?;
-    answers.iter().map(|answer| Ok(numbers(answer)?.iter().sum())).collect()
+    answers.iter().map(|answer| Ok(numbers(answer)?.to_vec())).collect()
+}
+
+/// The summed log-probability of each sequence's completion.
+pub fn score_all(decoder: &Decoder, sequences: &[Sequence]) -> Result<Vec<f32>> {
+    let logprobs = logprobs_all(decoder, sequences)?;
+    Ok(logprobs.iter().map(|logprobs| logprobs.iter().sum()).collect())
 }
 
 /// Draws a completion for every job, in order.

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod length;
 pub mod loss;
 pub mod metrics;
 pub mod optim;

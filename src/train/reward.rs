@@ -1,14 +1,19 @@
 //! The reward model: a scalar head on the decoder, trained on preferences (Bradley-Terry).
+//!
+//! With length control something beside the model explains what lengths alone do to the labels; it is gone when the
+//! rewards are standardised, and no file knows of it.
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchSize, plan};
+use super::length::{self, RewardLength, RewardLengthConfig};
 use super::loss;
+use super::loss::length::{TwoHeads, decorrelation, residual_margin};
 use super::optim::OptimConfig;
 use super::pairs::{Pair, sequences};
-use super::run::{Run, Setup};
-use super::seam;
+use super::run::{Auxiliary, Beside, Run, Setup};
+use super::seam::{self, Leaves};
 use crate::bounds;
 use crate::error::Result;
 use crate::model::cpu::trunk::{self, Sequence, Wanted};
@@ -33,6 +38,9 @@ pub struct RewardConfig {
     /// How many times faster the fresh head learns than the decoder.
     #[arg(long, default_value_t = 1.0, value_parser = bounds::amount::<f64>)]
     pub head_rate: f64,
+    #[serde(flatten)]
+    #[command(flatten)]
+    pub length: RewardLengthConfig,
     #[serde(flatten)]
     #[command(flatten)]
     pub optim: OptimConfig,
@@ -82,42 +90,32 @@ pub fn train(
     let batches: Vec<Vec<usize>> = (0..config.epochs)
         .flat_map(|epoch| plan(&lengths, BatchSize::Rows(config.batch_size), seed.index(epoch as u64)))
         .collect();
-    let head = ScalarHead::zeros(decoder.config.hidden)?;
+    let aid = Aid::new(config.length.choice(), decoder.config.hidden, seed)?;
     let mut run = Run::begin(
         setup,
         (&config.optim, config.learning_rate),
         decoder,
-        Some((head, config.head_rate)),
+        Beside {
+            head: Some((aid.first_head(decoder.config.hidden, seed)?, config.head_rate)),
+            auxiliary: aid.auxiliary(config),
+        },
         batches.len(),
     )?;
     while let Some(step) = run.next_step()? {
         let batch: Vec<&Pair> = batches[step].iter().map(|row| &pairs[*row]).collect();
-        let rows = batch.len();
         let p_chosen: Vec<f32> = batch.iter().map(|pair| pair.p_chosen).collect();
-        let p_chosen = Tensor::from_vec(p_chosen, rows, &Device::Cpu)?;
-        let head = run.head.clone();
-        let (figures, store) = seam::accumulate(
+        let p_chosen = Tensor::from_vec(p_chosen, batch.len(), &Device::Cpu)?;
+        let head = run.head.clone().expect("the run was begun with a head");
+        let (mut figures, store) = seam::accumulate(
             &run.decoder,
             &sequences(&batch),
             Wanted::LastHidden,
             &mut run.gradients,
-            |leaves| {
-                let rewards = leaves.apply_head(head.as_ref())?;
-                let (chosen, rejected) = (rewards.narrow(0, 0, rows)?, rewards.narrow(0, rows, rows)?);
-                let loss = loss::reward::loss(&chosen, &rejected, &p_chosen, None, config.centre_coef)?.loss;
-                let margin = (chosen - rejected)?.detach();
-                let figures = [
-                    ("loss", scalar(&loss)?),
-                    ("rewards/accuracies", share_positive(&margin)?),
-                    ("rewards/margins", scalar(&margin.mean_all()?)?),
-                ];
-                Ok((loss, figures))
-            },
+            |leaves| objective(leaves, &head, &aid, &p_chosen, config.centre_coef),
         )?;
         let (norm, rate) = run.update(&store)?;
-        let mut all = figures.to_vec();
-        all.extend([("learning_rate", rate), ("grad_norm", norm)]);
-        run.end_step(&all, &format!("accuracy {:.2}", figures[1].1))?;
+        figures.extend([("learning_rate", rate), ("grad_norm", norm)]);
+        run.end_step(&figures, &format!("accuracy {:.2}", figures[1].1))?;
     }
     let (decoder, head) = run.finish()?;
     let mut model = RewardModel {
@@ -126,6 +124,143 @@ pub fn train(
     };
     model.standardise(&sequences(&pairs.iter().collect::<Vec<_>>()))?;
     Ok(model)
+}
+
+/// What explains lengths during training.
+enum Aid {
+    Nothing,
+    /// A coefficient on the effect of the difference in tokens.
+    Slope {
+        slope: Var,
+        scale: f64,
+        rate: f64,
+    },
+    /// A second head; its bias, which no difference and no correlation sees, stays at 0.
+    Head {
+        head: ScalarHead,
+        length_coef: f64,
+        orthogonal_coef: f64,
+    },
+}
+
+impl Aid {
+    fn new(control: RewardLength, hidden: usize, seed: Seed) -> Result<Self> {
+        Ok(match control {
+            RewardLength::None => Self::Nothing,
+            RewardLength::Residual { scale, rate } => Self::Slope {
+                slope: Var::zeros(1, candle_core::DType::F32, &Device::Cpu)?,
+                scale,
+                rate,
+            },
+            RewardLength::Decorrelated {
+                length_coef,
+                orthogonal_coef,
+            } => Self::Head {
+                head: ScalarHead::random(hidden, seed.child("length-head"))?,
+                length_coef,
+                orthogonal_coef,
+            },
+        })
+    }
+
+    /// The head that is kept, as it begins. Beside a second head it is not 0, where no correlation has a gradient.
+    fn first_head(&self, hidden: usize, seed: Seed) -> Result<ScalarHead> {
+        match self {
+            Self::Nothing | Self::Slope { .. } => ScalarHead::zeros(hidden),
+            Self::Head { .. } => ScalarHead::random(hidden, seed.child("head")),
+        }
+    }
+
+    fn auxiliary(&self, config: &RewardConfig) -> Option<Auxiliary> {
+        match self {
+            Self::Nothing => None,
+            // The rate of a coefficient is its own, whatever that of the decoder.
+            Self::Slope { slope, rate, .. } => Some(Auxiliary {
+                name: "length.slope",
+                var: slope.clone(),
+                rate_factor: if config.learning_rate > 0.0 {
+                    rate / config.learning_rate
+                } else {
+                    0.0
+                },
+            }),
+            Self::Head { head, .. } => Some(Auxiliary {
+                name: "length.weight",
+                var: head.weight.clone(),
+                rate_factor: config.head_rate,
+            }),
+        }
+    }
+
+    /// What lengths explain of the difference of each pair (as a margin), and what is added to the loss.
+    fn explain(
+        &self,
+        leaves: &Leaves,
+        head: &ScalarHead,
+        rewards: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let rows = leaves.lengths.len() / 2;
+        match self {
+            Self::Nothing => Ok((None, None)),
+            Self::Slope { slope, scale, .. } => {
+                let (chosen, rejected) = leaves.lengths.split_at(rows);
+                let effect = |(c, r): (&usize, &usize)| (((*c as f64 - *r as f64) / scale).tanh()) as f32;
+                let effects: Vec<f32> = chosen.iter().zip(rejected).map(effect).collect();
+                let effects = Tensor::from_vec(effects, rows, &Device::Cpu)?;
+                Ok((Some(residual_margin(&effects, slope.as_tensor())?), None))
+            }
+            Self::Head {
+                head: length_head,
+                length_coef,
+                orthogonal_coef,
+            } => {
+                let of_length = leaves.apply_head(Some(length_head))?;
+                let tokens: Vec<f32> = leaves.lengths.iter().map(|length| *length as f32).collect();
+                let heads = TwoHeads {
+                    quality: rewards,
+                    length: &of_length,
+                    tokens: &Tensor::from_vec(tokens, 2 * rows, &Device::Cpu)?,
+                    quality_weight: head.weight.as_tensor(),
+                    length_weight: length_head.weight.as_tensor(),
+                };
+                let penalty = decorrelation(&heads, *length_coef, *orthogonal_coef)?;
+                let margin = (of_length.narrow(0, rows, rows)? - of_length.narrow(0, 0, rows)?)?;
+                Ok((Some(margin), Some(penalty)))
+            }
+        }
+    }
+}
+
+type Figures = Vec<(&'static str, f64)>;
+
+/// The loss of a batch whose first half are the chosen answers. The figures are of the rewards that are kept.
+fn objective(
+    leaves: &Leaves,
+    head: &ScalarHead,
+    aid: &Aid,
+    p_chosen: &Tensor,
+    centre_coef: f64,
+) -> Result<(Tensor, Figures)> {
+    let rows = p_chosen.dim(0)?;
+    let rewards = leaves.apply_head(Some(head))?;
+    let (chosen, rejected) = (rewards.narrow(0, 0, rows)?, rewards.narrow(0, rows, rows)?);
+    let (explained, penalty) = aid.explain(leaves, head, &rewards)?;
+    let mut loss = loss::reward::loss(&chosen, &rejected, p_chosen, explained.as_ref(), centre_coef)?.loss;
+    if let Some(penalty) = penalty {
+        loss = (loss + penalty)?;
+    }
+    let margins = (chosen - rejected)?.detach();
+    let mut figures = vec![
+        ("loss", scalar(&loss)?),
+        ("rewards/accuracies", share_positive(&margins)?),
+        ("rewards/margins", scalar(&margins.mean_all()?)?),
+    ];
+    let (of_chosen, of_rejected) = leaves.lengths.split_at(rows);
+    figures.extend(length::figures(&margins.to_vec1()?, of_chosen, of_rejected));
+    if let Aid::Slope { slope, .. } = aid {
+        figures.push(("length/slope", scalar(&slope.as_tensor().squeeze(0)?)?));
+    }
+    Ok((loss, figures))
 }
 
 /// The value of a scalar tensor.

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
 
 use super::checkpoint;
 use super::metrics::MetricsLog;
@@ -26,10 +26,36 @@ pub struct Setup<'a> {
     pub save_steps: usize,
 }
 
+/// What learns besides the decoder.
+#[derive(Default)]
+pub struct Beside {
+    /// A head, and how many times faster than the decoder it learns.
+    pub head: Option<(ScalarHead, f64)>,
+    pub auxiliary: Option<Auxiliary>,
+}
+
+impl Beside {
+    pub fn head(head: ScalarHead, rate_factor: f64) -> Self {
+        Self {
+            head: Some((head, rate_factor)),
+            auxiliary: None,
+        }
+    }
+}
+
+/// A variable that explains during training what the result must not learn, and is then left out. It is in the
+/// checkpoints, under its name.
+pub struct Auxiliary {
+    pub name: &'static str,
+    pub var: Var,
+    pub rate_factor: f64,
+}
+
 pub struct Run<'a> {
     setup: Setup<'a>,
     pub decoder: Decoder,
     pub head: Option<ScalarHead>,
+    auxiliary: Option<Auxiliary>,
     pub gradients: Gradients,
     config: OptimConfig,
     peak_rate: f64,
@@ -41,24 +67,23 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Begins a run of `total` steps on its own copy of `decoder`, or goes on from its checkpoint.
-    /// A head learns `head_rate` times as fast as the decoder.
     pub fn begin(
         setup: Setup<'a>,
         (config, peak_rate): (&OptimConfig, f64),
         decoder: &Decoder,
-        head: Option<(ScalarHead, f64)>,
+        beside: Beside,
         total: usize,
     ) -> Result<Self> {
         std::fs::create_dir_all(&setup.dir).map_err(|error| crate::error::Error::io("create", &setup.dir, error))?;
         let decoder = decoder.copy()?;
-        let (head, head_rate) = head.unzip();
-        let first_head = decoder.parameters.len();
-        let mut optimizer = AdamW::new(
-            config.clone(),
-            trainable(&decoder, head.as_ref())?.iter().map(|(_, tensor)| *tensor),
-        )
-        .with_rate_factor(first_head, head_rate.unwrap_or(1.0));
-        let named = trainable(&decoder, head.as_ref())?;
+        let (head, head_rate) = beside.head.unzip();
+        let auxiliary = beside.auxiliary;
+        let named = trainable(&decoder, head.as_ref(), auxiliary.as_ref())?;
+        let mut optimizer = AdamW::new(config.clone(), named.iter().map(|(_, tensor)| *tensor))
+            .with_rate_factor(decoder.parameters.len(), head_rate.unwrap_or(1.0));
+        if let Some(auxiliary) = &auxiliary {
+            optimizer = optimizer.with_rate_factor(named.len() - 1, auxiliary.rate_factor);
+        }
         let step = checkpoint::restore(&setup.dir, &setup.fingerprint, &named, &mut optimizer)?;
         let metrics = MetricsLog::open(&setup.dir, step)?;
         setup.progress.start(&setup.label, total as u64, "steps");
@@ -67,6 +92,7 @@ impl<'a> Run<'a> {
             gradients: Gradients::zeros(&decoder),
             decoder,
             head,
+            auxiliary,
             config: config.clone(),
             peak_rate,
             optimizer,
@@ -92,22 +118,20 @@ impl<'a> Run<'a> {
         Ok(Some(self.step))
     }
 
-    /// Moves the parameters along the accumulated gradients, and a head along those in `store`.
+    /// Moves the parameters along the accumulated gradients, and what learns beside them along those in `store`.
     /// Answers the gradients' norm and the learning rate.
     pub fn update(&mut self, store: &GradStore) -> Result<(f64, f64)> {
         let rate = self.config.rate(self.peak_rate, self.step, self.total);
-        let mut of_head = match &self.head {
-            Some(head) => [&head.weight, &head.bias]
-                .into_iter()
-                .map(|var| match store.get(var.as_tensor()) {
-                    Some(gradient) => Ok(gradient.flatten_all()?.to_vec1::<f32>()?),
-                    None => Ok(vec![0.0; var.elem_count()]),
-                })
-                .collect::<Result<Vec<_>>>()?,
-            None => Vec::new(),
-        };
-        let mut gradients: Vec<&mut Vec<f32>> = self.gradients.0.iter_mut().chain(&mut of_head).collect();
-        let named = trainable(&self.decoder, self.head.as_ref())?;
+        let of_head = self.head.iter().flat_map(|head| [&head.weight, &head.bias]);
+        let mut beside = of_head
+            .chain(self.auxiliary.iter().map(|auxiliary| &auxiliary.var))
+            .map(|var| match store.get(var.as_tensor()) {
+                Some(gradient) => Ok(gradient.flatten_all()?.to_vec1::<f32>()?),
+                None => Ok(vec![0.0; var.elem_count()]),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut gradients: Vec<&mut Vec<f32>> = self.gradients.0.iter_mut().chain(&mut beside).collect();
+        let named = trainable(&self.decoder, self.head.as_ref(), self.auxiliary.as_ref())?;
         let tensors: Vec<&Tensor> = named.iter().map(|(_, tensor)| *tensor).collect();
         let norm = self.optimizer.update(&tensors, &mut gradients, rate)?;
         self.gradients.clear();
@@ -133,7 +157,7 @@ impl<'a> Run<'a> {
     fn save(&mut self) -> Result<()> {
         // First: the checkpoint counts on the lines before it.
         self.metrics.sync()?;
-        let named = trainable(&self.decoder, self.head.as_ref())?;
+        let named = trainable(&self.decoder, self.head.as_ref(), self.auxiliary.as_ref())?;
         checkpoint::save(
             &self.setup.dir,
             self.step,
@@ -144,8 +168,12 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Everything that learns, by name: the decoder's parameters, then the head's.
-fn trainable<'a>(decoder: &'a Decoder, head: Option<&'a ScalarHead>) -> Result<Vec<(String, &'a Tensor)>> {
+/// Everything that learns, by name: the decoder's parameters, then the head's, then the auxiliary variable.
+fn trainable<'a>(
+    decoder: &'a Decoder,
+    head: Option<&'a ScalarHead>,
+    auxiliary: Option<&'a Auxiliary>,
+) -> Result<Vec<(String, &'a Tensor)>> {
     let mut named: Vec<(String, &Tensor)> = decoder
         .parameters
         .iter()
@@ -154,6 +182,9 @@ fn trainable<'a>(decoder: &'a Decoder, head: Option<&'a ScalarHead>) -> Result<V
     if let Some(head) = head {
         named.push(("score.weight".into(), head.weight.as_tensor()));
         named.push(("score.bias".into(), head.bias.as_tensor()));
+    }
+    if let Some(auxiliary) = auxiliary {
+        named.push((auxiliary.name.into(), auxiliary.var.as_tensor()));
     }
     Ok(named)
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::{BatchSize, Example, plan};
 use super::loss;
 use super::optim::OptimConfig;
-use super::run::{Run, Setup};
+use super::run::{Beside, Run, Setup};
 use super::seam;
 use crate::bounds;
 use crate::error::Result;
@@ -54,7 +54,7 @@ pub fn train(
         setup,
         (&config.optim, config.learning_rate),
         decoder,
-        None,
+        Beside::default(),
         batches.len(),
     )?;
     while let Some(step) = run.next_step()? {

@@ -344,8 +344,10 @@ impl Stage for Reward {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        train_on_pairs(session, out, self, &self.common, |setup, decoder, pairs, seed| {
-            let model = reward::train(setup, &self.config, decoder, pairs, seed)?;
+        let mut stage = self.clone();
+        stage.config.length = self.config.length.settled()?;
+        train_on_pairs(session, out, &stage, &stage.common, |setup, decoder, pairs, seed| {
+            let model = reward::train(setup, &stage.config, decoder, pairs, seed)?;
             write_length(out, &model, &pairs[..pairs.len().min(LENGTH_PAIRS)], seed)?;
             Ok((model.decoder, Some(model.head)))
         })
@@ -394,8 +396,10 @@ impl Stage for Dpo {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        train_on_pairs(session, out, self, &self.common, |setup, decoder, pairs, seed| {
-            Ok((dpo::train(setup, &self.config, decoder, pairs, seed)?, None))
+        let mut stage = self.clone();
+        stage.config.length = self.config.length.settled()?;
+        train_on_pairs(session, out, &stage, &stage.common, |setup, decoder, pairs, seed| {
+            Ok((dpo::train(setup, &stage.config, decoder, pairs, seed)?, None))
         })
     }
 }

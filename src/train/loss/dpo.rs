@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::ops::log_sigmoid;
 
-/// Summed log-probabilities `(B)` of both answers of a pair.
+/// Log-probabilities `(B)` of both answers of a pair: sums over tokens, as [`length`](super::length) weighs them.
 #[derive(Clone, Copy)]
 pub struct PairLogps<'a> {
     pub chosen: &'a Tensor,
@@ -20,14 +20,23 @@ pub struct DpoLoss {
     pub rejected_rewards: Tensor,
 }
 
-/// `-(p log σ(Δ) + (1-p) log σ(-Δ))`, where `Δ` is the difference of the rewards. `p_chosen (B)` is 1
-/// for a hard label; `1 - ε` is the conservative DPO of Mitchell (2023).
-pub fn loss(policy: PairLogps<'_>, reference: PairLogps<'_>, p_chosen: &Tensor, beta: f64) -> Result<DpoLoss> {
+/// `-(p log σ(Δ) + (1-p) log σ(-Δ))`, where `Δ` is the difference of the rewards, and `margin (B)` is added to it
+/// if there is one. `p_chosen (B)` is 1 for a hard label; `1 - ε` is the conservative DPO of Mitchell (2023).
+pub fn loss(
+    policy: PairLogps<'_>,
+    reference: PairLogps<'_>,
+    p_chosen: &Tensor,
+    margin: Option<&Tensor>,
+    beta: f64,
+) -> Result<DpoLoss> {
     let chosen_rewards = ((policy.chosen - reference.chosen)? * beta)?;
     let rejected_rewards = ((policy.rejected - reference.rejected)? * beta)?;
-    let margin = (&chosen_rewards - &rejected_rewards)?;
-    let won = (p_chosen * log_sigmoid(&margin)?)?;
-    let lost = (p_chosen.affine(-1.0, 1.0)? * log_sigmoid(&margin.neg()?)?)?;
+    let mut difference = (&chosen_rewards - &rejected_rewards)?;
+    if let Some(margin) = margin {
+        difference = (difference + margin)?;
+    }
+    let won = (p_chosen * log_sigmoid(&difference)?)?;
+    let lost = (p_chosen.affine(-1.0, 1.0)? * log_sigmoid(&difference.neg()?)?)?;
     let per_row = (won + lost)?.neg()?;
     Ok(DpoLoss {
         loss: per_row.mean_all()?,

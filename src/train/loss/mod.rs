@@ -4,6 +4,7 @@
 //! sequence; in a mask, 1 counts.
 
 pub mod dpo;
+pub mod length;
 pub mod ops;
 pub mod ppo;
 pub mod reward;

@@ -60,6 +60,10 @@ pub struct Hyperparameters {
     pub label_smoothing: f64,
     /// DPO: weight of the likelihood of the chosen answer.
     pub sft_coef: f64,
+    /// DPO: mean log-probabilities instead of sums (LN-DPO). TRL alone has it.
+    pub length_normalised: bool,
+    /// DPO: the weight of tokens beyond the shorter answer (LD-DPO). TRL alone has it.
+    pub ld_alpha: Option<f64>,
     /// Reward: weight of the squared sum of a pair's rewards.
     pub centre_coef: f64,
     pub ppo: PpoParameters,
@@ -126,6 +130,8 @@ impl Hyperparameters {
             },
             label_smoothing: 0.0,
             sft_coef: 0.0,
+            length_normalised: false,
+            ld_alpha: None,
             centre_coef: 0.0,
             ppo: PpoParameters {
                 rollouts: 1024,
@@ -215,6 +221,16 @@ impl Launch {
             self.not_carried.push(format!("{name} = {value}"));
         }
     }
+
+    fn lacks_length_control(&mut self, with: &Hyperparameters) {
+        if with.length_normalised {
+            self.not_carried.push("length_control = normalised".into());
+        }
+        if let Some(alpha) = with.ld_alpha {
+            self.not_carried
+                .extend(["length_control = desensitised".into(), format!("ld_alpha = {alpha}")]);
+        }
+    }
 }
 
 /// What the data of an export are.
@@ -251,6 +267,9 @@ pub fn launch(
             model,
             with: hyperparameters,
         };
+        if format != Format::Trl {
+            launch.lacks_length_control(hyperparameters);
+        }
         match format {
             Format::Trl => trl::add(&mut launch, &settings),
             Format::AlignmentHandbook => handbook::add(&mut launch, &settings),

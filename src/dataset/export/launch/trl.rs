@@ -42,9 +42,19 @@ fn method(yaml: &mut Yaml, launch: &mut Launch, settings: &Settings<'_>) {
         Training::Dpo => {
             yaml.float("beta", with.beta);
             yaml.float("label_smoothing", with.label_smoothing);
+            let loss = if with.length_normalised {
+                "sigmoid_norm"
+            } else {
+                "sigmoid"
+            };
             if with.sft_coef != 0.0 {
-                yaml.plain("loss_type", "[sigmoid, sft]");
+                yaml.plain("loss_type", format!("[{loss}, sft]"));
                 yaml.plain("loss_weights", format!("[1.0, {}]", super::float(with.sft_coef)));
+            } else if with.length_normalised {
+                yaml.plain("loss_type", format!("[{loss}]"));
+            }
+            if let Some(alpha) = with.ld_alpha {
+                yaml.float("ld_alpha", alpha);
             }
             yaml.plain("max_length", with.max_length);
         }
