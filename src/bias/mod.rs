@@ -5,3 +5,4 @@
 pub mod control;
 pub mod interval;
 pub mod measure;
+pub mod winrate;

@@ -119,7 +119,7 @@ pub enum StageCommand {
     /// Train a policy or a reward model.
     #[command(subcommand)]
     Train(TrainCommand),
-    /// Evaluate on the proving ground, whose ground truth is known.
+    /// Win rates on any prompts; figures on the proving ground, whose ground truth is known.
     #[command(subcommand)]
     Eval(EvalCommand),
     /// Prompts and documents of the proving ground.
@@ -141,6 +141,8 @@ pub enum TrainCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
+    /// How often models are preferred to a baseline, raw and with length controlled.
+    Winrate(stages::winrate::WinrateCommand),
     /// Rates of harmful, engaged, evasive, helpful and wrong answers of a policy.
     Policy(WithOut<stages::eval::Policy>),
     /// Accuracy, order consistency and length bias of a judge.
@@ -158,10 +160,10 @@ pub enum WorldCommand {
 }
 
 impl StageCommand {
-    /// The stage, its output directory, and whether changes are accepted there.
-    pub fn parts(&self) -> (&dyn Stage, &Path, bool) {
-        fn both<T: Args + Stage>(command: &WithOut<T>) -> (&dyn Stage, &Path, bool) {
-            (&command.stage, &command.out, command.accept_changes)
+    /// The stage, its output directory (every stage of a recipe has one), and whether changes are accepted there.
+    pub fn parts(&self) -> (&dyn Stage, Option<&Path>, bool) {
+        fn both<T: Args + Stage>(command: &WithOut<T>) -> (&dyn Stage, Option<&Path>, bool) {
+            (&command.stage, Some(&command.out), command.accept_changes)
         }
         match self {
             Self::Revise(command) => both(command),
@@ -172,6 +174,9 @@ impl StageCommand {
             Self::Train(TrainCommand::Reward(command)) => both(command),
             Self::Train(TrainCommand::Dpo(command)) => both(command),
             Self::Train(TrainCommand::Ppo(command)) => both(command),
+            Self::Eval(EvalCommand::Winrate(command)) => {
+                (&command.stage, command.out.as_deref(), command.accept_changes)
+            }
             Self::Eval(EvalCommand::Policy(command)) => both(command),
             Self::Eval(EvalCommand::Judge(command)) => both(command),
             Self::Eval(EvalCommand::Reward(command)) => both(command),

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use self::args::{Cli, Command};
+use self::args::{Cli, Command, EvalCommand, StageCommand};
 use self::session::Session;
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -65,8 +65,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Report(args) => commands::report(&session, &args),
         Command::Constitution(command) => commands::constitution(&session, &command),
         Command::Model(command) => commands::model(&session, &command),
+        Command::Stage(StageCommand::Eval(EvalCommand::Winrate(command))) => stages::winrate::run(&session, &command),
         Command::Stage(command) => {
             let (stage, out, accept) = command.parts();
+            let out = out.ok_or_else(|| Error::config("the result has no place").help("give --out DIR"))?;
             let done = storage::run(&session.accepting(accept), stage, out)?;
             output::stage_done(&session, stage, out, &done)
         }

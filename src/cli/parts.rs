@@ -68,7 +68,9 @@ pub(super) fn run(session: &Session, plan: &Plan, slice: Slice, end: usize) -> R
         let Command::Stage(stage) = parse(&plan.recipe, index, &words)? else {
             return Err(plan.recipe.stage_error(index, None, "this command is not a stage"));
         };
-        let (stage, out, _) = stage.parts();
+        let (stage, Some(out), _) = stage.parts() else {
+            return Err(plan.recipe.stage_error(index, None, "this stage has no directory"));
+        };
         let done = stage.run(&session, out)?;
         if !session.quiet {
             output::line(&format!("── {name} {slice}: {}", done.summary()));

@@ -243,7 +243,9 @@ impl Plan {
             let Command::Stage(stage) = parse(&self.recipe, index, command)? else {
                 return Err(self.recipe.stage_error(index, None, "this command is not a stage"));
             };
-            let (stage, out, _) = stage.parts();
+            let (stage, Some(out), _) = stage.parts() else {
+                return Err(self.recipe.stage_error(index, None, "this stage has no directory"));
+            };
             if stage.division() == Division::Rows {
                 parts::merge(&session, &self.dir, name)?;
             }

@@ -5,6 +5,7 @@ pub mod eval;
 pub mod generate;
 pub mod prompting;
 pub mod train;
+pub mod winrate;
 pub mod world;
 
 use std::path::Path;
