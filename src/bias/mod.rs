@@ -11,3 +11,4 @@ pub mod interval;
 pub mod labels;
 pub mod ledger;
 pub mod measure;
+pub mod winrate;

@@ -141,7 +141,7 @@ pub enum StageCommand {
     /// Train a policy or a reward model.
     #[command(subcommand)]
     Train(TrainCommand),
-    /// Evaluate on the proving ground, whose ground truth is known.
+    /// Win rates on any prompts; figures on the proving ground, whose ground truth is known.
     #[command(subcommand)]
     Eval(EvalCommand),
     /// Prompts and documents of the proving ground.
@@ -163,6 +163,8 @@ pub enum TrainCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
+    /// How often models are preferred to a baseline, raw and with length controlled.
+    Winrate(Box<MaybeOut<stages::winrate::Winrate>>),
     /// Rates of harmful, engaged, evasive, helpful and wrong answers of a policy.
     Policy(WithOut<stages::eval::Policy>),
     /// Accuracy, order consistency and length bias of a judge.
@@ -207,6 +209,7 @@ impl StageCommand {
             Self::Train(TrainCommand::Reward(command)) => both(command),
             Self::Train(TrainCommand::Dpo(command)) => both(command),
             Self::Train(TrainCommand::Ppo(command)) => both(command),
+            Self::Eval(EvalCommand::Winrate(command)) => maybe(command),
             Self::Eval(EvalCommand::Policy(command)) => both(command),
             Self::Eval(EvalCommand::Judge(command)) => both(command),
             Self::Eval(EvalCommand::Reward(command)) => both(command),

@@ -11,6 +11,7 @@ mod locate;
 mod manifest;
 mod mapping;
 pub mod migrate;
+mod objects;
 mod recorded;
 mod reference;
 mod row;
@@ -30,6 +31,7 @@ pub use detected::{Detected, Found};
 pub(crate) use ids::UniqueIds;
 pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Revision, Slice, Source, Status};
 pub use mapping::Mapping;
+pub use objects::{RawRecord, read_objects};
 pub use recorded::{RecordedPair, read_recorded};
 pub use reference::{
     Loaded, read_candidates, read_demonstrations, read_preferences, read_prompts, read_revisions,

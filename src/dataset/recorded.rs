@@ -14,18 +14,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::locate::{Location, locate};
+use super::objects::{RawRecord, read_objects};
 use super::reference::Loaded;
-use super::source::{Limits, Piece, Place, Reader};
 use super::{combined_sha256, reject};
 use crate::error::{Error, Result};
 use crate::judged::{JudgedPair, Judgement, Winner};
 use crate::record::{Message, Reject, content_id};
 
 type Object = Map<String, Value>;
-
-/// Bytes of one record, at most.
-const RECORD: usize = 64 << 20;
 
 const ANSWERS: [[&str; 2]; 4] = [
     ["output_1", "output_2"],
@@ -59,14 +55,14 @@ pub struct RecordedPair {
 
 /// Reads recorded verdicts. Verdicts in a file of their own are joined to the rows of `answers` by `idx`.
 pub fn read_recorded(verdicts: &str, answers: Option<&str>) -> Result<Loaded<RecordedPair>> {
-    let mut hashes = Vec::new();
-    let mut records = records(verdicts, &mut hashes)?;
+    let (mut records, mut sha256) = read_objects(verdicts)?;
     if let Some(answers) = answers {
-        let rows = self::records(answers, &mut hashes)?;
+        let (rows, of_answers) = read_objects(answers)?;
         records = joined(rows, records, verdicts)?;
+        sha256 = combined_sha256([sha256.as_str(), of_answers.as_str()].into_iter());
     }
     let (mut rows, mut rejects) = (Vec::new(), Vec::new());
-    for (place, object) in records {
+    for RawRecord { place, object } in records {
         let raw = || serde_json::to_string(&object.as_ref().ok()).unwrap_or_default();
         match object.as_ref().map_err(Clone::clone).and_then(pair) {
             Ok(row) => rows.push(row),
@@ -81,50 +77,13 @@ pub fn read_recorded(verdicts: &str, answers: Option<&str>) -> Result<Loaded<Rec
             .at_file(verdicts)
             .help(EXPECTED));
     }
-    Ok(Loaded {
-        rows,
-        rejects,
-        sha256: combined_sha256(hashes.iter().map(String::as_str)),
-    })
+    Ok(Loaded { rows, rejects, sha256 })
 }
-
-/// The records of a reference with their places; a record that is no JSON object is kept with its reason.
-fn records(reference: &str, hashes: &mut Vec<String>) -> Result<Vec<(Place, Result<Object, String>)>> {
-    let Location::Files(files) = locate(reference, None)? else {
-        return Err(Error::input("this is a dataset, not a file of recorded verdicts")
-            .at_file(reference)
-            .help("give labels to `--preferences`"));
-    };
-    let limits = Limits {
-        record: RECORD,
-        delimiter: None,
-    };
-    let mut records = Vec::new();
-    for (path, format) in files {
-        let mut reader = Reader::open(&path, format, &limits)?;
-        while let Some(piece) = reader.next()? {
-            match piece {
-                Piece::Record(record) => records.push((record.place, record.object)),
-                Piece::Rows(kind, ..) => {
-                    return Err(
-                        Error::input(format!("these are {kind} of bylaw, not recorded verdicts"))
-                            .at_file(&path)
-                            .help("give labels to `--preferences`"),
-                    );
-                }
-            }
-        }
-        hashes.push(reader.sha256()?);
-    }
-    Ok(records)
-}
-
-type Records = Vec<(Place, Result<Object, String>)>;
 
 /// The rows with the columns of the verdict that has their `idx`.
-fn joined(rows: Records, verdicts: Records, file: &str) -> Result<Records> {
+fn joined(rows: Vec<RawRecord>, verdicts: Vec<RawRecord>, file: &str) -> Result<Vec<RawRecord>> {
     let mut by_index = BTreeMap::new();
-    for (place, object) in verdicts {
+    for RawRecord { place, object } in verdicts {
         let object = object.map_err(|reason| Error::input(format!("{place}: {reason}")).at_file(file))?;
         let Some(index) = object.get("idx").map(Value::to_string) else {
             return Err(Error::input(format!(
@@ -138,7 +97,7 @@ fn joined(rows: Records, verdicts: Records, file: &str) -> Result<Records> {
     }
     let rows = rows
         .into_iter()
-        .map(|(place, object)| {
+        .map(|RawRecord { place, object }| {
             let object = object.and_then(|mut object| {
                 let index = object.get("idx").map(Value::to_string).unwrap_or_default();
                 let verdict = by_index
@@ -147,7 +106,7 @@ fn joined(rows: Records, verdicts: Records, file: &str) -> Result<Records> {
                 object.extend(verdict.into_iter().filter(|(key, _)| key != "idx"));
                 Ok(object)
             });
-            (place, object)
+            RawRecord { place, object }
         })
         .collect();
     if let Some(index) = by_index.keys().next() {

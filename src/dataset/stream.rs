@@ -40,7 +40,7 @@ impl Default for Options {
 }
 
 impl Options {
-    fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         Limits {
             record: self.record_limit,
             delimiter: self.mapping.as_ref().and_then(|mapping| mapping.delimiter),

@@ -107,7 +107,7 @@ pub struct Reward {
 }
 
 /// Does the evaluation unless `out` has it already.
-fn evaluate(
+pub(super) fn evaluate(
     session: &Session,
     out: &Path,
     provenance: Provenance,

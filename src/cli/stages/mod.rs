@@ -8,6 +8,7 @@ pub mod judging;
 pub mod kept;
 pub mod prompting;
 pub mod train;
+pub mod winrate;
 pub mod world;
 
 use std::path::Path;
