@@ -8,8 +8,9 @@ use super::length::{self, DpoLengthConfig};
 use super::loss;
 use super::loss::dpo::PairLogps;
 use super::loss::length::{PairWeights, weighted_logps};
+use super::loss::ops::SoftLabels;
 use super::optim::OptimConfig;
-use super::pairs::{Pair, sequences};
+use super::pairs::{self, Pair, sequences};
 use super::reward::{scalar, share_positive};
 use super::run::{Beside, Run, Setup};
 use super::seam::{self, Leaves};
@@ -54,6 +55,8 @@ struct Targets {
     reference_chosen: Tensor,
     reference_rejected: Tensor,
     p_chosen: Tensor,
+    /// What the pairs weigh `(B)`.
+    pair_weights: Option<Tensor>,
     /// The weights of the tokens, one row a sequence: the chosen answers, then the rejected.
     weights: Vec<Vec<f32>>,
     margin: Option<Tensor>,
@@ -93,7 +96,7 @@ pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pa
         let targets = Targets::new(
             (&of_rows(&reference.0), &of_rows(&reference.1)),
             weights,
-            labels(&batch, config.label_smoothing)?,
+            (labels(&batch, config.label_smoothing)?, pairs::weights(&batch)?),
         )?;
         let wanted = Wanted::Logprobs { temperature: 1.0 };
         let (figures, store) =
@@ -112,7 +115,7 @@ impl Targets {
     fn new(
         (chosen, rejected): (&[Vec<f32>], &[Vec<f32>]),
         weights: Vec<PairWeights>,
-        p_chosen: Tensor,
+        (p_chosen, pair_weights): (Tensor, Option<Tensor>),
     ) -> Result<Self> {
         let margins: Vec<f32> = weights.iter().map(|pair| pair.margin).collect();
         let weigh = |weights: &[f32], logprobs: &[f32]| weights.iter().zip(logprobs).map(|(w, p)| w * p).sum::<f32>();
@@ -130,6 +133,7 @@ impl Targets {
             reference_chosen,
             reference_rejected,
             p_chosen,
+            pair_weights,
             weights: [chosen, rejected].concat(),
             margin: (margins.iter().any(|margin| *margin != 0.0))
                 .then(|| vector(margins))
@@ -168,7 +172,10 @@ fn objective(leaves: &Leaves, targets: &Targets, config: &DpoConfig) -> Result<(
     let dpo = loss::dpo::loss(
         policy,
         reference,
-        &targets.p_chosen,
+        SoftLabels {
+            p_chosen: &targets.p_chosen,
+            weights: targets.pair_weights.as_ref(),
+        },
         targets.margin.as_ref(),
         config.beta,
     )?;

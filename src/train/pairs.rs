@@ -1,5 +1,7 @@
 //! Preference pairs in tokens, for the reward model and DPO.
 
+use candle_core::{Device, Tensor};
+
 use super::batch::Encoder;
 use crate::error::Result;
 use crate::model::cpu::trunk::Sequence;
@@ -10,6 +12,8 @@ pub struct Pair {
     pub chosen: Sequence,
     pub rejected: Sequence,
     pub p_chosen: f32,
+    /// What the pair weighs in the loss.
+    pub weight: f32,
 }
 
 impl Pair {
@@ -32,7 +36,17 @@ pub fn encode(encoder: &Encoder<'_>, row: &Preference) -> Result<Pair> {
         chosen: encoder.answer(&row.prompt, &answer_text(&row.chosen))?,
         rejected: encoder.answer(&row.prompt, &answer_text(&row.rejected))?,
         p_chosen: row.p_chosen,
+        weight: row.weight,
     })
+}
+
+/// What the pairs of a batch weigh; `None` where all weigh 1.
+pub fn weights(batch: &[&Pair]) -> Result<Option<Tensor>> {
+    if batch.iter().all(|pair| pair.weight == 1.0) {
+        return Ok(None);
+    }
+    let weights: Vec<f32> = batch.iter().map(|pair| pair.weight).collect();
+    Ok(Some(Tensor::from_vec(weights, batch.len(), &Device::Cpu)?))
 }
 
 /// The sequences of a batch of pairs: all chosen answers, then all rejected ones.

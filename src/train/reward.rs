@@ -10,8 +10,9 @@ use super::batch::{BatchSize, plan};
 use super::length::{self, RewardLength, RewardLengthConfig};
 use super::loss;
 use super::loss::length::{TwoHeads, decorrelation, residual_margin};
+use super::loss::ops::SoftLabels;
 use super::optim::OptimConfig;
-use super::pairs::{Pair, sequences};
+use super::pairs::{self, Pair, sequences};
 use super::run::{Auxiliary, Beside, Run, Setup};
 use super::seam::{self, Leaves};
 use crate::bounds;
@@ -105,13 +106,18 @@ pub fn train(
         let batch: Vec<&Pair> = batches[step].iter().map(|row| &pairs[*row]).collect();
         let p_chosen: Vec<f32> = batch.iter().map(|pair| pair.p_chosen).collect();
         let p_chosen = Tensor::from_vec(p_chosen, batch.len(), &Device::Cpu)?;
+        let weights = pairs::weights(&batch)?;
+        let labels = SoftLabels {
+            p_chosen: &p_chosen,
+            weights: weights.as_ref(),
+        };
         let head = run.head.clone().expect("the run was begun with a head");
         let (mut figures, store) = seam::accumulate(
             &run.decoder,
             &sequences(&batch),
             Wanted::LastHidden,
             &mut run.gradients,
-            |leaves| objective(leaves, &head, &aid, &p_chosen, config.centre_coef),
+            |leaves| objective(leaves, &head, &aid, labels, config.centre_coef),
         )?;
         let (norm, rate) = run.update(&store)?;
         figures.extend([("learning_rate", rate), ("grad_norm", norm)]);
@@ -238,14 +244,14 @@ fn objective(
     leaves: &Leaves,
     head: &ScalarHead,
     aid: &Aid,
-    p_chosen: &Tensor,
+    labels: SoftLabels<'_>,
     centre_coef: f64,
 ) -> Result<(Tensor, Figures)> {
-    let rows = p_chosen.dim(0)?;
+    let rows = labels.p_chosen.dim(0)?;
     let rewards = leaves.apply_head(Some(head))?;
     let (chosen, rejected) = (rewards.narrow(0, 0, rows)?, rewards.narrow(0, rows, rows)?);
     let (explained, penalty) = aid.explain(leaves, head, &rewards)?;
-    let mut loss = loss::reward::loss(&chosen, &rejected, p_chosen, explained.as_ref(), centre_coef)?.loss;
+    let mut loss = loss::reward::loss(&chosen, &rejected, labels, explained.as_ref(), centre_coef)?.loss;
     if let Some(penalty) = penalty {
         loss = (loss + penalty)?;
     }

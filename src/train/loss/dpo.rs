@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::ops::log_sigmoid;
+use super::ops::SoftLabels;
 
 /// Log-probabilities `(B)` of both answers of a pair: sums over tokens, as [`length`](super::length) weighs them.
 #[derive(Clone, Copy)]
@@ -21,11 +21,11 @@ pub struct DpoLoss {
 }
 
 /// `-(p log σ(Δ) + (1-p) log σ(-Δ))`, where `Δ` is the difference of the rewards, and `margin (B)` is added to it
-/// if there is one. `p_chosen (B)` is 1 for a hard label; `1 - ε` is the conservative DPO of Mitchell (2023).
-pub fn loss(
+/// if there is one. The `p (B)` of the labels is 1 for a hard label; `1 - ε` is the conservative DPO of Mitchell (2023).
+pub fn loss<'a>(
     policy: PairLogps<'_>,
     reference: PairLogps<'_>,
-    p_chosen: &Tensor,
+    labels: impl Into<SoftLabels<'a>>,
     margin: Option<&Tensor>,
     beta: f64,
 ) -> Result<DpoLoss> {
@@ -35,11 +35,10 @@ pub fn loss(
     if let Some(margin) = margin {
         difference = (difference + margin)?;
     }
-    let won = (p_chosen * log_sigmoid(&difference)?)?;
-    let lost = (p_chosen.affine(-1.0, 1.0)? * log_sigmoid(&difference.neg()?)?)?;
-    let per_row = (won + lost)?.neg()?;
+    let labels = labels.into();
+    let per_row = labels.cross_entropy(&difference)?;
     Ok(DpoLoss {
-        loss: per_row.mean_all()?,
+        loss: labels.mean(&per_row)?,
         per_row,
         chosen_rewards,
         rejected_rewards,

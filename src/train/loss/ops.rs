@@ -50,3 +50,37 @@ pub fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
 pub fn masked_mean(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
     (x * mask)?.sum_all()?.div(&mask.sum_all()?)
 }
+
+/// Soft labels `(B)` of a batch: probabilities that the chosen answer is the better, and what each row weighs; `None` is
+/// 1 for each.
+#[derive(Clone, Copy)]
+pub struct SoftLabels<'a> {
+    pub p_chosen: &'a Tensor,
+    pub weights: Option<&'a Tensor>,
+}
+
+impl<'a> From<&'a Tensor> for SoftLabels<'a> {
+    fn from(p_chosen: &'a Tensor) -> Self {
+        Self {
+            p_chosen,
+            weights: None,
+        }
+    }
+}
+
+impl SoftLabels<'_> {
+    /// `(B)`: the cross-entropy `-(p log σ(d) + (1-p) log σ(-d))` of differences `d (B)`.
+    pub fn cross_entropy(&self, difference: &Tensor) -> Result<Tensor> {
+        let won = (self.p_chosen * log_sigmoid(difference)?)?;
+        let lost = (self.p_chosen.affine(-1.0, 1.0)? * log_sigmoid(&difference.neg()?)?)?;
+        (won + lost)?.neg()
+    }
+
+    /// The mean of `w · x` over the rows. Weights have the mean 1 over a data set, not over a batch, so they are not divided by.
+    pub fn mean(&self, per_row: &Tensor) -> Result<Tensor> {
+        match self.weights {
+            Some(weights) => (per_row * weights)?.mean_all(),
+            None => per_row.mean_all(),
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::ops::log_sigmoid;
+use super::ops::SoftLabels;
 
 /// What [`loss`] computes. Shapes: scalar, then `(B)`.
 pub struct RewardLoss {
@@ -13,11 +13,11 @@ pub struct RewardLoss {
 
 /// `-(p log σ(d) + (1-p) log σ(-d))` with `d = r_chosen - r_rejected - margin`, and
 /// `centre · mean((r_chosen + r_rejected)²)`, which keeps rewards near 0 (Eisenstein et al. 2023).
-/// `chosen`, `rejected`, `p_chosen` and `margin` are `(B)`.
-pub fn loss(
+/// `chosen`, `rejected`, the labels and `margin` are `(B)`.
+pub fn loss<'a>(
     chosen: &Tensor,
     rejected: &Tensor,
-    p_chosen: &Tensor,
+    labels: impl Into<SoftLabels<'a>>,
     margin: Option<&Tensor>,
     centre: f64,
 ) -> Result<RewardLoss> {
@@ -25,10 +25,9 @@ pub fn loss(
     if let Some(margin) = margin {
         difference = (difference - margin)?;
     }
-    let won = (p_chosen * log_sigmoid(&difference)?)?;
-    let lost = (p_chosen.affine(-1.0, 1.0)? * log_sigmoid(&difference.neg()?)?)?;
-    let per_row = (won + lost)?.neg()?;
-    let mut loss = per_row.mean_all()?;
+    let labels = labels.into();
+    let per_row = labels.cross_entropy(&difference)?;
+    let mut loss = labels.mean(&per_row)?;
     if centre > 0.0 {
         loss = (loss + ((chosen + rejected)?.sqr()?.mean_all()? * centre)?)?;
     }
