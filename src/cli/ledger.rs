@@ -38,7 +38,8 @@ pub fn gather(dir: &Path, journal: &RunJournal) -> Result<Ledger> {
     let mut rates = Vec::new();
     for stage in &journal.stages {
         let place = dir.join(&stage.name);
-        let flag = |name: &str| flag(journal, stage, name);
+        let flags = |name: &str| flags(journal, stage, name);
+        let flag = |name: &str| flags(name).into_iter().next();
         match stage.kind.as_str() {
             "judge" | "balance" if Manifest::exists(&place) => {
                 let rows: Vec<Preference> = Dataset::open(&place)?.read_all()?;
@@ -46,19 +47,23 @@ pub fn gather(dir: &Path, journal: &RunJournal) -> Result<Ledger> {
             }
             "train-reward" => entries.extend(reward_entry(&place.join(LENGTH_FILE))?),
             "eval-policy" => policies.push(policy(&place, flag)?),
-            "eval-winrate" => rates.push((
-                flag("model"),
-                flag("baseline"),
-                Kept::read(&place.join(EVAL_FILE))?.result,
-            )),
+            "eval-winrate" => rates.push(Rates {
+                models: flags("model"),
+                baseline: flag("baseline"),
+                result: Kept::read(&place.join(EVAL_FILE))?.result,
+            }),
             _ => {}
         }
     }
     for policy in &policies {
         let mut entry = policy_entry(policy, &policies, dir, &entries, seed)?;
-        for (model, baseline, result) in &rates {
-            if model.is_some() && *model == policy.model {
-                add_rates(&mut entry, baseline.as_deref(), result);
+        for rates in &rates {
+            if let Some(model) = policy
+                .model
+                .as_deref()
+                .filter(|model| rates.models.iter().any(|known| known == model))
+            {
+                rates.add_to(&mut entry, model);
             }
         }
         entries.push(entry);
@@ -75,14 +80,16 @@ pub fn write(dir: &Path, ledger: &Ledger) -> Result<()> {
     atomic::write(&dir.join(FILE), &json)
 }
 
-/// The value of a flag of the stage's command.
-fn flag(journal: &RunJournal, stage: &StageRecord, name: &str) -> Option<String> {
-    let (_, words) = journal.commands.iter().find(|(known, _)| *known == stage.name)?;
+/// The values of a flag of the stage's command.
+fn flags(journal: &RunJournal, stage: &StageRecord, name: &str) -> Vec<String> {
     let prefix = format!("--{name}=");
+    let command = journal.commands.iter().find(|(known, _)| *known == stage.name);
+    let words = command.map_or(&[][..], |(_, words)| words.as_slice());
     words
         .iter()
-        .find_map(|word| word.strip_prefix(&prefix))
+        .filter_map(|word| word.strip_prefix(&prefix))
         .map(str::to_owned)
+        .collect()
 }
 
 fn reward_entry(path: &Path) -> Result<Option<Entry>> {
@@ -151,25 +158,41 @@ fn reward_effect(model: &str, dir: &Path, entries: &[Entry]) -> Option<LengthEff
     entry.effect
 }
 
-/// Adds the win rates of an evaluation of the same policy.
-fn add_rates(entry: &mut Entry, baseline: Option<&str>, result: &Value) {
-    let Some(model) = result["models"].get(0) else { return };
-    let n = model["n"].as_u64().unwrap_or(0);
-    let estimate = |value: &str, ci: &str| {
-        let ends = model[ci].as_array()?;
-        Some(Estimate {
-            value: model[value].as_f64()?,
-            low: ends.first()?.as_f64()?,
-            high: ends.get(1)?.as_f64()?,
-            n,
-        })
-    };
-    let against = entry.against.get_or_insert_with(|| Against {
-        baseline: baseline
-            .and_then(|path| Path::new(path).file_name())
-            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        ..Against::default()
-    });
-    against.win_rate = estimate("win_rate", "win_rate_ci");
-    against.length_controlled_win_rate = estimate("length_controlled_win_rate", "ci");
+/// Win rates over one baseline.
+struct Rates {
+    models: Vec<String>,
+    baseline: Option<String>,
+    result: Value,
+}
+
+/// The last part of a path, by which reports call a model.
+fn base_name(path: &str) -> String {
+    Path::new(path)
+        .file_name()
+        .map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+impl Rates {
+    /// Adds the rates of the policy with the model.
+    fn add_to(&self, entry: &mut Entry, model: &str) {
+        let all = self.result["models"].as_array().map_or(&[][..], Vec::as_slice);
+        let named = |row: &&Value| row["model"] == model || row["model"] == base_name(model).as_str();
+        let Some(row) = all.iter().find(named) else { return };
+        let n = row["n"].as_u64().unwrap_or(0);
+        let estimate = |value: &str, ci: &str| {
+            let ends = row[ci].as_array()?;
+            Some(Estimate {
+                value: row[value].as_f64()?,
+                low: ends.first()?.as_f64()?,
+                high: ends.get(1)?.as_f64()?,
+                n,
+            })
+        };
+        let against = entry.against.get_or_insert_with(|| Against {
+            baseline: self.baseline.as_deref().map(base_name).unwrap_or_default(),
+            ..Against::default()
+        });
+        against.win_rate = estimate("win_rate", "win_rate_ci");
+        against.length_controlled_win_rate = estimate("length_controlled_win_rate", "ci");
+    }
 }
