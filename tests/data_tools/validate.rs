@@ -136,6 +136,13 @@ const FAULTS: &[(&str, Damage)] = &[
             rows[1].votes[0].order = "first".into();
         });
     }),
+    ("verdicts-that-contradict-their-probability", |dir| {
+        rewrite(dir, |rows| {
+            rows[0].votes[0].verdict = "A".into();
+            rows[1].votes[0].verdict = "b".into();
+            rows[2].votes[1].verdict = "tie".into();
+        });
+    }),
     ("revisions-that-contradict-themselves", |dir| {
         let mut rows = ["a", "b", "c", "d"].map(revision);
         rows[0].messages.pop();

@@ -265,6 +265,38 @@ fn absent_logprobs_are_said_to_be_absent() {
     assert!(notes.len() == 1 && notes[0].contains("6 completions"), "{notes:?}");
 }
 
+/// Catches: a judge that waits for log-probabilities which no one will serve, and one that does without those
+/// that are there.
+#[test]
+fn whether_options_can_be_scored_is_found_out() {
+    let lists = |tokens: &'static [&'static str]| {
+        Server::start(move |asked| {
+            let list: Vec<Value> = tokens
+                .iter()
+                .map(|token| json!({ "token": token, "logprob": -1.0 }))
+                .collect();
+            let mut answer = model(asked);
+            answer["choices"][0]["logprobs"] =
+                json!({ "content": [{ "token": "A", "logprob": -1.0, "top_logprobs": list }] });
+            ok(answer)
+        })
+    };
+    assert!(engine(&[&lists(&["A", "B"])], &config()).scores().unwrap());
+    // The turn that had begun is not continued.
+    assert!(!engine(&[&lists(&["The", "I"])], &config()).scores().unwrap());
+    let silent = Server::start(|asked| {
+        let mut answer = model(asked);
+        answer["choices"][0]["logprobs"] = Value::Null;
+        ok(answer)
+    });
+    assert!(!engine(&[&silent], &config()).scores().unwrap());
+    let refusing = Server::start(|_| error(400, "logprobs is not supported"));
+    assert!(!engine(&[&refusing], &config()).scores().unwrap());
+    let broken = Server::start(|_| error(503, "overloaded"));
+    let unknown = engine(&[&broken], &config()).scores().unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Remote);
+}
+
 /// Catches: generation that fails where `logprobs` is refused, and a judge whose refusal has no cause.
 #[test]
 fn refused_fields_are_left_out_or_named() {

@@ -301,4 +301,27 @@ mod tests {
         half[0].verdict = Verdict::Unparsed;
         assert_eq!(mean_log_odds(&half), None);
     }
+
+    /// Catches: wins read as losses, half wins left out, an iteration that stops too early. The numbers are those
+    /// of `scripts/golden/bradley_terry.py`.
+    #[test]
+    fn strengths_are_those_of_the_likelihood() {
+        let wins = [
+            [0.0, 3.0, 1.5, 6.0],
+            [3.0, 0.0, 4.0, 2.0],
+            [4.5, 2.0, 0.0, 0.0],
+            [0.0, 4.0, 6.0, 0.0],
+        ];
+        let found = bradley_terry(&wins.map(Vec::from));
+        let expected = [
+            0.218_507_683_612_227_28,
+            0.000_727_034_695_356_658_7,
+            -0.364_847_735_266_846_94,
+            0.145_613_016_959_263,
+        ];
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-9, "{found}, expected {expected}");
+        }
+        assert_eq!(bradley_terry(&[vec![0.0]]), [0.0]);
+    }
 }

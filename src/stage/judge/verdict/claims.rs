@@ -25,6 +25,8 @@ pub enum Standing {
     Labelled,
     /// "Verdict: A", "Final answer: A"
     Final,
+    /// "Overall winner: A", "Wait, B is better"
+    Decisive,
 }
 
 /// What the things under comparison are called.
@@ -208,9 +210,10 @@ pub fn of_sentence(sentence: &Sentence, last: bool) -> Vec<Claim<Pick>> {
     let concluding = tokens.iter().any(|token| token.any(&CONCLUDING));
     for claim in &mut claims {
         claim.standing = match claim.standing {
-            _ if retracts => Standing::Final,
+            _ if retracts => Standing::Decisive,
             Standing::Aspect | Standing::Statement if concluding => Standing::Conclusion,
             Standing::Labelled if concluding => Standing::Final,
+            Standing::Final if concluding => Standing::Decisive,
             standing => standing,
         };
     }
@@ -534,7 +537,11 @@ fn letter_at(tokens: &[Token], at: usize) -> Option<(Pick, usize)> {
     for (open, close) in [('(', ')'), ('[', ']'), ('{', '}')] {
         if first.mark(&[open]) {
             let pick = pick(tokens.get(at + 1)?)?;
-            return tokens.get(at + 2)?.mark(&[close]).then_some((pick, at + 3));
+            // At the very end the bracket may be open: the judge continued `The answer is: (`.
+            return match tokens.get(at + 2) {
+                None => Some((pick, at + 2)),
+                Some(token) => token.mark(&[close]).then_some((pick, at + 3)),
+            };
         }
     }
     match first {
