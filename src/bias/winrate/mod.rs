@@ -180,10 +180,7 @@ pub fn rates(pairs: &[JudgedPair], config: WinRateConfig, seed: Seed) -> Result<
             .then_with(baselines)
             .then_with(|| a.p.total_cmp(&b.p))
     });
-    let samples: Vec<Sample<'_>> = sorted
-        .chunk_by(|a, b| a.model == b.model)
-        .map(|pairs| Sample::new(pairs))
-        .collect();
+    let samples: Vec<Sample<'_>> = sorted.chunk_by(|a, b| a.model == b.model).map(Sample::new).collect();
     let gammas = shared_difficulties(&samples);
     Ok(samples
         .par_iter()
