@@ -14,7 +14,7 @@ use bylaw::bias::labels;
 use bylaw::bias::measure::prefer_longer;
 use bylaw::constitution::Constitution;
 use bylaw::dataset::read_recorded;
-use bylaw::engine::Engine;
+use bylaw::engine::{Engine, Refusal};
 use bylaw::engine::local::LocalEngine;
 use bylaw::engine::scripted::ScriptedEngine;
 use bylaw::error::Result;
@@ -78,7 +78,7 @@ fn scripted(rule: impl Fn(&str, &str) -> f32 + Sync) -> impl Engine {
         if continuation == "A" { p.ln() } else { (1.0 - p).ln() }
     };
     ScriptedEngine {
-        reply: |_: &str| unreachable!("this judge is asked for scores alone"),
+        reply: |_: &str| Err(Refusal("this judge is asked for scores alone".into())),
         score,
     }
 }

@@ -57,15 +57,16 @@ pub fn fit<const K: usize>(
             return Err(if far { Failure::Separated } else { Failure::Collinear });
         };
         // Half as far, until it goes down: a full step overshoots where the odds are extreme.
-        let (mut share, mut next);
-        (share, next) = (1.0, moved(&beta, &step, 1.0));
-        let mut there = Slope::at(rows, &weight, penalty, &next);
-        let slack = 1e-13 * here.loss.abs().max(1.0);
-        while !(there.loss <= here.loss + slack) && share > 1e-6 {
+        let worst = here.loss + 1e-13 * here.loss.abs().max(1.0);
+        let mut share = 1.0;
+        let (next, there) = loop {
+            let next = moved(&beta, &step, share);
+            let there = Slope::at(rows, &weight, penalty, &next);
+            if there.loss <= worst || share < 1e-6 {
+                break (next, there);
+            }
             share /= 2.0;
-            next = moved(&beta, &step, share);
-            there = Slope::at(rows, &weight, penalty, &next);
-        }
+        };
         (beta, here) = (next, there);
         if step.iter().all(|step| step.abs() <= SMALL * (1.0 + norm(&beta))) {
             return Ok(beta);
@@ -154,7 +155,7 @@ fn solve<const K: usize>(curvature: &[[f64; K]; K], gradient: &[f64; K], scale: 
             let sum: f64 = (0..j).map(|k| factor[i][k] * factor[j][k]).sum();
             let rest = curvature[i][j] - sum;
             factor[i][j] = if i == j {
-                if !(rest > FLAT * scale[i]) {
+                if rest.is_nan() || rest <= FLAT * scale[i] {
                     return None;
                 }
                 rest.sqrt()

@@ -3,6 +3,7 @@
 //! The pairs are judged already (`--pairs`), or they are judged here ([`judged`]). The statistics are
 //! [`bias::winrate`](crate::bias::winrate).
 
+mod duel;
 mod judged;
 mod page;
 mod pairs;

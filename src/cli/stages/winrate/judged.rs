@@ -3,21 +3,20 @@
 //!
 //! Knows nothing of the regression. What it leaves is `pairs.jsonl`, which `--pairs` reads again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::json;
 
+use super::Winrate;
+use super::duel::{Answer, Duel, Verdicts, judge_duels, line, measure};
 use super::pairs::Rejected;
-use super::{Winrate, page};
-use crate::bias::winrate::{JudgedPair, rates};
 use crate::bounds;
 use crate::cli::session::{Session, constitution_source, data_source, engine_source};
 use crate::cli::stages::eval::evaluate;
-use crate::cli::stages::generate::{Asked, judge_rows};
+use crate::cli::stages::generate::Asked;
 use crate::cli::stages::prompting::Prompting;
 use crate::cli::stages::{Done, Stage as _};
 use crate::constitution::Constitution;
@@ -25,7 +24,7 @@ use crate::dataset::{self, Provenance};
 use crate::engine::Sampling;
 use crate::engine::remote::RemoteConfig;
 use crate::error::{Error, Result};
-use crate::record::{Candidates, Completion, Prompt, messages_id};
+use crate::record::{Completion, FinishReason, Prompt, Reject, messages_id};
 use crate::stage::judge::JudgeConfig;
 use crate::stage::{Context, sample};
 use crate::{atomic, interrupt};
@@ -81,46 +80,10 @@ pub struct Judging {
     pub remote: RemoteConfig,
 }
 
-/// An answer, and whether it reached its limit of tokens.
-#[derive(Debug, Clone)]
-struct Answer {
-    text: String,
-    /// 0 where nobody has counted them.
-    tokens: u32,
-    cut: bool,
-}
-
 /// One contestant's answers, in the order of the prompts.
 struct Side {
     name: String,
     answers: Vec<Result<Answer, String>>,
-}
-
-/// A judged pair as it is written: what `--pairs` reads, with the texts.
-#[derive(Debug, Clone, Serialize)]
-struct PairRow {
-    model: String,
-    idx: String,
-    len_1_chars: usize,
-    len_2_chars: usize,
-    len_1_tokens: Option<u32>,
-    len_2_tokens: Option<u32>,
-    /// Whether an answer reached its limit of tokens.
-    truncated_1: bool,
-    truncated_2: bool,
-    preference: f64,
-    /// `judged`, `tie` (the judge's), or `identical`.
-    verdict: &'static str,
-    instruction: String,
-    output_1: String,
-    output_2: String,
-}
-
-/// Everything that was decided about one model.
-#[derive(Default)]
-struct Verdicts {
-    rows: Vec<PairRow>,
-    rejected: Vec<Rejected>,
 }
 
 /// The models, loaded once for each reference.
@@ -193,7 +156,10 @@ impl Judging {
         provenance.constitution = Some(constitution_source(reference, &constitution));
         provenance.prompts = asked.templates.hashes();
         let done = evaluate(session, out, provenance, "winrate", || {
-            let mut verdicts = Verdicts::default();
+            let mut verdicts = Verdicts {
+                rejected: contest.unread.clone(),
+                rows: Vec::new(),
+            };
             contest.judge(&models, stage, judge, &constitution, &mut verdicts)?;
             let lines = verdicts.rows.iter().map(line).collect::<Result<String>>()?;
             atomic::write(&out.join(UNFINISHED), lines.as_bytes())?;
@@ -205,11 +171,6 @@ impl Judging {
         }
         Ok(done)
     }
-}
-
-fn line(row: &PairRow) -> Result<String> {
-    let json = serde_json::to_string(row).map_err(|error| Error::unexpected("a judged pair").because(error))?;
-    Ok(json + "\n")
 }
 
 /// Gives the pairs their name, once the figures made of them are there.
@@ -227,6 +188,16 @@ struct Contest {
     prompts: Vec<Prompt>,
     /// Where each side's answers come from; the baseline last.
     sides: Vec<(String, Origin)>,
+    /// Rows of the inputs that cannot be used.
+    unread: Vec<Rejected>,
+}
+
+/// What a dataset of answers holds.
+struct Answers {
+    /// By the id of their prompt's messages.
+    by_prompt: HashMap<String, Answer>,
+    prompts: Vec<Prompt>,
+    unread: Vec<Rejected>,
 }
 
 enum Origin {
@@ -238,7 +209,7 @@ enum Origin {
 impl Contest {
     fn prepare(judging: &Judging, models: &mut Models<'_>, provenance: &mut Provenance) -> Result<Self> {
         let mut sides = Vec::new();
-        let mut prompts = Vec::new();
+        let (mut prompts, mut unread) = (Vec::new(), Vec::new());
         let data = |reference: &String| (reference.clone(), false);
         let model = |reference: &String| (reference.clone(), true);
         let contestants = judging.model.iter().map(model).chain(judging.answers.iter().map(data));
@@ -247,6 +218,7 @@ impl Contest {
         if let Some(reference) = &judging.prompts {
             let read = dataset::read_prompts(reference)?;
             provenance.inputs.push(data_source(reference, &read));
+            unread.extend(unreadable(reference, read.rejects));
             prompts = read.rows;
         }
         for (reference, is_model) in contestants.chain(baseline) {
@@ -256,12 +228,13 @@ impl Contest {
                 provenance.inputs.push(source);
                 Origin::Model(reference.clone())
             } else {
-                let (answers, asked) = read_answers(&reference, provenance)?;
+                let answers = read_answers(&reference, provenance)?;
+                unread.extend(answers.unread);
                 if judging.prompts.is_none() {
                     // The baseline's, which come last.
-                    prompts = asked;
+                    prompts = answers.prompts;
                 }
-                Origin::Data(answers)
+                Origin::Data(answers.by_prompt)
             };
             sides.push((reference, origin));
         }
@@ -271,7 +244,27 @@ impl Contest {
         for ((name, _), short) in sides.iter_mut().zip(names) {
             *name = short;
         }
-        Ok(Self { prompts, sides })
+        let contest = Self { prompts, sides, unread };
+        contest.tell_unused(models.session);
+        Ok(contest)
+    }
+
+    /// Answers to prompts that are not among ours take no part, which may be a mistake.
+    fn tell_unused(&self, session: &Session) {
+        let asked: HashSet<String> = self
+            .prompts
+            .iter()
+            .map(|prompt| messages_id(&prompt.messages))
+            .collect();
+        for (name, origin) in &self.sides {
+            let Origin::Data(answers) = origin else { continue };
+            let unused = answers.keys().filter(|id| !asked.contains(*id)).count();
+            if unused > 0 {
+                session.progress().note(&format!(
+                    "{name}: {unused} answers are to prompts that are not asked here"
+                ));
+            }
+        }
     }
 
     /// Has every model's answers judged against the baseline's.
@@ -365,40 +358,59 @@ impl Contest {
 
 fn answer(completion: Completion) -> Answer {
     Answer {
-        cut: completion.finish_reason == crate::record::FinishReason::Length.as_str(),
+        cut: completion.finish_reason == FinishReason::Length.as_str(),
         text: completion.text,
         tokens: completion.tokens,
     }
 }
 
-/// Answers from data by the id of their prompt's messages, and the prompts.
-fn read_answers(reference: &str, provenance: &mut Provenance) -> Result<(HashMap<String, Answer>, Vec<Prompt>)> {
+fn unreadable(reference: &str, rejects: Vec<Reject>) -> impl Iterator<Item = Rejected> {
+    rejects.into_iter().map(move |reject| Rejected {
+        row: reference.to_owned(),
+        reason: reject.reason,
+    })
+}
+
+/// Answers that are there already.
+fn read_answers(reference: &str, provenance: &mut Provenance) -> Result<Answers> {
     let read = dataset::read_demonstrations(reference)?;
     provenance.inputs.push(data_source(reference, &read));
-    let (mut answers, mut prompts) = (HashMap::new(), Vec::new());
-    for row in read.rows.into_iter().filter(|row| !row.prompt.is_empty()) {
+    let mut found = Answers {
+        by_prompt: HashMap::new(),
+        prompts: Vec::new(),
+        unread: unreadable(reference, read.rejects).collect(),
+    };
+    for row in read.rows {
         let id = messages_id(&row.prompt);
-        if answers.contains_key(&id) {
-            continue;
-        }
-        let answer = Answer {
-            text: row.completion,
-            tokens: 0,
-            cut: false,
+        let reason = match () {
+            () if row.prompt.is_empty() => "a text without a prompt",
+            () if found.by_prompt.contains_key(&id) => "a second answer to the same prompt; the first is taken",
+            () => {
+                let answer = Answer {
+                    text: row.completion,
+                    tokens: 0,
+                    cut: false,
+                };
+                found.by_prompt.insert(id, answer);
+                found.prompts.push(Prompt {
+                    id: row.id,
+                    messages: row.prompt,
+                    source: reference.to_owned(),
+                    tags: Vec::new(),
+                });
+                continue;
+            }
         };
-        answers.insert(id.clone(), answer);
-        prompts.push(Prompt {
-            id,
-            messages: row.prompt,
-            source: reference.to_owned(),
-            tags: Vec::new(),
+        found.unread.push(Rejected {
+            row: format!("{reference}, row {}", row.id),
+            reason: reason.into(),
         });
     }
-    match answers.is_empty() {
+    match found.prompts.is_empty() {
         true => Err(Error::input("has no answers to prompts")
             .at_file(reference)
             .help("give candidates, revisions, or demonstrations with a prompt")),
-        false => Ok((answers, prompts)),
+        false => Ok(found),
     }
 }
 
@@ -423,166 +435,4 @@ fn names(references: &[&str]) -> Result<Vec<String>> {
         }
         None => Ok(names),
     }
-}
-
-/// One prompt with both answers to it.
-struct Duel<'a> {
-    model: &'a str,
-    prompt: &'a Prompt,
-    ours: &'a Result<Answer, String>,
-    theirs: &'a Result<Answer, String>,
-}
-
-impl Duel<'_> {
-    fn rejected(&self, reason: String) -> Rejected {
-        Rejected {
-            row: format!("{}, prompt {}", self.model, self.prompt.id),
-            reason,
-        }
-    }
-
-    /// The pair with a preference of `p` for the model.
-    fn row(&self, ours: &Answer, theirs: &Answer, p: f64, verdict: &'static str) -> PairRow {
-        let counted = |tokens: u32| (tokens > 0).then_some(tokens);
-        PairRow {
-            model: self.model.to_owned(),
-            idx: self.prompt.id.clone(),
-            len_1_chars: theirs.text.chars().count(),
-            len_2_chars: ours.text.chars().count(),
-            len_1_tokens: counted(theirs.tokens),
-            len_2_tokens: counted(ours.tokens),
-            truncated_1: theirs.cut,
-            truncated_2: ours.cut,
-            preference: 1.0 + p,
-            verdict,
-            instruction: self
-                .prompt
-                .messages
-                .last()
-                .map_or_else(String::new, |last| last.content.clone()),
-            output_1: theirs.text.clone(),
-            output_2: ours.text.clone(),
-        }
-    }
-}
-
-/// Judges each duel in both orders. Identical answers are a tie without being asked; what cannot be judged is told.
-fn judge_duels(
-    context: Context<'_>,
-    constitution: &Constitution,
-    config: &JudgeConfig,
-    duels: &[Duel<'_>],
-    verdicts: &mut Verdicts,
-) -> Result<()> {
-    let mut asked = Vec::new();
-    let mut rows = Vec::new();
-    for duel in duels {
-        let (ours, theirs) = match (duel.ours, duel.theirs) {
-            (Ok(ours), Ok(theirs)) => (ours, theirs),
-            (Err(reason), _) => {
-                verdicts.rejected.push(duel.rejected(reason.clone()));
-                continue;
-            }
-            (_, Err(reason)) => {
-                verdicts.rejected.push(duel.rejected(format!("the baseline: {reason}")));
-                continue;
-            }
-        };
-        if ours.text.trim() == theirs.text.trim() {
-            verdicts.rows.push(duel.row(ours, theirs, 0.5, "identical"));
-            continue;
-        }
-        rows.push(candidates(duel.prompt, ours, theirs));
-        asked.push((duel, ours, theirs));
-    }
-    let labels = judge_rows(context, constitution, &rows, config)?;
-    if labels.len() != asked.len() {
-        return Err(Error::unexpected("a pair has no verdict, or two"));
-    }
-    for (label, (duel, ours, theirs)) in labels.into_iter().zip(asked) {
-        match label {
-            Ok(label) => {
-                let chosen = label.chosen.first().is_some_and(|message| message.content == ours.text);
-                let p = f64::from(label.p_chosen);
-                let (ours_tokens, theirs_tokens) = match chosen {
-                    true => (label.chosen_tokens, label.rejected_tokens),
-                    false => (label.rejected_tokens, label.chosen_tokens),
-                };
-                let mut row = duel.row(ours, theirs, if chosen { p } else { 1.0 - p }, "judged");
-                row.len_1_tokens = Some(theirs_tokens);
-                row.len_2_tokens = Some(ours_tokens);
-                verdicts.rows.push(row);
-            }
-            Err(reject) if reject.reason.contains("is a tie") => {
-                verdicts.rows.push(duel.row(ours, theirs, 0.5, "tie"));
-            }
-            Err(reject) => verdicts.rejected.push(duel.rejected(reject.reason)),
-        }
-    }
-    Ok(())
-}
-
-/// A pair as the judge takes it: the model's answer first, the baseline's second.
-fn candidates(prompt: &Prompt, ours: &Answer, theirs: &Answer) -> Candidates {
-    let completion = |answer: &Answer, sample| Completion {
-        text: answer.text.clone(),
-        tokens: answer.tokens,
-        finish_reason: "stop".into(),
-        logprob: 0.0,
-        sample,
-    };
-    Candidates {
-        id: prompt.id.clone(),
-        prompt: prompt.messages.clone(),
-        completions: vec![completion(ours, 0), completion(theirs, 1)],
-    }
-}
-
-/// The figures on the pairs, and how they came about.
-fn measure(session: &Session, stage: &Winrate, judge: &str, verdicts: &Verdicts) -> Result<serde_json::Value> {
-    if let (Some(first), []) = (verdicts.rejected.first(), &verdicts.rows[..]) {
-        return Err(Error::input(format!(
-            "none of {} pairs could be judged; the first, {}: {}",
-            verdicts.rejected.len(),
-            first.row,
-            first.reason
-        ))
-        .help("look at the prompts, and at what the models answer to them"));
-    }
-    let pairs: Vec<JudgedPair> = verdicts
-        .rows
-        .iter()
-        .map(|row| JudgedPair {
-            model: row.model.clone(),
-            instruction: row.idx.clone(),
-            len_model: row.len_2_chars as f64,
-            len_baseline: row.len_1_chars as f64,
-            p: row.preference - 1.0,
-        })
-        .collect();
-    let rates = rates(&pairs, stage.config(), session.stage_seed(stage.kind()))?;
-    let mut document = page::document(rates, stage.config(), &verdicts.rejected)?;
-    document["judge"] = json!(judge);
-    if let Some(models) = document["models"].as_array_mut() {
-        for model in models {
-            let rows = || verdicts.rows.iter().filter(|row| model["model"] == row.model.as_str());
-            let mean = |of: fn(&PairRow) -> Option<u32>| {
-                let (count, sum) = rows()
-                    .filter_map(of)
-                    .fold((0u32, 0.0), |(count, sum), tokens| (count + 1, sum + f64::from(tokens)));
-                (count > 0).then(|| sum / f64::from(count))
-            };
-            let count = |verdict: &str| rows().filter(|row| row.verdict == verdict).count();
-            let told = json!({
-                "identical": count("identical"),
-                "ties": count("tie"),
-                "truncated": rows().filter(|row| row.truncated_2).count(),
-                "baseline_truncated": rows().filter(|row| row.truncated_1).count(),
-                "mean_tokens": mean(|row| row.len_2_tokens),
-                "baseline_mean_tokens": mean(|row| row.len_1_tokens),
-            });
-            model["judged"] = told;
-        }
-    }
-    Ok(document)
 }

@@ -109,7 +109,11 @@ pub fn notes(document: &Value) -> Vec<String> {
     if let [only] = models
         && only["coefficients"].is_object()
     {
-        notes.push("one model alone: the difficulty of the instructions is left out of the regression".into());
+        notes.push(
+            "one model alone: the difficulty of the instructions is left out of the regression; several models judged on the \
+             same prompts, in one file, give a better rate"
+                .into(),
+        );
     }
     for model in models {
         let name = words(&model["model"]);

@@ -137,7 +137,7 @@ fn preference(object: &Map<String, Value>, place: &str, zeros: &mut Zeros) -> Re
             "has both `preference` and `p`".into(),
             "leave one of the two columns out",
         )),
-        (Some(zero), None) if zero == 0.0 => {
+        (Some(0.0), None) => {
             zeros.first.get_or_insert_with(|| place.to_owned());
             zeros.count += 1;
             Ok(0.5)
@@ -165,7 +165,7 @@ fn preference(object: &Map<String, Value>, place: &str, zeros: &mut Zeros) -> Re
 fn length(object: &Map<String, Value>, names: [&str; 2], output: &str) -> Result<f64, Fault> {
     for name in names {
         match number(object, name)? {
-            Some(length) if length < 0.0 || length > 1e12 => {
+            Some(length) if !(0.0..=1e12).contains(&length) => {
                 return Err(Fault::Wrong(
                     format!("`{name}` is {length}, which is no length"),
                     "lengths are numbers of characters",
