@@ -624,6 +624,7 @@ fn of_form((form, reading, reasoning): (Form, Reading, bool), principles: usize)
         clamp: Clamp { low: 0.3, high: 0.6 },
         votes: 3,
         sampling: Sampling::default(),
+        closest: None,
     }
 }
 

@@ -439,3 +439,24 @@ fn the_learning_rate_warms_up_and_falls() {
     );
     assert!(cosine.rate(1.0, 9, 10) > 0.1);
 }
+
+/// Catches: weights left out of the loss, or divided by their own sum in the batch.
+#[test]
+fn a_pair_counts_as_much_as_it_weighs() {
+    use bylaw::train::loss::ops::SoftLabels;
+    let tensor = |values: &[f64]| Tensor::from_slice(values, values.len(), &Device::Cpu).unwrap();
+    let chosen = Var::from_tensor(&tensor(&[0.3, -1.2])).unwrap();
+    let (rejected, p_chosen) = (tensor(&[0.1, 0.4]), tensor(&[0.8, 0.6]));
+    let weights = tensor(&[2.0, 0.0]);
+    let labels = SoftLabels {
+        p_chosen: &p_chosen,
+        weights: Some(&weights),
+    };
+    let weighed = reward::loss(chosen.as_tensor(), &rejected, labels, None, 0.0).unwrap();
+    let per_row = values(&weighed.per_row);
+    assert_near("loss", &[weighed.loss.to_scalar::<f64>().unwrap()], &per_row[..1], EXACT);
+    let store = weighed.loss.backward().unwrap();
+    let gradient = values(store.get(chosen.as_tensor()).unwrap());
+    let alone = 1.0 / (1.0 + (-0.2f64).exp()) - 0.8;
+    assert_near("gradient", &gradient, &[alone, 0.0], 1e-12);
+}

@@ -89,6 +89,7 @@ fn pairs(model: &Model, p_chosen: impl Fn(usize) -> f32) -> Vec<Pair> {
             chosen: answer(model, question, good),
             rejected: answer(model, question, ROWS[(index + 1) % ROWS.len()].1),
             p_chosen: p_chosen(index),
+            weight: 1.0,
         })
         .collect()
 }
@@ -503,6 +504,7 @@ fn ppo_moves_towards_the_reward() {
         chosen: either[0].sequence.clone(),
         rejected: either[1].sequence.clone(),
         p_chosen: 1.0,
+        weight: 1.0,
     };
     let judge = RewardConfig {
         epochs: 30,

@@ -6,12 +6,14 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 
 use super::asked;
-use crate::bias::control::Unit;
-use crate::bias::control::residual::{Fitted, without_length};
-use crate::bias::measure::{Comparison, prefer_longer};
+use crate::bias::control::matching::Caliper;
+use crate::bias::control::residual::{self, Fitted, without_length};
+use crate::bias::control::{Unit, weights};
+use crate::bias::measure::{Comparison, mean, prefer_longer, sigmoid};
 use crate::error::{Error, Result};
 use crate::record::{CHOSEN_FIRST, Candidates, Preference, REJECTED_FIRST, Vote};
 use crate::report::JudgeFigures;
+use crate::seed::Seed;
 use crate::train::batch::Encoder;
 use crate::train::pairs::answer_text;
 use crate::train::reward::RewardModel;
@@ -74,6 +76,74 @@ fn by_order(votes: &[Vote]) -> Vec<Option<bool>> {
         })
     };
     [CHOSEN_FIRST, REJECTED_FIRST].into_iter().filter_map(order).collect()
+}
+
+/// What one length control makes of labels of known quality; it is fitted on the labels alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ControlFigures {
+    pub control: String,
+    pub labels: u64,
+    /// How often the longer of two equally good answers is preferred, by weight.
+    pub prefer_longer_on_ties: Option<f64>,
+    /// The mean probability of the longer of the two.
+    pub longer_probability_on_ties: Option<f64>,
+    /// How often the better answer of a clear pair is the chosen one, by weight.
+    pub accuracy: Option<f64>,
+}
+
+/// Tries every control of `balance`, and none, on labels of known quality.
+pub fn controls(oracle: &Oracle, labels: &[Preference], seed: Seed) -> Result<Vec<ControlFigures>> {
+    let unit = Unit::of(labels);
+    let caliper = Caliper { unit, most: None };
+    let mut tried = vec![control_figures(oracle, "none", labels)?];
+    // Where the labels cannot tell, `balance` refuses them, and there is nothing to try.
+    if let Ok(fitted) = residual::fit(labels, seed) {
+        let after: Vec<Preference> = labels.iter().map(|row| without_length(row, &fitted)).collect();
+        tried.push(control_figures(oracle, "residual", &after)?);
+    }
+    let alike: Vec<Preference> = labels
+        .iter()
+        .filter(|row| caliper.refuses(row).is_none())
+        .cloned()
+        .collect();
+    tried.push(control_figures(oracle, "match", &alike)?);
+    let found = weights::fit(labels, seed).weights;
+    let weighed = labels.iter().zip(found).map(|(row, weight)| Preference {
+        weight: row.weight * weight as f32,
+        ..row.clone()
+    });
+    tried.push(control_figures(oracle, "weight", &weighed.collect::<Vec<_>>())?);
+    Ok(tried)
+}
+
+fn control_figures(oracle: &Oracle, control: &str, labels: &[Preference]) -> Result<ControlFigures> {
+    let unit = Unit::of(labels);
+    let mut ties = Vec::new();
+    let (mut right, mut clear) = (0.0, 0.0);
+    for row in labels {
+        let pair = asked(oracle, &row.prompt)?;
+        let weight = f64::from(row.weight);
+        match oracle.compare(pair, &answer_text(&row.chosen), &answer_text(&row.rejected)) {
+            Ordering::Equal => ties.push(unit.comparison(row)),
+            truth => {
+                clear += weight;
+                right += weight * f64::from(u8::from(truth == Ordering::Greater));
+            }
+        }
+    }
+    let unequal: Vec<Comparison> = ties
+        .iter()
+        .copied()
+        .filter(|tie| tie.length_difference != 0.0)
+        .collect();
+    let longer = |tie: &Comparison| sigmoid(tie.preference * tie.length_difference.signum());
+    Ok(ControlFigures {
+        control: control.to_owned(),
+        labels: labels.len() as u64,
+        prefer_longer_on_ties: prefer_longer(ties),
+        longer_probability_on_ties: (!unequal.is_empty()).then(|| mean(&unequal, longer)),
+        accuracy: (clear > 0.0).then(|| right / clear),
+    })
 }
 
 fn comparison(row: &Preference) -> Comparison {

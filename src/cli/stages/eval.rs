@@ -248,6 +248,7 @@ impl Stage for Judge {
                 "labels": labels.len(),
                 "unjudged": unjudged,
                 "fitted": fitted,
+                "controls": preference::controls(&oracle, &labels, seed.child("controls"))?,
                 "off_topic_accuracy": preference::judge(&oracle, &off_topic, fitted.as_ref())?.accuracy,
             }))
         })

@@ -358,14 +358,20 @@ pub fn judge_rows(
     let mut contests = Vec::new();
     let mut ends = Vec::with_capacity(rows.len());
     for row in rows {
-        for contest in judge::contests(row, context.keep_truncated) {
+        let mut of_row = judge::contests(row, context.keep_truncated);
+        for contest in of_row.iter_mut().flatten() {
+            for answer in [&mut contest.first, &mut contest.second] {
+                if answer.tokens == 0 {
+                    answer.tokens = context.engine.count_tokens(&answer.text)?;
+                }
+            }
+        }
+        if let Some(count) = config.closest {
+            of_row = judge::closest(of_row, count);
+        }
+        for contest in of_row {
             places.push(match contest {
-                Ok(mut contest) => {
-                    for answer in [&mut contest.first, &mut contest.second] {
-                        if answer.tokens == 0 {
-                            answer.tokens = context.engine.count_tokens(&answer.text)?;
-                        }
-                    }
+                Ok(contest) => {
                     contests.push(contest);
                     None
                 }

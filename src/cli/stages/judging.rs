@@ -86,6 +86,11 @@ pub struct Judging {
     #[arg(long, default_value_t = VOTES, value_name = "K", value_parser = bounds::count)]
     #[serde(skip_serializing_if = "is_votes")]
     pub votes: usize,
+    /// Compare of each row only the N pairs whose answers are most alike in length, so that length has less to decide:
+    /// sample more answers than you label.
+    #[arg(long, value_name = "N", value_parser = bounds::count)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closest: Option<usize>,
     /// Comparisons shown before each question: a TOML file of [[example]], or `builtin`.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -161,6 +166,7 @@ impl Judging {
             clamp: self.cot_clamp,
             votes: self.votes,
             sampling: self.sampling.clone(),
+            closest: self.closest,
         }
     }
 }

@@ -114,6 +114,8 @@ pub struct JudgeConfig {
     pub votes: usize,
     /// How reasonings and verdicts in words are drawn.
     pub sampling: Sampling,
+    /// Of the pairs of a row, compare only so many whose lengths are most alike.
+    pub closest: Option<usize>,
 }
 
 impl Default for JudgeConfig {
@@ -126,6 +128,7 @@ impl Default for JudgeConfig {
             clamp: Clamp::PAPER,
             votes: 3,
             sampling: Sampling::default(),
+            closest: None,
         }
     }
 }
@@ -178,6 +181,30 @@ pub fn contests(row: &Candidates, keep_truncated: bool) -> Vec<Outcome<Contest>>
         out.push(Err(reject(&row.id, STAGE, (reason, String::new()))));
     }
     out
+}
+
+/// Leaves of the contests of one row the `count` whose answers differ least in tokens, in their order. What was refused
+/// already stays.
+pub fn closest(contests: Vec<Outcome<Contest>>, count: usize) -> Vec<Outcome<Contest>> {
+    let difference = |contest: &Contest| contest.first.tokens.abs_diff(contest.second.tokens);
+    let mut differences: Vec<u32> = contests.iter().flatten().map(difference).collect();
+    differences.sort_unstable();
+    let (mut left, Some(most)) = (count, differences.get(count.wrapping_sub(1)).copied()) else {
+        return contests;
+    };
+    // Ties at the border go to the earlier pairs.
+    let below = differences.iter().filter(|difference| **difference < most).count();
+    left -= below;
+    let mut keep = |contest: &Outcome<Contest>| match contest {
+        Err(_) => true,
+        Ok(contest) if difference(contest) == most => {
+            let keep = left > 0;
+            left -= usize::from(keep);
+            keep
+        }
+        Ok(contest) => difference(contest) < most,
+    };
+    contests.into_iter().filter(|contest| keep(contest)).collect()
 }
 
 /// The labels of contests that have nothing to do with each other, in their order.
@@ -300,4 +327,51 @@ fn together<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
         .filter(|text| !text.is_empty())
         .collect::<Vec<_>>()
         .join("\n\n---\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(sample: u32, tokens: u32) -> Completion {
+        Completion {
+            text: sample.to_string(),
+            tokens,
+            finish_reason: FinishReason::Stop.as_str().into(),
+            logprob: 0.0,
+            sample,
+        }
+    }
+
+    /// Catches: pairs chosen by anything but length, more than were asked for at a tie, a refused pair lost.
+    #[test]
+    fn the_closest_pairs_are_those_most_alike_in_length() {
+        let mut row = Candidates {
+            id: "row".into(),
+            prompt: vec![Message::user("q")],
+            completions: [10, 30, 31, 11, 50]
+                .into_iter()
+                .zip(0..)
+                .map(|(tokens, sample)| answer(sample, tokens))
+                .collect(),
+        };
+        let chosen = |row: &Candidates, count| -> Vec<(u32, u32)> {
+            let kept = closest(contests(row, true), count).into_iter();
+            kept.filter_map(Result::ok)
+                .map(|pair| (pair.first.sample, pair.second.sample))
+                .collect()
+        };
+        assert_eq!(chosen(&row, 1), [(0, 3)]);
+        assert_eq!(chosen(&row, 2), [(0, 3), (1, 2)]);
+        assert_eq!(chosen(&row, 4).len(), 4);
+        assert_eq!(chosen(&row, 99).len(), 10);
+        row.completions[4].text = "0".into();
+        assert_eq!(
+            closest(contests(&row, true), 1)
+                .iter()
+                .filter(|pair| pair.is_err())
+                .count(),
+            1
+        );
+    }
 }
