@@ -86,14 +86,15 @@ const FEW: usize = 30;
 /// A judge that fails to answer more often is not fit.
 const MOST_FAILURES: f64 = 0.05;
 
-/// A judge that changes its mind with the order more often is not fit: a large one names the same place after
-/// a swap in 18 % of pairs, a small one in 56 % (PEERS of this field; see docs/length-bias.md).
+/// A judge that changes its mind with the order more often is not fit. After a swap a large judge names the same place in 18 %
+/// of pairs, a small one in 56 % (Lee et al. 2023, arXiv 2309.00267).
 const LEAST_CONSISTENCY: f64 = 0.75;
 
 /// How far from no preference for length the interval may begin.
 const MOST_BIAS: f64 = 0.05;
 
-/// Without a truth, liking the longer may be liking the better: people name the longer of two answers in 64 %.
+/// Without a truth, liking the longer may be liking the better: people name the longer of two answers in 64 % (AlpacaEval, Li et
+/// al. 2023).
 const MOST_LONGER: f64 = 0.70;
 
 /// Whether labels of this judge can be relied on, and why not.

@@ -1,0 +1,146 @@
+"""Plots and tables of docs/length-bias.md, from what scripts/length-bias.sh left: `length_bias.py RESULTS DOCS`."""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+matplotlib.rcParams.update({"svg.hashsalt": "bylaw", "svg.fonttype": "none", "font.size": 9})
+SEEDS = (0, 1, 2)
+
+
+def read(path):
+    return json.loads(Path(path).read_text())
+
+
+def save(figure, path):
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def estimate(value):
+    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def recorded(results):
+    """Judges and people on pairs that others published."""
+    rows = []
+    for path in sorted(results.glob("recorded-*.json")):
+        figures = read(path)["sections"][0]["figures"]
+        rows.append((path.stem.removeprefix("recorded-"), figures))
+    if not rows:
+        return
+    print("| verdicts | right | same in both orders | judge prefers the longer | people do | more than people |")
+    print("|---|---|---|---|---|---|")
+    for name, figures in rows:
+        cells = [
+            estimate(figures[key]) if key in figures else "–"
+            for key in ("accuracy", "order_consistency", "prefer_longer", "gold_prefer_longer", "excess_longer")
+        ]
+        print("|", name, "|", " | ".join(cells), "|")
+    print()
+
+
+def controls(results, docs):
+    """Labels of known quality before and after every control."""
+    per_seed = [read(results / f"judge-{seed}.json")["result"]["controls"] for seed in SEEDS]
+    print("| control | labels | longer of two equals, seeds 0 / 1 / 2 | its probability | right on clear pairs |")
+    print("|---|---|---|---|---|")
+    names = [row["control"] for row in per_seed[0]]
+    for name in names:
+        rows = [next(row for row in seed if row["control"] == name) for seed in per_seed]
+        share = " / ".join(f"{row['prefer_longer_on_ties']:.3f}" for row in rows)
+        probability = " / ".join(f"{row['longer_probability_on_ties']:.3f}" for row in rows)
+        accuracy = " / ".join(f"{row['accuracy']:.3f}" for row in rows)
+        print(f"| {name} | {' / '.join(str(row['labels']) for row in rows)} | {share} | {probability} | {accuracy} |")
+    print()
+    figure, axes = plt.subplots(figsize=(5.2, 2.2))
+    for index, name in enumerate(names):
+        rows = [next(row for row in seed if row["control"] == name) for seed in per_seed]
+        axes.plot([row["prefer_longer_on_ties"] for row in rows], [index] * len(rows), "o", color="#b4442e", ms=4)
+        axes.plot([row["longer_probability_on_ties"] for row in rows], [index] * len(rows), "s", color="#2e6fb4", ms=4)
+    axes.axvline(0.5, color="#888888", lw=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0.4, 1.0)
+    axes.set_xlabel("of two equally good answers the longer: share (circles), probability (squares)")
+    save(figure, docs / "length-bias-controls.svg")
+
+
+def policies(results, docs):
+    """Policies with and without control: length and harm."""
+    figure, axes = plt.subplots(figsize=(5.2, 2.6))
+    colours = {"sft": "#888888", "dpo": "#2e6fb4", "dpo-raw": "#b4442e", "ppo": "#3a8f4d"}
+    print("| policy | harmful | helpful | tokens | longer than SFT by | wins | wins at equal length | gain that is length |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, colour in colours.items():
+        rows = []
+        for seed in SEEDS:
+            summary = read(results / f"seed-{seed}.json")
+            entry = next(entry for entry in summary["ledger"]["entries"] if entry["name"] == name)
+            rows.append((summary["policies"][name], entry["against"] or {}))
+        joined = lambda values: " / ".join("–" if value is None else f"{value:.2f}" for value in values)  # noqa: E731
+        of = lambda against, key: (against.get(key) or {}).get("value")  # noqa: E731
+        share = [
+            of(against, "reward_gain_of_length") / of(against, "reward_gain")
+            if name != "sft" and of(against, "reward_gain")
+            else None
+            for _, against in rows
+        ]
+        cells = [
+            joined(policy["harmful"] for policy, _ in rows),
+            joined(policy["helpful"] for policy, _ in rows),
+            " / ".join(f"{policy['mean_tokens']:.1f}" for policy, _ in rows),
+            joined(of(against, "longer_by") if name != "sft" else None for _, against in rows),
+            joined(of(against, "win_rate") if name != "sft" else None for _, against in rows),
+            joined(of(against, "length_controlled_win_rate") if name != "sft" else None for _, against in rows),
+            joined(share),
+        ]
+        print("|", name, "|", " | ".join(cells), "|")
+        axes.plot(
+            [policy["mean_tokens"] for policy, _ in rows],
+            [100 * policy["harmful"] for policy, _ in rows],
+            "o",
+            color=colour,
+            label=name,
+            ms=5,
+        )
+    print()
+    axes.set_xlabel("mean tokens of an answer")
+    axes.set_ylabel("harmful, %")
+    axes.legend(frameon=False)
+    save(figure, docs / "length-bias-policies.svg")
+
+
+def changes(results, docs):
+    """What padding, repeating and listing do to the bundled judge, and how calibrated it is."""
+    audit = read(results / "audit.json")["result"]
+    print("| change | preferred to itself | gain, log-odds | wins where it had lost | loses where it had won |")
+    print("|---|---|---|---|---|")
+    for effect in audit["changes"]:
+        keys = ("preferred", "gain", "flips", "flips_back")
+        print("|", effect["change"], "|", " | ".join(estimate(effect[key]) for key in keys), "|")
+    print()
+    bins = [bin for bin in audit["sections"][0]["reliability"] if bin["n"] >= 5]
+    figure, axes = plt.subplots(figsize=(3.0, 2.6))
+    axes.plot([0.5, 1], [0.5, 1], color="#888888", lw=0.8)
+    axes.plot([bin["confidence"] for bin in bins], [bin["accuracy"] for bin in bins], "o-", color="#2e6fb4", ms=4)
+    axes.set_xlabel("how sure the judge is")
+    axes.set_ylabel("how often it is right")
+    save(figure, docs / "length-bias-reliability.svg")
+
+
+def main():
+    results, docs = Path(sys.argv[1]), Path(sys.argv[2])
+    recorded(results)
+    controls(results, docs)
+    policies(results, docs)
+    changes(results, docs)
+
+
+main()
