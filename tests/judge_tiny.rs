@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bylaw::cli::stages::generate::judge_rows;
 use bylaw::constitution::Constitution;
 use bylaw::engine::local::LocalEngine;
 use bylaw::eval::preference;
@@ -12,11 +11,11 @@ use bylaw::prompt::{Style, Templates};
 use bylaw::record::Preference;
 use bylaw::report::JudgeFigures;
 use bylaw::seed::Seed;
-use bylaw::stage::judge::{Clamp, Form, JudgeConfig, Reading};
+use bylaw::stage::judge::{Clamp, Contest, Form, JudgeConfig, Reading, contests, judge};
 use bylaw::stage::{Context, Outcome};
 use bylaw::world::{Oracle, Split, World};
 
-const PAIRS: usize = 120;
+const PAIRS: usize = 80;
 
 /// The labels of the pairs that the model can judge, and the figures on them.
 fn judged(config: &JudgeConfig) -> (Vec<Preference>, JudgeFigures) {
@@ -30,9 +29,15 @@ fn judged(config: &JudgeConfig) -> (Vec<Preference>, JudgeFigures) {
         seed,
         keep_truncated: false,
     };
-    let contests = world.contests(Split::Evaluation, PAIRS, seed).unwrap();
+    let pairs: Vec<Contest> = world
+        .contests(Split::Evaluation, PAIRS, seed)
+        .unwrap()
+        .iter()
+        .flat_map(|row| contests(row, false))
+        .map(Result::unwrap)
+        .collect();
     let constitution = Constitution::builtin("proving-ground").unwrap();
-    let labels = judge_rows(context, &constitution, &contests, config).unwrap();
+    let labels = judge(context, &constitution, &pairs, config).unwrap();
     assert_eq!(labels.len(), PAIRS);
     let labels: Vec<Preference> = labels.into_iter().filter_map(Outcome::ok).collect();
     let figures = preference::judge(&Oracle::new(&world), &labels, 0.0).unwrap();
