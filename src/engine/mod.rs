@@ -167,8 +167,8 @@ pub trait Engine: Sync {
     fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Result<Vec<f32>, Refusal>>>;
 
     /// Whether [`Engine::score`] can be used at all: an endpoint may serve no log-probabilities, or may not
-    /// continue a turn that has begun.
-    fn scores(&self) -> Result<bool> {
+    /// continue a turn that has begun, as a judge's question in a chat asks for.
+    fn scores(&self, _style: Style) -> Result<bool> {
         Ok(true)
     }
 

@@ -281,19 +281,19 @@ fn whether_options_can_be_scored_is_found_out() {
             ok(answer)
         })
     };
-    assert!(engine(&[&lists(&["A", "B"])], &config()).scores().unwrap());
+    assert!(engine(&[&lists(&["A", "B"])], &config()).scores(Style::Chat).unwrap());
     // The turn that had begun is not continued.
-    assert!(!engine(&[&lists(&["The", "I"])], &config()).scores().unwrap());
+    assert!(!engine(&[&lists(&["The", "I"])], &config()).scores(Style::Chat).unwrap());
     let silent = Server::start(|asked| {
         let mut answer = model(asked);
         answer["choices"][0]["logprobs"] = Value::Null;
         ok(answer)
     });
-    assert!(!engine(&[&silent], &config()).scores().unwrap());
+    assert!(!engine(&[&silent], &config()).scores(Style::Chat).unwrap());
     let refusing = Server::start(|_| error(400, "logprobs is not supported"));
-    assert!(!engine(&[&refusing], &config()).scores().unwrap());
+    assert!(!engine(&[&refusing], &config()).scores(Style::Chat).unwrap());
     let broken = Server::start(|_| error(503, "overloaded"));
-    let unknown = engine(&[&broken], &config()).scores().unwrap_err();
+    let unknown = engine(&[&broken], &config()).scores(Style::Chat).unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::Remote);
 }
 

@@ -156,12 +156,66 @@ fn a_judge_without_logprobs_rejects_every_row() {
             "out",
             "--prompt-style",
             "transcript",
+            "--read",
+            "logprobs",
         ],
     );
     assert_eq!(ran.code, 3, "{}", ran.output);
     let reasons = rejects::<Preference>(&dir.path().join("out"));
     assert_eq!(reasons.len(), 1);
     assert_eq!(reasons[0].reason, "the endpoint serves no log-probabilities");
+}
+
+/// Catches: a judge that could have said it in words and was not asked to, a label in which not all its words
+/// count, settings that do not say how verdicts were read.
+#[test]
+fn a_judge_without_logprobs_is_read_as_text() {
+    let server = Server::start(|asked| {
+        let mut answer = model(asked);
+        let likes_a = asked.body.to_string().contains("(A) one answer");
+        answer["choices"][0]["logprobs"] = Value::Null;
+        answer["choices"][0]["message"]["content"] = json!(if likes_a { "Kinder.\n[[A]]" } else { "Kinder.\n[[B]]" });
+        ok(answer)
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let row = json!({ "prompt": "question 1", "chosen": "another", "rejected": "one answer" });
+    std::fs::write(dir.path().join("pairs.jsonl"), format!("{row}\n")).unwrap();
+    let ran = bylaw(
+        dir.path(),
+        &[
+            "judge",
+            "--model",
+            &server.reference(),
+            "--candidates",
+            "pairs.jsonl",
+            "--constitution",
+            "builtin:harmless",
+            "--out",
+            "out",
+            "--few-shots",
+            "builtin",
+            "--votes",
+            "2",
+        ],
+    );
+    assert_eq!(ran.code, 0, "{}", ran.output);
+    let out = dir.path().join("out");
+    let rows = Dataset::<Preference>::open(&out).unwrap().read_all().unwrap();
+    assert_eq!(rows[0].chosen[0].content, "one answer");
+    // Two of two in each order: 2.5 to 0.5.
+    assert!((rows[0].margin - 5f32.ln()).abs() < 1e-5, "{}", rows[0].margin);
+    assert_eq!(rows[0].votes.len(), 4);
+    assert!(
+        rows[0]
+            .votes
+            .iter()
+            .all(|vote| vote.cot.as_deref().is_some_and(|cot| cot.starts_with("Kinder.")))
+    );
+    let manifest = std::fs::read_to_string(out.join("manifest.json")).unwrap();
+    assert!(
+        manifest.contains("\"read\": \"text\"") && manifest.contains("few_shots"),
+        "{manifest}"
+    );
 }
 
 /// Catches: work that is lost when the endpoint dies, and a resumed run with other rows.

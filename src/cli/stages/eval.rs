@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::balance::Balanced;
 use super::generate::judge_rows;
-use super::judging::Judging;
+use super::judging::{self, Judging};
 use super::kept;
 use super::prompting::Prompting;
 use super::train::load_reward_model;
@@ -80,8 +80,8 @@ pub struct Judge {
     /// Pairs of answers of known quality, half of them equally good.
     #[arg(long, default_value_t = 600, value_name = "N")]
     pub pairs: usize,
-    #[command(flatten)]
-    #[serde(flatten)]
+    #[command(flatten, next_help_heading = "The judge")]
+    #[serde(flatten, skip_serializing_if = "judging::is_default")]
     pub judging: Judging,
     #[command(flatten)]
     #[serde(flatten)]

@@ -120,7 +120,7 @@ pub struct Judge {
     #[arg(long)]
     #[serde(skip)]
     pub candidates: String,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "The judge")]
     #[serde(flatten)]
     pub judging: Judging,
     #[command(flatten)]
@@ -322,7 +322,7 @@ impl Stage for Judge {
         let constitution = Constitution::resolve(&self.constitution)?;
         let candidates = self.rows.read(&self.candidates, dataset::read_candidates)?;
         let mut asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
-        let judging = self.judging.settled(asked.engine.as_ref())?;
+        let judging = self.judging.settled(asked.engine.as_ref(), asked.templates.style())?;
         asked.templates = judging.templates(asked.templates)?;
         let config = judging.config();
         let settled = Self {

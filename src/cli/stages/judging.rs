@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::bounds;
 use crate::engine::{Engine, Sampling};
 use crate::error::{Error, Result};
-use crate::prompt::{FewShots, Templates};
+use crate::prompt::{FewShots, Style, Templates};
 use crate::stage::judge::{Clamp, Form, JudgeConfig, Reading};
 
 /// Principles asked about a pair: a number, or all.
@@ -60,8 +60,7 @@ pub enum Read {
     Text,
 }
 
-#[derive(Debug, Clone, Serialize, Args)]
-#[command(next_help_heading = "The judge")]
+#[derive(Debug, Clone, PartialEq, Serialize, Args)]
 pub struct Judging {
     /// Principles asked about each pair, all different, their log-odds averaged; `all` asks every one, by weight.
     #[arg(long, default_value = "1", value_name = "N|all")]
@@ -103,7 +102,23 @@ pub struct Judging {
 
 const VOTES: usize = 3;
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+impl Default for Judging {
+    fn default() -> Self {
+        Self {
+            principles_per_pair: PerPair(1),
+            form: Form::default(),
+            read: Read::default(),
+            cot: false,
+            cot_clamp: Clamp::default(),
+            votes: VOTES,
+            few_shots: None,
+            sampling: Sampling::default(),
+        }
+    }
+}
+
+/// For settings that older results do not have.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -133,9 +148,9 @@ impl Judging {
     }
 
     /// The same with `auto` settled by what the engine can do, so that the settings record it.
-    pub fn settled(&self, engine: &dyn Engine) -> Result<Self> {
+    pub fn settled(&self, engine: &dyn Engine, style: Style) -> Result<Self> {
         let read = match self.read {
-            Read::Auto if engine.scores()? => Read::Logprobs,
+            Read::Auto if engine.scores(style)? => Read::Logprobs,
             Read::Auto => Read::Text,
             chosen => chosen,
         };

@@ -194,8 +194,19 @@ impl Engine for RemoteEngine {
     }
 
     /// By one question whose answer every model knows.
-    fn scores(&self) -> Result<bool> {
-        self.runtime.block_on(self.shared.scores())
+    fn scores(&self, style: Style) -> Result<bool> {
+        let question = "Which letter comes first in the alphabet?\n\nOptions:\n(A) A\n(B) B\n\n";
+        let prefix = "The answer is: (";
+        let prompt = match style {
+            Style::Chat => Request::Chat {
+                messages: vec![Message::user(format!(
+                    "{question}Reply with the letter of the right option."
+                ))],
+                prefix: prefix.to_owned(),
+            },
+            Style::Transcript | Style::Raw => Request::Text(format!("{question}{prefix}")),
+        };
+        self.runtime.block_on(self.shared.scores(&prompt))
     }
 
     /// By the server's `usage` for a request about the text, less what a one-letter text costs besides

@@ -11,7 +11,6 @@ use crate::engine::{GenerateRequest, Generation, Refusal, ScoreRequest};
 use crate::error::{Error, Result};
 use crate::http::{self, backoff};
 use crate::prompt::Request;
-use crate::record::Message;
 
 /// Health checks of an endpoint before the run gives it up for now.
 const FIRST_CHECKS: u32 = 3;
@@ -138,17 +137,11 @@ impl Shared {
         }))
     }
 
-    /// Whether the endpoint lists the options of a multiple-choice question among the next tokens. An endpoint
-    /// that does not answer is an error: it has not said that it cannot.
-    pub async fn scores(&self) -> Result<bool> {
-        let prompt = Request::Chat {
-            messages: vec![Message::user(
-                "Which letter comes first in the alphabet?\n\nOptions:\n(A) A\n(B) B\n\nReply with the letter of the right option.",
-            )],
-            prefix: "The answer is: (".into(),
-        };
+    /// Whether the endpoint lists the options (A) and (B) of a question among the next tokens. An endpoint that
+    /// does not answer is an error: it has not said that it cannot.
+    pub async fn scores(&self, prompt: &Request) -> Result<bool> {
         match self
-            .ask(&Question::scoring(&self.client.endpoints.model, &prompt, FEWER))
+            .ask(&Question::scoring(&self.client.endpoints.model, prompt, FEWER))
             .await
         {
             Ok(answer) => Ok(answer

