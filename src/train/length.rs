@@ -17,7 +17,7 @@ const LD_ALPHA: f64 = 0.5;
 /// Tokens at which the effect of length levels off.
 const LENGTH_SCALE: f64 = 10.0;
 /// The learning rate of a single coefficient, which has a long way to go in a short run.
-const LENGTH_RATE: f64 = 0.05;
+const LENGTH_RATE: f64 = 0.04;
 const LENGTH_COEF: f64 = 1.0;
 const ORTHOGONAL_COEF: f64 = 1.0;
 
@@ -40,7 +40,7 @@ impl DpoControl {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Args)]
 pub struct DpoLengthConfig {
-    /// Keeps DPO from learning length. normalised: mean log-probabilities instead of sums, which want a beta some 20 times larger (LN-DPO); margin: a longer winner is pushed less (R-DPO); desensitised: tokens beyond the shorter answer count less (LD-DPO); down-sampled: as many tokens of the longer answer, drawn at random, as the shorter has (SamPO).
+    /// Keeps DPO from learning length. normalised: mean log-probabilities instead of sums, with a larger beta, say 2 to 5 (LN-DPO); margin: a longer winner is pushed less (R-DPO); desensitised: tokens beyond the shorter answer count less (LD-DPO); down-sampled: as many tokens of the longer answer, drawn at random, as the shorter has (SamPO).
     #[arg(long, value_enum, default_value_t)]
     #[serde(default, skip_serializing_if = "DpoControl::is_none")]
     pub length_control: DpoControl,
@@ -106,7 +106,7 @@ pub struct RewardLengthConfig {
     #[arg(long, value_name = "TOKENS", value_parser = bounds::positive::<f64>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length_scale: Option<f64>,
-    /// For residual: peak learning rate of the coefficient [default: 0.05].
+    /// For residual: peak learning rate of the coefficient [default: 0.04].
     #[arg(long, value_name = "RATE", value_parser = bounds::amount::<f64>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length_rate: Option<f64>,
