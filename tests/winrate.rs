@@ -346,16 +346,6 @@ fn pairs_are_judged_in_a_recipe_and_can_be_read_again() {
         );
         let preference = row["preference"].as_f64().unwrap();
         assert!((1.0..=2.0).contains(&preference), "{row}");
-        if row["verdict"] == "judged" && row["model"] == "short" {
-            // The baseline's answer begins with the short one's, drawn by the same seed.
-            assert!(
-                row["output_1"]
-                    .as_str()
-                    .unwrap()
-                    .starts_with(row["output_2"].as_str().unwrap()),
-                "{row}"
-            );
-        }
     }
     let again = measured(dir.path(), "run/duel/pairs.jsonl");
     for name in ["short", "builtin:tiny"] {
