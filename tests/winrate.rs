@@ -328,7 +328,12 @@ fn pairs_are_judged_in_a_recipe_and_can_be_read_again() {
         short["mean_length"].as_f64() < short["baseline_mean_length"].as_f64(),
         "{short}"
     );
-    assert!(short["judged"]["mean_tokens"].as_f64().unwrap() <= 8.0, "{short}");
+    assert!(
+        short["judged"]["mean_tokens"].as_f64() < short["judged"]["baseline_mean_tokens"].as_f64(),
+        "{short}"
+    );
+    // The other model ties on everything, which says nothing of the instructions.
+    assert_eq!(short["coefficients"]["difficulty"], Value::Null);
     let lost = result["rejected"].as_array().unwrap().len() as u64;
     assert_eq!(
         short["n"].as_u64().unwrap() + itself["n"].as_u64().unwrap() + lost,

@@ -9,8 +9,7 @@ use super::*;
 use crate::seed::Rng;
 
 fn golden() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/winrate.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    serde_json::from_str(include_str!("../../../tests/golden/winrate.json")).unwrap()
 }
 
 fn pair(model: &str, instruction: impl ToString, len_model: f64, len_baseline: f64, p: f64) -> JudgedPair {
