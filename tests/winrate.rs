@@ -328,7 +328,12 @@ fn pairs_are_judged_in_a_recipe_and_can_be_read_again() {
         short["mean_length"].as_f64() < short["baseline_mean_length"].as_f64(),
         "{short}"
     );
-    assert!(short["judged"]["mean_tokens"].as_f64().unwrap() <= 8.0, "{short}");
+    assert!(
+        short["judged"]["mean_tokens"].as_f64() < short["judged"]["baseline_mean_tokens"].as_f64(),
+        "{short}"
+    );
+    // The other model ties on everything, which says nothing of the instructions.
+    assert_eq!(short["coefficients"]["difficulty"], Value::Null);
     let lost = result["rejected"].as_array().unwrap().len() as u64;
     assert_eq!(
         short["n"].as_u64().unwrap() + itself["n"].as_u64().unwrap() + lost,
@@ -346,16 +351,6 @@ fn pairs_are_judged_in_a_recipe_and_can_be_read_again() {
         );
         let preference = row["preference"].as_f64().unwrap();
         assert!((1.0..=2.0).contains(&preference), "{row}");
-        if row["verdict"] == "judged" && row["model"] == "short" {
-            // The baseline's answer begins with the short one's, drawn by the same seed.
-            assert!(
-                row["output_1"]
-                    .as_str()
-                    .unwrap()
-                    .starts_with(row["output_2"].as_str().unwrap()),
-                "{row}"
-            );
-        }
     }
     let again = measured(dir.path(), "run/duel/pairs.jsonl");
     for name in ["short", "builtin:tiny"] {

@@ -412,8 +412,9 @@ fn shared_difficulties(samples: &[Sample<'_>]) -> Vec<Option<Vec<f64>>> {
             let (own, others) = rest.split_at(sample.pairs.len());
             rest = others;
             let known = own.iter().flatten().count();
-            let first = own.iter().flatten().next();
-            let varies = own.iter().flatten().any(|value| Some(value) != first);
+            let values = || own.iter().flatten().copied();
+            // What is left of rounding is no difficulty.
+            let varies = values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min) > 1e-9;
             (known >= LEAST_PAIRS && varies).then(|| own.iter().map(|value| value.unwrap_or(0.0)).collect())
         })
         .collect()

@@ -9,8 +9,7 @@ use super::*;
 use crate::seed::Rng;
 
 fn golden() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/winrate.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    serde_json::from_str(include_str!("../../../tests/golden/winrate.json")).unwrap()
 }
 
 fn pair(model: &str, instruction: impl ToString, len_model: f64, len_baseline: f64, p: f64) -> JudgedPair {
@@ -126,15 +125,15 @@ fn planted(world: &Planted<'_>) -> (Vec<JudgedPair>, f64) {
         qualities.push(world.quality + difficulty + 0.5 * normal(&mut own));
     }
     let differences: Vec<f64> = pairs.iter().map(|pair| pair.len_model - pair.len_baseline).collect();
-    let mean = super::mean(&differences);
-    let squares: f64 = differences.iter().map(|value| (value - mean).powi(2)).sum();
+    let centre = mean(&differences);
+    let squares: f64 = differences.iter().map(|value| (value - centre).powi(2)).sum();
     let sd = (squares / 799.0).sqrt();
     for (pair, quality) in pairs.iter_mut().zip(&qualities) {
         let effect = ((pair.len_model - pair.len_baseline) / sd).tanh();
         pair.p = sigmoid(quality + world.length_effect * effect);
     }
     let even: Vec<f64> = qualities.iter().map(|quality| sigmoid(*quality)).collect();
-    (pairs, super::mean(&even))
+    (pairs, mean(&even))
 }
 
 /// Catches: length control that moves rates where length has no effect.
