@@ -40,7 +40,7 @@ fn judged(config: &JudgeConfig) -> (Vec<Preference>, JudgeFigures) {
     let labels = judge(context, &constitution, &pairs, config).unwrap();
     assert_eq!(labels.len(), PAIRS);
     let labels: Vec<Preference> = labels.into_iter().filter_map(Outcome::ok).collect();
-    let figures = preference::judge(&Oracle::new(&world), &labels, 0.0).unwrap();
+    let figures = preference::judge(&Oracle::new(&world), &labels, None).unwrap();
     eprintln!("{config:?}: {} labels, {figures:?}", labels.len());
     (labels, figures)
 }

@@ -454,7 +454,12 @@ fn a_pair_counts_as_much_as_it_weighs() {
     };
     let weighed = reward::loss(chosen.as_tensor(), &rejected, labels, None, 0.0).unwrap();
     let per_row = values(&weighed.per_row);
-    assert_near("loss", &[weighed.loss.to_scalar::<f64>().unwrap()], &per_row[..1], EXACT);
+    assert_near(
+        "loss",
+        &[weighed.loss.to_scalar::<f64>().unwrap()],
+        &per_row[..1],
+        EXACT,
+    );
     let store = weighed.loss.backward().unwrap();
     let gradient = values(store.get(chosen.as_tensor()).unwrap());
     let alone = 1.0 / (1.0 + (-0.2f64).exp()) - 0.8;

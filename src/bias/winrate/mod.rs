@@ -46,7 +46,7 @@ const LONGEST: f64 = 1e12;
 
 /// One comparison of a model's answer with the baseline's.
 #[derive(Debug, Clone, PartialEq)]
-pub struct JudgedPair {
+pub struct ModelPair {
     pub model: String,
     /// Which instruction was answered: any text that is the same for the same one.
     pub instruction: String,
@@ -158,7 +158,7 @@ pub struct ModelRates {
 }
 
 /// Rates of all models, by name. The order of the comparisons changes nothing.
-pub fn rates(pairs: &[JudgedPair], config: WinRateConfig, seed: Seed) -> Result<Vec<ModelRates>> {
+pub fn rates(pairs: &[ModelPair], config: WinRateConfig, seed: Seed) -> Result<Vec<ModelRates>> {
     if !config.l2.is_finite() || config.l2 < 0.0 {
         return Err(
             Error::config(format!("the penalty {} is not a number of at least 0", config.l2))
@@ -170,7 +170,7 @@ pub fn rates(pairs: &[JudgedPair], config: WinRateConfig, seed: Seed) -> Result<
             Error::input(format!("pair {}: {reason}", index + 1)).help("lengths are counts, p is from 0 to 1")
         })?;
     }
-    let mut sorted: Vec<&JudgedPair> = pairs.iter().collect();
+    let mut sorted: Vec<&ModelPair> = pairs.iter().collect();
     sorted.sort_by(|a, b| {
         let names = (&a.model, &a.instruction).cmp(&(&b.model, &b.instruction));
         let lengths = || a.len_model.total_cmp(&b.len_model);
@@ -189,7 +189,7 @@ pub fn rates(pairs: &[JudgedPair], config: WinRateConfig, seed: Seed) -> Result<
         .collect())
 }
 
-fn check(pair: &JudgedPair) -> Result<(), String> {
+fn check(pair: &ModelPair) -> Result<(), String> {
     for (name, length) in [("model", pair.len_model), ("baseline", pair.len_baseline)] {
         if !(0.0..=LONGEST).contains(&length) {
             return Err(format!("the length of the {name}'s answer is {length}"));
@@ -203,14 +203,14 @@ fn check(pair: &JudgedPair) -> Result<(), String> {
 
 /// The comparisons of one model.
 struct Sample<'a> {
-    pairs: &'a [&'a JudgedPair],
+    pairs: &'a [&'a ModelPair],
     /// tanh of each standardised length difference; 0 where the differences do not vary.
     effects: Vec<f64>,
     varies: bool,
 }
 
 impl<'a> Sample<'a> {
-    fn new(pairs: &'a [&'a JudgedPair]) -> Self {
+    fn new(pairs: &'a [&'a ModelPair]) -> Self {
         let differences: Vec<f64> = pairs.iter().map(|pair| pair.len_model - pair.len_baseline).collect();
         let mean = mean(&differences);
         let squares: f64 = differences.iter().map(|value| (value - mean).powi(2)).sum();
@@ -229,7 +229,7 @@ impl<'a> Sample<'a> {
         let model = pairs[0].model.clone();
         let clusters = interval::clusters(pairs.iter().map(|pair| pair.instruction.as_str()));
         let seed = seed.child("winrate").child(&model);
-        let length = |of: fn(&JudgedPair) -> f64| mean(&pairs.iter().map(|pair| of(pair)).collect::<Vec<_>>());
+        let length = |of: fn(&ModelPair) -> f64| mean(&pairs.iter().map(|pair| of(pair)).collect::<Vec<_>>());
         ModelRates {
             n: pairs.len(),
             instructions: clusters.len(),
@@ -315,7 +315,7 @@ impl<'a> Sample<'a> {
             }
         };
         let (model, length, difficulty) = coefficients;
-        let sign = |pair: &JudgedPair| pair.len_model.total_cmp(&pair.len_baseline);
+        let sign = |pair: &ModelPair| pair.len_model.total_cmp(&pair.len_baseline);
         Ok(Controlled {
             rate,
             coefficients: Some(Coefficients {

@@ -12,8 +12,8 @@ fn golden() -> Value {
     serde_json::from_str(include_str!("../../../tests/golden/winrate.json")).unwrap()
 }
 
-fn pair(model: &str, instruction: impl ToString, len_model: f64, len_baseline: f64, p: f64) -> JudgedPair {
-    JudgedPair {
+fn pair(model: &str, instruction: impl ToString, len_model: f64, len_baseline: f64, p: f64) -> ModelPair {
+    ModelPair {
         model: model.into(),
         instruction: instruction.to_string(),
         len_model,
@@ -22,7 +22,7 @@ fn pair(model: &str, instruction: impl ToString, len_model: f64, len_baseline: f
     }
 }
 
-fn pairs_of(case: &Value) -> Vec<JudgedPair> {
+fn pairs_of(case: &Value) -> Vec<ModelPair> {
     let rows = case["pairs"].as_array().unwrap().iter();
     rows.map(|row| {
         let number = |index: usize| row[index].as_f64().unwrap();
@@ -32,7 +32,7 @@ fn pairs_of(case: &Value) -> Vec<JudgedPair> {
     .collect()
 }
 
-fn measured(pairs: &[JudgedPair], l2: f64) -> Vec<ModelRates> {
+fn measured(pairs: &[ModelPair], l2: f64) -> Vec<ModelRates> {
     rates(pairs, WinRateConfig { l2 }, Seed::new(0)).unwrap()
 }
 
@@ -114,7 +114,7 @@ fn normal(rng: &mut Rng) -> f64 {
 
 /// Soft verdicts on 800 instructions, whose difficulty is the same for every model, and the win rate that equally long
 /// answers would have had.
-fn planted(world: &Planted<'_>) -> (Vec<JudgedPair>, f64) {
+fn planted(world: &Planted<'_>) -> (Vec<ModelPair>, f64) {
     let mut shared = Seed::new(3).rng();
     let mut own = Seed::new(world.seed).rng();
     let (mut pairs, mut qualities) = (Vec::new(), Vec::new());
@@ -177,7 +177,7 @@ fn a_preference_for_length_alone_is_taken_out() {
 /// 64.3 %, and length-controlled ones of 41.9 % to 51.6 %. Catches: length control that verbosity still moves.
 #[test]
 fn verbosity_moves_the_controlled_rate_little() {
-    let pairs: Vec<JudgedPair> = [("terse", 0.4, 4), ("plain", 1.0, 5), ("verbose", 2.2, 6)]
+    let pairs: Vec<ModelPair> = [("terse", 0.4, 4), ("plain", 1.0, 5), ("verbose", 2.2, 6)]
         .into_iter()
         .flat_map(|(model, verbosity, seed)| {
             planted(&Planted {
@@ -224,7 +224,7 @@ fn a_second_model_leaves_the_first_ones_rate_where_it_is() {
 
 // ---------------------------------------------------------------- laws
 
-fn some_pairs() -> impl Strategy<Value = Vec<JudgedPair>> {
+fn some_pairs() -> impl Strategy<Value = Vec<ModelPair>> {
     let row = (0..3usize, 0..25u32, 1..3000u32, 1..3000u32, 0.0..=1.0f64);
     let rows = prop::collection::vec(row, 30..90);
     rows.prop_map(|rows| {
@@ -246,9 +246,9 @@ proptest! {
     /// Catches: an intercept, a centred length difference, a penalty that is not even.
     #[test]
     fn swapping_model_and_baseline_swaps_the_rates(pairs in some_pairs()) {
-        let swapped: Vec<JudgedPair> = pairs
+        let swapped: Vec<ModelPair> = pairs
             .iter()
-            .map(|pair| JudgedPair { len_model: pair.len_baseline, len_baseline: pair.len_model, p: 1.0 - pair.p, ..pair.clone() })
+            .map(|pair| ModelPair { len_model: pair.len_baseline, len_baseline: pair.len_model, p: 1.0 - pair.p, ..pair.clone() })
             .collect();
         for (one, other) in measured(&pairs, 1.0).iter().zip(measured(&swapped, 1.0)) {
             prop_assert!((one.raw.value + other.raw.value - 1.0).abs() < 1e-12);
@@ -273,7 +273,7 @@ proptest! {
 // ---------------------------------------------------------------- the edges
 
 /// A dozen pairs of one model with lengths that vary, each with `p`.
-fn dozen(p: impl Fn(usize) -> f64) -> Vec<JudgedPair> {
+fn dozen(p: impl Fn(usize) -> f64) -> Vec<ModelPair> {
     let length = |index: usize| 100.0 + 37.0 * (index * 7 % 12) as f64;
     (0..12)
         .map(|index| pair("m", index, length(index), 300.0, p(index)))
@@ -303,11 +303,11 @@ fn sound(rates: &[ModelRates]) {
 /// Catches: NaN, a panic or a made-up rate where data say nothing of length; a reason that is not the reason.
 #[test]
 fn what_cannot_be_fitted_says_why() {
-    type Case = (&'static str, Vec<JudgedPair>, f64, Result<f64, Untrusted>);
+    type Case = (&'static str, Vec<ModelPair>, f64, Result<f64, Untrusted>);
     let separated = |index: usize| f64::from(u8::from(100.0 + 37.0 * (index * 7 % 12) as f64 > 300.0));
-    let constant = |difference: f64, p: fn(usize) -> f64| -> Vec<JudgedPair> {
+    let constant = |difference: f64, p: fn(usize) -> f64| -> Vec<ModelPair> {
         let rows = dozen(p).into_iter();
-        rows.map(|row| JudgedPair {
+        rows.map(|row| ModelPair {
             len_model: row.len_baseline + difference,
             ..row
         })
@@ -366,7 +366,7 @@ fn what_cannot_be_fitted_says_why() {
 /// merely not lost yet.
 #[test]
 fn intervals_count_instructions() {
-    let repeated: Vec<JudgedPair> = (0..40)
+    let repeated: Vec<ModelPair> = (0..40)
         .map(|index| pair("m", "same", 100.0 + f64::from(index % 7), 100.0, f64::from(index % 2)))
         .collect();
     let found = measured(&repeated, 1.0);
@@ -382,12 +382,12 @@ fn intervals_count_instructions() {
 #[test]
 fn models_that_share_no_instructions_have_no_difficulty() {
     let alternate = |index: usize| [0.1, 0.9, 0.4, 0.6][index % 4];
-    let rename = |row: JudgedPair, model: &str| JudgedPair {
+    let rename = |row: ModelPair, model: &str| ModelPair {
         instruction: format!("{model} {}", row.instruction),
         model: model.into(),
         ..row
     };
-    let apart: Vec<JudgedPair> = ["a", "b"]
+    let apart: Vec<ModelPair> = ["a", "b"]
         .into_iter()
         .flat_map(|model| dozen(alternate).into_iter().map(move |row| rename(row, model)))
         .collect();
@@ -403,20 +403,20 @@ fn models_that_share_no_instructions_have_no_difficulty() {
 fn what_is_no_comparison_is_refused_with_its_place() {
     let good = pair("m", 1, 10.0, 20.0, 0.3);
     for bad in [
-        JudgedPair {
+        ModelPair {
             p: f64::NAN,
             ..good.clone()
         },
-        JudgedPair { p: 1.5, ..good.clone() },
-        JudgedPair {
+        ModelPair { p: 1.5, ..good.clone() },
+        ModelPair {
             len_model: f64::INFINITY,
             ..good.clone()
         },
-        JudgedPair {
+        ModelPair {
             len_baseline: -1.0,
             ..good.clone()
         },
-        JudgedPair {
+        ModelPair {
             len_model: 1e300,
             ..good.clone()
         },

@@ -112,6 +112,7 @@ impl Default for Judging {
             cot_clamp: Clamp::default(),
             votes: VOTES,
             few_shots: None,
+            closest: None,
             sampling: Sampling::default(),
         }
     }

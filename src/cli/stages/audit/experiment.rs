@@ -69,7 +69,7 @@ impl Experiment {
         found.truncate(audit.most_pairs);
         let (pairs, known): (Vec<Pair>, Vec<Known>) = found.into_iter().unzip();
         let mut asked = Asked::load(session, model, &audit.prompting, false, &audit.remote)?;
-        let judging = audit.judging.settled(asked.engine.as_ref())?;
+        let judging = audit.judging.settled(asked.engine.as_ref(), asked.templates.style())?;
         asked.templates = judging.templates(asked.templates)?;
         let config = judging.config();
         let settled = Audit {

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::pairs::Rejected;
 use super::{Winrate, page};
-use crate::bias::winrate::{JudgedPair, rates};
+use crate::bias::winrate::{ModelPair, rates};
 use crate::cli::session::Session;
 use crate::cli::stages::Stage as _;
 use crate::cli::stages::generate::judge_rows;
 use crate::constitution::Constitution;
 use crate::error::{Error, Result};
-use crate::record::{Candidates, Completion, Prompt};
+use crate::record::{Candidates, Completion, Prompt, TIE};
 use crate::stage::Context;
 use crate::stage::judge::JudgeConfig;
 
@@ -149,7 +149,7 @@ pub fn judge_duels(
                 row.len_2_tokens = Some(ours_tokens);
                 verdicts.rows.push(row);
             }
-            Err(reject) if reject.reason.contains("is a tie") => {
+            Err(reject) if reject.reason == TIE => {
                 verdicts.rows.push(duel.row(ours, theirs, 0.5, "tie"));
             }
             Err(reject) => verdicts.rejected.push(duel.rejected(reject.reason)),
@@ -185,10 +185,10 @@ pub fn measure(session: &Session, stage: &Winrate, judge: &str, verdicts: &Verdi
         ))
         .help("look at the prompts, and at what the models answer to them"));
     }
-    let pairs: Vec<JudgedPair> = verdicts
+    let pairs: Vec<ModelPair> = verdicts
         .rows
         .iter()
-        .map(|row| JudgedPair {
+        .map(|row| ModelPair {
             model: row.model.clone(),
             instruction: row.idx.clone(),
             len_model: row.len_2_chars as f64,

@@ -3,7 +3,7 @@
 //!
 //! Knows nothing of the regression. What it leaves is `pairs.jsonl`, which `--pairs` reads again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -86,30 +86,42 @@ struct Side {
     answers: Vec<Result<Answer, String>>,
 }
 
-/// The models, loaded once for each reference.
+/// The models, one in memory at a time.
 struct Models<'a> {
     session: &'a Session,
     judging: &'a Judging,
-    loaded: BTreeMap<String, Asked>,
+    loaded: Option<(String, Asked)>,
 }
 
 impl Models<'_> {
-    fn load(&mut self, reference: &str) -> Result<()> {
-        if !self.loaded.contains_key(reference) {
+    /// The model, in place of the one before.
+    fn load(&mut self, reference: &str) -> Result<&Asked> {
+        if self.loaded.as_ref().is_none_or(|(loaded, _)| loaded != reference) {
+            self.unload();
             let Judging { prompting, remote, .. } = self.judging;
             let asked = Asked::load(self.session, reference, prompting, false, remote)?;
-            self.loaded.insert(reference.to_owned(), asked);
+            self.loaded = Some((reference.to_owned(), asked));
         }
-        Ok(())
+        match &self.loaded {
+            Some((_, asked)) => Ok(asked),
+            None => Err(Error::unexpected(format!("the model {reference} is not loaded"))),
+        }
     }
 
-    fn context(&self, reference: &str, kind: &str) -> Result<Context<'_>> {
-        let asked = self.loaded.get(reference);
-        let asked = asked.ok_or_else(|| Error::unexpected(format!("the model {reference} is not loaded")))?;
+    /// Lets go of the model, telling what should be known of its answers.
+    fn unload(&mut self) {
+        if let Some((_, asked)) = self.loaded.take() {
+            asked.tell(self.session);
+        }
+    }
+
+    fn context(&mut self, reference: &str, kind: &str) -> Result<Context<'_>> {
+        let seed = self.session.stage_seed(kind);
+        let asked = self.load(reference)?;
         Ok(Context {
             engine: asked.engine.as_ref(),
             templates: &asked.templates,
-            seed: self.session.stage_seed(kind),
+            seed,
             // An answer that is cut is what a reader would have got; how many there are is told.
             keep_truncated: true,
         })
@@ -146,12 +158,11 @@ impl Judging {
         let mut models = Models {
             session,
             judging: self,
-            loaded: BTreeMap::new(),
+            loaded: None,
         };
         let mut provenance = session.provenance(stage.kind(), stage)?;
         let contest = Contest::prepare(self, &mut models, &mut provenance)?;
-        models.load(judge)?;
-        let asked = &models.loaded[judge];
+        let asked = models.load(judge)?;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.constitution = Some(constitution_source(reference, &constitution));
         provenance.prompts = asked.templates.hashes();
@@ -160,15 +171,13 @@ impl Judging {
                 rejected: contest.unread.clone(),
                 rows: Vec::new(),
             };
-            contest.judge(&models, stage, judge, &constitution, &mut verdicts)?;
+            contest.judge(&mut models, stage, judge, &constitution, &mut verdicts)?;
             let lines = verdicts.rows.iter().map(line).collect::<Result<String>>()?;
             atomic::write(&out.join(UNFINISHED), lines.as_bytes())?;
             measure(session, stage, judge, &verdicts)
         })?;
         settle(out)?;
-        for asked in models.loaded.values() {
-            asked.tell(session);
-        }
+        models.unload();
         Ok(done)
     }
 }
@@ -223,8 +232,7 @@ impl Contest {
         }
         for (reference, is_model) in contestants.chain(baseline) {
             let origin = if is_model {
-                models.load(&reference)?;
-                let source = engine_source(models.loaded[&reference].engine.as_ref());
+                let source = engine_source(models.load(&reference)?.engine.as_ref());
                 provenance.inputs.push(source);
                 Origin::Model(reference.clone())
             } else {
@@ -270,7 +278,7 @@ impl Contest {
     /// Has every model's answers judged against the baseline's.
     fn judge(
         &self,
-        models: &Models<'_>,
+        models: &mut Models<'_>,
         stage: &Winrate,
         judge: &str,
         constitution: &Constitution,
@@ -286,12 +294,12 @@ impl Contest {
         let Some((baseline, contestants)) = answered.split_last() else {
             return Err(Error::unexpected("no baseline"));
         };
+        let progress = models.session.progress();
         let context = models.context(judge, stage.kind())?;
         let config = JudgeConfig {
             principles_per_pair: stage.judging.principles_per_pair,
             ..JudgeConfig::default()
         };
-        let progress = models.session.progress();
         progress.start("judge", (self.prompts.len() * contestants.len()) as u64, "pairs");
         for side in contestants {
             for from in (0..self.prompts.len()).step_by(UNIT) {
@@ -321,7 +329,7 @@ impl Contest {
         &self,
         name: &str,
         origin: &Origin,
-        models: &Models<'_>,
+        models: &mut Models<'_>,
         stage: &Winrate,
     ) -> Result<Vec<Result<Answer, String>>> {
         let reference = match origin {
@@ -336,8 +344,8 @@ impl Contest {
             }
             Origin::Model(reference) => reference,
         };
-        let context = models.context(reference, stage.kind())?;
         let progress = models.session.progress();
+        let context = models.context(reference, stage.kind())?;
         progress.start(&format!("answers of {name}"), self.prompts.len() as u64, "rows");
         let mut answers = Vec::with_capacity(self.prompts.len());
         for unit in self.prompts.chunks(UNIT) {

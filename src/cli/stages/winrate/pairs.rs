@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::bias::winrate::JudgedPair;
+use crate::bias::winrate::ModelPair;
 use crate::dataset;
 use crate::error::{Error, Result};
 
@@ -28,7 +28,7 @@ pub struct Rejected {
 /// What a file of pairs holds.
 #[derive(Debug)]
 pub struct Pairs {
-    pub pairs: Vec<JudgedPair>,
+    pub pairs: Vec<ModelPair>,
     pub rejected: Vec<Rejected>,
     /// What the user should know of the rows.
     pub notes: Vec<String>,
@@ -117,11 +117,11 @@ impl Zeros {
     }
 }
 
-fn pair(object: &Map<String, Value>, place: &str, zeros: &mut Zeros) -> Result<JudgedPair, Fault> {
+fn pair(object: &Map<String, Value>, place: &str, zeros: &mut Zeros) -> Result<ModelPair, Fault> {
     let absent = |what: &str| Fault::Absent(format!("{what} is absent or empty"));
     let model = text(object, &["model", "generator_2"]).ok_or_else(|| absent("`model`"))?;
     let instruction = text(object, &["idx", "index", "instruction"]).ok_or_else(|| absent("`idx`"))?;
-    Ok(JudgedPair {
+    Ok(ModelPair {
         model,
         instruction,
         len_baseline: length(object, ["len_1_chars", "len_1"], "output_1")?,
