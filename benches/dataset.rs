@@ -47,6 +47,7 @@ fn preference(index: usize) -> Preference {
         logprob_b: -1.5,
         p_a: 0.77,
         cot: None,
+        verdict: "a".into(),
     };
     Preference {
         id: format!("{index:032x}"),

@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$1
 data=${2:-}
-cargo build --release
-bylaw=target/release/bylaw
+[ -n "${BYLAW:-}" ] || cargo build --release
+bylaw=${BYLAW:-target/release/bylaw}
 mkdir -p "$out"
 for seed in 0 1 2; do
     "$bylaw" run recipes/demo.toml --seed "$seed" --out "$out/seed-$seed" --json >"$out/seed-$seed.json"

@@ -555,7 +555,7 @@ fn a_list_of_two_is_a_choice() {
 
 /// Ranks the options by their quality.
 fn ranks(prompt: &str, _: u64) -> Reply {
-    let mut letters = vec!['A', 'B', 'C'];
+    let mut letters = ['A', 'B', 'C'];
     letters.sort_by(|a, b| quality(at(prompt, *b)).total_cmp(&quality(at(prompt, *a))));
     said(format!("[[{} > {} > {}]]", letters[0], letters[1], letters[2]))
 }

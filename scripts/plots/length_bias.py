@@ -48,7 +48,7 @@ def recorded(results):
 
 def controls(results, docs):
     """Labels of known quality before and after every control."""
-    per_seed = [read(results / f"judge-{seed}.json")["result"]["controls"] for seed in SEEDS]
+    per_seed = [read(results / f"judge-{seed}" / "eval.json")["result"]["controls"] for seed in SEEDS]
     print("| control | labels | longer of two equals, seeds 0 / 1 / 2 | its probability | right on clear pairs |")
     print("|---|---|---|---|---|")
     names = [row["control"] for row in per_seed[0]]

@@ -213,4 +213,11 @@ mod tests {
         assert_eq!(effect(&[pair(0.0, 5.0)]), None);
         assert_eq!(correlation(&[pair(1.0, 0.0)]), None);
     }
+
+    #[test]
+    fn the_sigmoid_is_exact_at_the_ends() {
+        assert_eq!(sigmoid(1000.0), 1.0);
+        assert_eq!(sigmoid(-1000.0), 0.0);
+        assert_eq!(sigmoid(0.0), 0.5);
+    }
 }

@@ -10,5 +10,6 @@ pub mod figures;
 pub mod interval;
 pub mod labels;
 pub mod ledger;
+pub mod logistic;
 pub mod measure;
 pub mod winrate;

@@ -213,7 +213,7 @@ impl Templates {
 
     /// The question after the few-shot examples, if there are some: turns of a chat, or more of the transcript.
     fn after_examples(&self, asking: Asking, text: String, prefix: String) -> Result<Request> {
-        let examples = self.few_shots.iter().flat_map(|few_shots| few_shots.examples());
+        let examples = self.few_shots.iter().flat_map(super::few_shots::FewShots::examples);
         let mut messages = Vec::new();
         let mut transcript = String::new();
         for example in examples {

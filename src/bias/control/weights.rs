@@ -5,6 +5,7 @@
 //! Labels stay what they are. Weights have mean 1 and are cut at a tenth of and at ten times it, so that no single pair can rule.
 
 use crate::bias::interval;
+use crate::bias::logistic::{self, Observation};
 use crate::bias::measure::sigmoid;
 use crate::record::{Preference, messages_id};
 use crate::seed::Seed;
@@ -17,8 +18,6 @@ const MOST: f64 = 10.0;
 /// Bounds the coefficients where one side is never chosen.
 const RIDGE: f64 = 1e-2;
 
-const MOST_ROUNDS: usize = 50;
-
 /// What the weights were found to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weights {
@@ -27,9 +26,6 @@ pub struct Weights {
     /// Pairs of equal weight that would tell as much (Kish 1965).
     pub effective: f64,
 }
-
-/// The features of a pair's propensity: a constant, the length difference and the log-odds, both without sign.
-type Features = [f64; 3];
 
 /// Weights of the rows. Where the longer answer is chosen about as often as the other, all are 1.
 pub fn fit(rows: &[Preference], seed: Seed) -> Weights {
@@ -51,16 +47,22 @@ pub fn fit(rows: &[Preference], seed: Seed) -> Weights {
         let margin = scale(&mut rows.iter().map(|row| f64::from(row.margin)));
         let features =
             |index: usize, difference: f64| [1.0, difference / length, f64::from(rows[index].margin) / margin];
-        let points: Vec<(Features, bool)> = unequal
+        let points: Vec<Observation<3>> = unequal
             .iter()
-            .map(|(index, difference, longer)| (features(*index, *difference), *longer))
+            .map(|(index, difference, longer)| Observation {
+                x: features(*index, *difference),
+                offset: 0.0,
+                target: f64::from(u8::from(*longer)),
+            })
             .collect();
-        let propensity = logistic(&points);
-        for ((index, ..), (x, longer)) in unequal.iter().zip(&points) {
-            let p = sigmoid(dot(&propensity, x));
-            weights[*index] = 0.5 / if *longer { p } else { 1.0 - p };
+        // With the ridge there is a fit, whatever the labels; were there none, all would weigh alike.
+        if let Ok(propensity) = logistic::fit(&points, |_| 1.0, &[RIDGE; 3], [0.0; 3]) {
+            for ((index, _, longer), point) in unequal.iter().zip(&points) {
+                let p = sigmoid(point.log_odds(&propensity));
+                weights[*index] = 0.5 / if *longer { p } else { 1.0 - p };
+            }
+            normalise(&mut weights);
         }
-        normalise(&mut weights);
     }
     let (sum, squares) = weights
         .iter()
@@ -88,59 +90,6 @@ fn normalise(weights: &mut [f64]) {
             *weight = (*weight / mean).clamp(1.0 / MOST, MOST);
         }
     }
-}
-
-fn dot(a: &Features, b: &Features) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-/// Logistic regression by Newton's method.
-fn logistic(points: &[(Features, bool)]) -> Features {
-    let mut beta = [0.0; 3];
-    for _ in 0..MOST_ROUNDS {
-        let mut gradient = beta.map(|b| -RIDGE * b);
-        let mut hessian = [[0.0; 3]; 3];
-        for (row, diagonal) in hessian.iter_mut().enumerate() {
-            diagonal[row] = RIDGE;
-        }
-        for (x, chosen) in points {
-            let p = sigmoid(dot(&beta, x));
-            for row in 0..3 {
-                gradient[row] += x[row] * (f64::from(u8::from(*chosen)) - p);
-                for column in 0..3 {
-                    hessian[row][column] += p * (1.0 - p) * x[row] * x[column];
-                }
-            }
-        }
-        let step = solve(hessian, gradient);
-        for (b, step) in beta.iter_mut().zip(step) {
-            *b += step;
-        }
-        if step.iter().all(|step| step.abs() < 1e-9) {
-            break;
-        }
-    }
-    beta
-}
-
-/// Solves a positive definite system by elimination.
-fn solve(mut matrix: [[f64; 3]; 3], mut right: Features) -> Features {
-    for pivot in 0..3 {
-        for row in pivot + 1..3 {
-            let factor = matrix[row][pivot] / matrix[pivot][pivot];
-            for column in pivot..3 {
-                matrix[row][column] -= factor * matrix[pivot][column];
-            }
-            right[row] -= factor * right[pivot];
-        }
-    }
-    for pivot in (0..3).rev() {
-        for column in pivot + 1..3 {
-            right[pivot] -= matrix[pivot][column] * right[column];
-        }
-        right[pivot] /= matrix[pivot][pivot];
-    }
-    right
 }
 
 #[cfg(test)]

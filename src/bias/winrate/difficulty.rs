@@ -7,7 +7,7 @@
 //! a hundred). And the value that a model is given comes from the *other* models alone: with few of them, its own
 //! verdict would come back to it as a covariate and explain what length explains. Knows nothing of intervals.
 
-use super::fit::{Observation, fit};
+use crate::bias::logistic::{Observation, fit};
 
 /// Strength of the priors of `gamma` and `phi`.
 const PRIOR: f64 = 1.0;

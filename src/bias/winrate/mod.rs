@@ -19,7 +19,6 @@
 //! anybody's prompts. Knows nothing of judges, texts or files.
 
 mod difficulty;
-mod fit;
 
 use std::collections::HashMap;
 
@@ -27,8 +26,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use self::difficulty::{Trial, difficulties};
-use self::fit::{Failure, Observation, fit, sigmoid};
 use super::interval::{self, Estimate, LEVEL};
+use super::logistic::{Failure, Observation, fit};
+use super::measure::sigmoid;
 use crate::error::{Error, Result};
 use crate::seed::Seed;
 

@@ -10,6 +10,7 @@
 
 mod claims;
 mod fixed;
+mod grades;
 mod tokens;
 
 use self::claims::Claim;
@@ -93,7 +94,7 @@ pub fn rating(text: &str, best: usize) -> Read<usize> {
                 value => Some(whole(value.as_str()?)),
             })
         })
-        .or(|| claims::rating(text, best));
+        .or(|| grades::rating(text, best));
     // A mark that is no rating (`[[7]]`) is a claim that cannot be used.
     Read::of(found.clear().flatten(), text)
 }
@@ -111,7 +112,7 @@ pub fn ranking(text: &str, count: usize) -> Read<Vec<usize>> {
                 value => chain(value.as_str()?),
             })
         })
-        .or(|| claims::ranking(text, count));
+        .or(|| grades::ranking(text, count));
     Read::of(found.clear(), text)
 }
 
