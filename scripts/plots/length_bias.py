@@ -27,6 +27,10 @@ def estimate(value):
     return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
+def joined(values, decimals=2):
+    return " / ".join("–" if value is None else f"{value:.{decimals}f}" for value in values)
+
+
 def recorded(results):
     """Judges and people on pairs that others published."""
     rows = []
@@ -54,15 +58,17 @@ def controls(results, docs):
     names = [row["control"] for row in per_seed[0]]
     for name in names:
         rows = [next(row for row in seed if row["control"] == name) for seed in per_seed]
-        share = " / ".join(f"{row['prefer_longer_on_ties']:.3f}" for row in rows)
-        probability = " / ".join(f"{row['longer_probability_on_ties']:.3f}" for row in rows)
-        accuracy = " / ".join(f"{row['accuracy']:.3f}" for row in rows)
+        share, probability, accuracy = (
+            joined((row[key] for row in rows), 3)
+            for key in ("prefer_longer_on_ties", "longer_probability_on_ties", "accuracy")
+        )
         print(f"| {name} | {' / '.join(str(row['labels']) for row in rows)} | {share} | {probability} | {accuracy} |")
     print()
     figure, axes = plt.subplots(figsize=(5.2, 2.2))
     for index, name in enumerate(names):
         rows = [next(row for row in seed if row["control"] == name) for seed in per_seed]
-        axes.plot([row["prefer_longer_on_ties"] for row in rows], [index] * len(rows), "o", color="#b4442e", ms=4)
+        shares = [row["prefer_longer_on_ties"] for row in rows if row["prefer_longer_on_ties"] is not None]
+        axes.plot(shares, [index] * len(shares), "o", color="#b4442e", ms=4)
         axes.plot([row["longer_probability_on_ties"] for row in rows], [index] * len(rows), "s", color="#2e6fb4", ms=4)
     axes.axvline(0.5, color="#888888", lw=0.8)
     axes.set_yticks(range(len(names)), names)
@@ -84,7 +90,6 @@ def policies(results, docs):
             summary = read(results / f"seed-{seed}.json")
             entry = next(entry for entry in summary["ledger"]["entries"] if entry["name"] == name)
             rows.append((summary["policies"][name], entry["against"] or {}))
-        joined = lambda values: " / ".join("–" if value is None else f"{value:.2f}" for value in values)  # noqa: E731
         of = lambda against, key: (against.get(key) or {}).get("value")  # noqa: E731
         share = [
             of(against, "reward_gain_of_length") / of(against, "reward_gain")
@@ -95,7 +100,7 @@ def policies(results, docs):
         cells = [
             joined(policy["harmful"] for policy, _ in rows),
             joined(policy["helpful"] for policy, _ in rows),
-            " / ".join(f"{policy['mean_tokens']:.1f}" for policy, _ in rows),
+            joined((policy["mean_tokens"] for policy, _ in rows), 1),
             joined(of(against, "longer_by") if name != "sft" else None for _, against in rows),
             joined(of(against, "win_rate") if name != "sft" else None for _, against in rows),
             joined(of(against, "length_controlled_win_rate") if name != "sft" else None for _, against in rows),

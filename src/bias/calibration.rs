@@ -55,15 +55,15 @@ mod tests {
     /// Catches: confidences in the wrong bin, or bins that weigh alike whatever is in them.
     #[test]
     fn the_error_is_the_mean_distance() {
-        // Ten verdicts at 0.9 of which seven are right, thirty at 0.6 of which eighteen are.
+        // Ten verdicts at 0.9 of which seven are right, thirty at 0.61 of which eighteen are.
         let sure = (0..10).map(|index| (0.92, index < 7));
-        let unsure = (0..30).map(|index| (0.6, index < 18));
+        let unsure = (0..30).map(|index| (0.61, index < 18));
         let bins = bins(sure.chain(unsure));
         assert_eq!(
             bins.iter().map(|bin| bin.n).collect::<Vec<_>>(),
             [0, 0, 30, 0, 0, 0, 0, 0, 10, 0]
         );
-        assert!((error(&bins) - 0.25 * 0.22).abs() < 1e-12);
+        assert!((error(&bins) - (0.25 * 0.22 + 0.75 * 0.01)).abs() < 1e-12);
         assert_eq!(error(&[]), 0.0);
     }
 

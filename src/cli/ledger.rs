@@ -77,7 +77,12 @@ pub fn write(dir: &Path, ledger: &Ledger) -> Result<()> {
         return Ok(());
     }
     let json = serde_json::to_vec_pretty(ledger).map_err(|error| Error::unexpected("the ledger").because(error))?;
-    atomic::write(&dir.join(FILE), &json)
+    let path = dir.join(FILE);
+    // What is there already is not written again.
+    match std::fs::read(&path) {
+        Ok(there) if there == json => Ok(()),
+        _ => atomic::write(&path, &json),
+    }
 }
 
 /// The values of a flag of the stage's command.

@@ -97,7 +97,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// Tells what a stage left, and where. A result that does not do is told as well, and then an error.
 pub fn stage_done(session: &Session, stage: &dyn Stage, out: Option<&Path>, done: &Done) -> Result<()> {
     if session.json {
-        let document = match out {
+        let document = match out.filter(|_| done.page.is_empty()) {
             Some(out) => serde_json::json!({
                 "stage": stage.kind(),
                 "out": out.display().to_string(),
@@ -105,6 +105,7 @@ pub fn stage_done(session: &Session, stage: &dyn Stage, out: Option<&Path>, done
                 "rejects": done.rejects,
                 "result": done.result,
             }),
+            // What is there to be told is the whole document.
             None => done.result.clone(),
         };
         json(&document);

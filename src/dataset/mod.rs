@@ -32,7 +32,7 @@ pub(crate) use ids::UniqueIds;
 pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Revision, Slice, Source, Status};
 pub use mapping::Mapping;
 pub use objects::{RawRecord, read_objects};
-pub use recorded::{RecordedPair, read_recorded};
+pub use recorded::{RecordedPair, read_pairs, read_recorded};
 pub use reference::{
     Loaded, read_candidates, read_demonstrations, read_preferences, read_prompts, read_revisions,
     read_unpaired_preferences,

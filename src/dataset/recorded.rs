@@ -53,6 +53,12 @@ pub struct RecordedPair {
     pub said: JudgedPair,
 }
 
+/// Reads pairs to ask a judge about; something may have been said of them.
+pub fn read_pairs(reference: &str) -> Result<Loaded<RecordedPair>> {
+    let (records, sha256) = read_objects(reference)?;
+    pairs(records, sha256, reference)
+}
+
 /// Reads recorded verdicts. Verdicts in a file of their own are joined to the rows of `answers` by `idx`.
 pub fn read_recorded(verdicts: &str, answers: Option<&str>) -> Result<Loaded<RecordedPair>> {
     let (mut records, mut sha256) = read_objects(verdicts)?;
@@ -61,6 +67,23 @@ pub fn read_recorded(verdicts: &str, answers: Option<&str>) -> Result<Loaded<Rec
         records = joined(rows, records, verdicts)?;
         sha256 = combined_sha256([sha256.as_str(), of_answers.as_str()].into_iter());
     }
+    let mut loaded = pairs(records, sha256, verdicts)?;
+    let silent = |row: &RecordedPair| row.said.judgements.is_empty() && row.said.gold.is_none();
+    if loaded.rows.iter().all(silent) {
+        return Err(Error::input("nothing was said of any pair of answers")
+            .at_file(verdicts)
+            .help(EXPECTED));
+    }
+    for row in loaded.rows.extract_if(.., |row| silent(row)) {
+        let raw = row.answers.join("\n");
+        loaded
+            .rejects
+            .push(reject("nothing was said of the two answers".into(), raw));
+    }
+    Ok(loaded)
+}
+
+fn pairs(records: Vec<RawRecord>, sha256: String, file: &str) -> Result<Loaded<RecordedPair>> {
     let (mut rows, mut rejects) = (Vec::new(), Vec::new());
     for RawRecord { place, object } in records {
         let raw = || serde_json::to_string(&object.as_ref().ok()).unwrap_or_default();
@@ -74,7 +97,7 @@ pub fn read_recorded(verdicts: &str, answers: Option<&str>) -> Result<Loaded<Rec
             .first()
             .map_or("the file is empty", |reject: &Reject| &reject.reason);
         return Err(Error::input(format!("no pair can be read; the first: {reason}"))
-            .at_file(verdicts)
+            .at_file(file)
             .help(EXPECTED));
     }
     Ok(Loaded { rows, rejects, sha256 })

@@ -248,14 +248,14 @@ mod tests {
         assert!(page.contains("&lt;script&gt;"));
     }
 
-    /// Replaces every string but the kinds of stages, whose names decide what is drawn.
+    /// Replaces every string but those of closed sets, whose names decide what is drawn.
     fn poison(value: &mut serde_json::Value, text: &str) {
         match value {
             serde_json::Value::String(string) => *string = format!("{text} {string}"),
             serde_json::Value::Array(values) => values.iter_mut().for_each(|value| poison(value, text)),
             serde_json::Value::Object(map) => map
                 .iter_mut()
-                .filter(|(key, _)| *key != "kind")
+                .filter(|(key, _)| !["kind", "subject", "unit"].contains(&key.as_str()))
                 .for_each(|(_, value)| poison(value, text)),
             _ => {}
         }

@@ -6,7 +6,7 @@ use super::figures::{MISSING, decimal, percent};
 use crate::bias::ledger::{Against, Entry, Ledger};
 
 /// The columns, as they are headed.
-pub const COLUMNS: [&str; 7] = ["longer", "effect", "tokens", "by", "wins", "LC wins", "of length"];
+pub const COLUMNS: [&str; 7] = ["longer", "effect", "tokens", "by", "wins", "LC wins", "len gain"];
 
 /// What the headings mean, in a sentence each.
 pub const LEGEND: [&str; 7] = [

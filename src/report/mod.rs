@@ -279,7 +279,15 @@ mod tests {
         let json = serde_json::to_value(fixture::report().summary).unwrap();
         assert_eq!(
             keys(&json),
-            ["seconds", "peak_rss_mb", "stages", "policies", "judge", "reward_model"]
+            [
+                "seconds",
+                "peak_rss_mb",
+                "stages",
+                "policies",
+                "judge",
+                "reward_model",
+                "ledger"
+            ]
         );
         assert_eq!(keys(&json["stages"][0]), ["name", "seconds"]);
         assert_eq!(keys(&json["policies"]), ["base", "revised", "sft", "dpo", "ppo"]);

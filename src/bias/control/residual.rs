@@ -51,22 +51,12 @@ pub fn fit(rows: &[Preference], seed: Seed) -> Result<Fitted, String> {
         self::effect(&sample).map(|effect| effect.at(typical))
     });
     let Some(found) = found else { return Ok(none) };
-    let strength = mean(&comparisons, |c| c.preference.abs());
-    check(&comparisons, effect, found, strength)?;
-    Ok(Fitted {
-        effect: if found.covers(0.0) {
-            LengthEffect::default()
-        } else {
-            effect
-        },
+    let none = Fitted {
         found: Some(found),
         ..none
-    })
-}
-
-/// Whether the effect can be one of equal quality.
-fn check(comparisons: &[Comparison], effect: LengthEffect, found: Estimate, strength: f64) -> Result<(), String> {
-    let near = mean(comparisons, |comparison| {
+    };
+    let strength = mean(&comparisons, |c| c.preference.abs());
+    let near = mean(&comparisons, |comparison| {
         let residual = comparison.preference - effect.at(comparison.length_difference);
         f64::from(u8::from(residual.abs() < 0.6 * strength))
     });
@@ -76,13 +66,16 @@ fn check(comparisons: &[Comparison], effect: LengthEffect, found: Estimate, stre
             100.0 * near
         ));
     }
-    if found.value.abs() > strength || found.high - found.low > 2.0 * strength {
+    if found.covers(0.0) {
+        return Ok(none);
+    }
+    if found.value.abs() > strength {
         return Err(format!(
             "the longer answer would gain {found} log-odds, as much as a whole label ({strength:.2} on average): length \
              and quality cannot be told apart here"
         ));
     }
-    Ok(())
+    Ok(Fitted { effect, ..none })
 }
 
 /// The row with the effect taken out of its log-odds. A label that changes sign has its answers swapped, so `p_chosen`

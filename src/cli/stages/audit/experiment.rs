@@ -185,7 +185,7 @@ type Read = (Vec<(Pair, Known)>, Vec<Source>, Vec<Reject>);
 fn read(audit: &Audit, seed: Seed) -> Result<Read> {
     let mut rng = seed.child("pairs").rng();
     if let Some(reference) = &audit.pairs {
-        let data = dataset::read_recorded(reference, None)?;
+        let data = dataset::read_pairs(reference)?;
         let inputs = vec![data_source(reference, &data)];
         let pairs = data.rows.into_iter().map(|row| {
             let known = Known {
