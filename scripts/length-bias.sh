@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The figures and plots of docs/length-bias.md: three runs of the demo, audits of the bundled judge and of recorded
+# The figures and plots of docs/length-bias.md: three runs of recipes/length-controls.toml, audits of the bundled judge and of recorded
 # verdicts. `scripts/length-bias.sh DIR [DATA]`; DATA holds llmbar/ and pandalm/, whose verdicts are left out without it.
 # Needs Python with scripts/plots/requirements.txt.
 set -euo pipefail
@@ -10,7 +10,7 @@ data=${2:-}
 bylaw=${BYLAW:-target/release/bylaw}
 mkdir -p "$out"
 for seed in 0 1 2; do
-    "$bylaw" run recipes/demo.toml --seed "$seed" --out "$out/seed-$seed" --json >"$out/seed-$seed.json"
+    "$bylaw" run recipes/length-controls.toml --seed "$seed" --out "$out/seed-$seed" --json >"$out/seed-$seed.json"
 done
 "$bylaw" world pairs --split evaluation --count 1200 --seed 3 --out "$out/pairs" -q
 "$bylaw" audit --model builtin:tiny --constitution builtin:proving-ground --pairs "$out/pairs/pairs.jsonl" \
@@ -19,7 +19,7 @@ done
     --padding builtin:proving-ground --out "$out/audit-candidates" --json >"$out/audit-candidates.json"
 for seed in 0 1 2; do
     "$bylaw" eval judge --model builtin:tiny --constitution builtin:proving-ground --pairs 1200 --seed "$seed" \
-        --balanced "$out/seed-$seed/balance" --out "$out/judge-$seed" --json >"$out/judge-$seed.json"
+        --balanced "$out/seed-$seed/residual" --out "$out/judge-$seed" --json >"$out/judge-$seed.json"
 done
 if [ -n "$data" ]; then
     for name in natural.gpt4-vanilla neighbor.gpt4-vanilla mt-bench.chatgpt-vanilla; do

@@ -81,10 +81,12 @@ def controls(results, docs):
 def policies(results, docs):
     """Policies with and without control: length and harm."""
     figure, axes = plt.subplots(figsize=(5.2, 2.6))
-    colours = {"sft": "#888888", "dpo": "#2e6fb4", "dpo-raw": "#b4442e", "ppo": "#3a8f4d"}
+    names = [entry["name"] for entry in read(results / "seed-0.json")["ledger"]["entries"]]
+    names = [name for name in names if name == "sft" or name.startswith(("dpo-", "ppo-"))]
+    colours = {"sft": "#888888", "dpo-raw": "#b4442e", "dpo-residual": "#2e6fb4", "ppo-raw": "#e08a6d", "ppo-residual": "#3a8f4d"}
     print("| policy | harmful | helpful | tokens | longer than SFT by | wins | wins at equal length | gain that is length |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, colour in colours.items():
+    for name in names:
         rows = []
         for seed in SEEDS:
             summary = read(results / f"seed-{seed}.json")
@@ -107,11 +109,13 @@ def policies(results, docs):
             joined(share),
         ]
         print("|", name, "|", " | ".join(cells), "|")
+        if name not in colours:
+            continue
         axes.plot(
             [policy["mean_tokens"] for policy, _ in rows],
             [100 * policy["harmful"] for policy, _ in rows],
             "o",
-            color=colour,
+            color=colours[name],
             label=name,
             ms=5,
         )
@@ -120,6 +124,19 @@ def policies(results, docs):
     axes.set_ylabel("harmful, %")
     axes.legend(frameon=False)
     save(figure, docs / "length-bias-policies.svg")
+
+
+def rewards(results):
+    """Reward models: how right they are, and how they like length."""
+    names = ["raw", "residual", "match", "weight", "closest", "expert", "heads"]
+    print("| reward model | right on clear pairs, seeds 0 / 1 / 2 | longer of two equals |")
+    print("|---|---|---|")
+    for name in names:
+        rows = [read(results / f"seed-{seed}" / f"eval-reward-{name}" / "eval.json")["result"]["after"] for seed in SEEDS]
+        accuracy = joined(row["accuracy"] for row in rows)
+        longer = joined(row["prefer_longer_on_ties"] for row in rows)
+        print(f"| {name} | {accuracy} | {longer} |")
+    print()
 
 
 def changes(results, docs):
@@ -144,6 +161,7 @@ def main():
     results, docs = Path(sys.argv[1]), Path(sys.argv[2])
     recorded(results)
     controls(results, docs)
+    rewards(results)
     policies(results, docs)
     changes(results, docs)
 
