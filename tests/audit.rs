@@ -479,3 +479,36 @@ fn the_padding_of_the_proving_ground_is_that_of_its_answers() {
     let known: Vec<String> = templates["answer"]["padding"].clone().try_into().unwrap();
     assert_eq!(padding(), known);
 }
+
+/// What LLMBar's judges wrote, read by our reader of verdicts as the benchmark's own expressions read it.
+#[test]
+fn verdicts_in_words_are_read_as_their_publishers_read_them() {
+    use bylaw::stage::judge::verdict::{Pick, Read, choice};
+    for name in [
+        "natural.gpt4-vanilla",
+        "neighbor.gpt4-vanilla",
+        "mt-bench.chatgpt-vanilla",
+    ] {
+        let Some(path) = shared(&format!("llmbar/{name}.json")) else {
+            eprintln!("skipped: the verdicts of LLMBar are not at hand");
+            return;
+        };
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let mut read = 0;
+        for row in &rows {
+            let last = row["results"].as_array().unwrap().last().unwrap();
+            for (order, names) in [("swap = False", ["1", "2"]), ("swap = True", ["2", "1"])] {
+                let said = last[order]["completion"][0].as_str().unwrap();
+                let expected = last[order]["winner"].as_str().unwrap();
+                let found = match choice(said, false) {
+                    Read::Clear(Pick::A) => names[0],
+                    Read::Clear(Pick::B) => names[1],
+                    other => panic!("{said:?} is read as {other:?}"),
+                };
+                assert_eq!(found, expected, "{said:?}");
+                read += 1;
+            }
+        }
+        assert_eq!(read, 2 * rows.len());
+    }
+}

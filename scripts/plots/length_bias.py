@@ -74,7 +74,7 @@ def controls(results, docs):
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlim(0.4, 1.0)
-    axes.set_xlabel("of two equally good answers the longer: share (circles), probability (squares)")
+    axes.set_xlabel("the longer of two equals: share (circles), probability (squares)")
     save(figure, docs / "length-bias-controls.svg")
 
 
@@ -141,7 +141,7 @@ def rewards(results):
 
 def changes(results, docs):
     """What padding, repeating and listing do to the bundled judge, and how calibrated it is."""
-    audit = read(results / "audit.json")["result"]
+    audit = read(results / "audit.json")
     print("| change | preferred to itself | gain, log-odds | wins where it had lost | loses where it had won |")
     print("|---|---|---|---|---|")
     for effect in audit["changes"]:

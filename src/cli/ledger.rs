@@ -136,18 +136,25 @@ fn policy(place: &Path, flag: impl Fn(&str) -> Option<String>) -> Result<Policy>
 }
 
 fn policy_entry(policy: &Policy, all: &[Policy], dir: &Path, entries: &[Entry], seed: Seed) -> Result<Entry> {
-    let baseline = all
+    let scored = |other: &&Policy| other.reward_model == policy.reward_model;
+    let references = all
         .iter()
-        .find(|other| other.model.is_some() && other.model == policy.reference)
-        .map(|other| (other.name.as_str(), other.answers.as_slice()));
+        .filter(|other| other.model.is_some() && other.model == policy.reference);
+    // Rewards of two reward models have no difference that means anything.
+    let same = references.clone().find(scored);
+    let mut answers = policy.answers.clone();
+    if same.is_none() {
+        answers.iter_mut().for_each(|answer| answer.reward = None);
+    }
+    let baseline = same.or_else(|| references.clone().next());
     let effect = policy
         .reward_model
         .as_deref()
         .and_then(|model| reward_effect(model, dir, entries));
     Ok(ledger::policy(
         &policy.name,
-        &policy.answers,
-        baseline,
+        &answers,
+        baseline.map(|other| (other.name.as_str(), other.answers.as_slice())),
         effect,
         seed.child(&policy.name),
     ))

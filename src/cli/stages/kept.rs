@@ -33,6 +33,21 @@ impl Kept {
     }
 }
 
+/// The result in `file` of `out`, measured unless it is there already. A directory that holds something else is refused, but for
+/// what the measuring itself leaves in `out/work` before it ends.
+pub fn keep_with_work(
+    session: &Session,
+    (out, file, work): (&Path, &str, &str),
+    provenance: Provenance,
+    name: &str,
+    measure: impl FnOnce() -> Result<Value>,
+) -> Result<Value> {
+    if out.join(work).exists() || out.join(file).exists() {
+        return kept(session, &out.join(file), provenance, name, measure);
+    }
+    keep(session, out, file, provenance, name, measure)
+}
+
 /// The result in `file` of `out`, measured unless it is there already.
 pub fn keep(
     session: &Session,
@@ -46,10 +61,21 @@ pub fn keep(
     if !path.exists() {
         job::refuse_foreign(out)?;
     }
+    kept(session, &path, provenance, name, measure)
+}
+
+fn kept(
+    session: &Session,
+    path: &Path,
+    provenance: Provenance,
+    name: &str,
+    measure: impl FnOnce() -> Result<Value>,
+) -> Result<Value> {
+    let out = path.parent().unwrap_or(path);
     let progress = session.progress();
     let _lock = job::hold(out, progress)?;
-    if let Some(text) = read_if_there(&path)? {
-        let there = Kept::parse(&path, &text)?;
+    if let Some(text) = read_if_there(path)? {
+        let there = Kept::parse(path, &text)?;
         if job::keep_whole(out, &provenance, &there.provenance, session.changes, progress)? {
             progress.note(&format!("{}: already complete", provenance.stage));
             return Ok(there.result);
@@ -61,6 +87,6 @@ pub fn keep(
         result: measure()?,
     };
     let json = serde_json::to_vec_pretty(&kept).map_err(|error| Error::unexpected("a result").because(error))?;
-    atomic::write(&path, &json)?;
+    atomic::write(path, &json)?;
     Ok(kept.result)
 }

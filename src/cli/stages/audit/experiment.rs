@@ -24,6 +24,9 @@ use crate::small;
 use crate::stage::Context;
 use crate::stage::judge::{JudgeConfig, contests};
 
+/// Where all that the judge said lies, in the directory of the audit.
+pub const LABELS: &str = "labels";
+
 const PADDING: [(&str, &str); 2] = [
     (
         "builtin:general",
@@ -105,7 +108,7 @@ impl Experiment {
         for changed in &self.changed {
             rows.extend([changed.against_other.clone(), changed.against_itself.clone()]);
         }
-        let labels = out.join("labels");
+        let labels = out.join(LABELS);
         let context = Context {
             engine: self.asked.engine.as_ref(),
             templates: &self.asked.templates,

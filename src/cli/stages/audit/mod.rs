@@ -236,7 +236,8 @@ impl Stage for Audit {
         if let Some(model) = &self.model {
             let experiment = experiment::Experiment::prepare(self, session, model)?;
             let provenance = experiment.provenance.clone();
-            let result = kept::keep(session, out, FILE, provenance, "audit", || {
+            let place = (out, FILE, experiment::LABELS);
+            let result = kept::keep_with_work(session, place, provenance, "audit", || {
                 to_value(&experiment.run(self, session, out)?)
             })?;
             return self.done(result);

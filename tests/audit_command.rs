@@ -1,0 +1,278 @@
+//! `audit`, `balance` and the ledger of a run, as people and scripts use them.
+
+use std::fs;
+use std::path::Path;
+
+#[path = "support/program.rs"]
+mod program;
+
+use program::*;
+
+fn verdicts(dir: &Path) {
+    let rows: String = (0..40)
+        .map(|index| {
+            let (verdict, swapped) = if index % 4 == 0 { (1, 2) } else { (2, 2) };
+            format!(
+                "{{\"prompt\": \"q{index}\", \"answer_1\": \"x\", \"answer_2\": \"longer\", \"verdict\": {verdict}, \
+                     \"verdict_swapped\": {swapped}, \"gold\": 2}}\n"
+            )
+        })
+        .collect();
+    fs::write(dir.join("verdicts.jsonl"), rows).unwrap();
+}
+
+/// Catches: requirements that are not checked, checked on another figure, or that end with exit code 0.
+#[test]
+fn requirements_decide_the_exit_code() {
+    let dir = temp();
+    verdicts(dir.path());
+    let audit = |require: &str| {
+        bylaw(
+            dir.path(),
+            &["audit", "--verdicts", "verdicts.jsonl", "--require", require],
+        )
+    };
+    assert_eq!(audit("accuracy>=0.8,order_consistency>0.7").code, 0);
+    let missed = audit("accuracy>0.9,parse_failures<=0");
+    assert_eq!(missed.code, 3, "{missed:?}");
+    assert!(
+        missed.stderr.contains("accuracy>0.9 is required, and it is 0.88"),
+        "{}",
+        missed.stderr
+    );
+    // The figures are told all the same.
+    assert!(
+        missed.stdout.contains("same verdict in both orders"),
+        "{}",
+        missed.stdout
+    );
+    let absent = audit("brier<1");
+    assert!(
+        absent.code == 3 && absent.stderr.contains("nothing here measures it"),
+        "{absent:?}"
+    );
+    fails(
+        dir.path(),
+        &["audit", "--verdicts", "verdicts.jsonl", "--require", "acuracy>=0.8"],
+        2,
+        &["did you mean `accuracy`"],
+    );
+    fails(
+        dir.path(),
+        &["audit", "--verdicts", "verdicts.jsonl", "--require", "accuracy"],
+        2,
+        &["accuracy>=0.8"],
+    );
+}
+
+/// Catches: a document that is none, figures without intervals, the same audit told otherwise when it is kept.
+#[test]
+fn an_audit_is_one_document() {
+    let dir = temp();
+    verdicts(dir.path());
+    let command = ["audit", "--verdicts", "verdicts.jsonl", "--json"];
+    let told = json(&succeeds(dir.path(), &command).stdout);
+    let all = &told["sections"][0];
+    assert_eq!(
+        (all["name"].as_str(), all["pairs"].as_u64(), all["judgements"].as_u64()),
+        (Some("all"), Some(40), Some(80))
+    );
+    assert_eq!(all["figures"]["order_consistency"]["value"], 0.75);
+    assert_eq!(all["figures"]["gold_prefer_longer"]["value"], 1.0);
+    let estimate = &all["figures"]["accuracy"];
+    assert!(
+        estimate["low"].as_f64() < estimate["value"].as_f64() && estimate["n"] == 80,
+        "{estimate}"
+    );
+    let kept = [&command[..], &["--out", "out"]].concat();
+    assert_eq!(json(&succeeds(dir.path(), &kept).stdout), told);
+    let again = succeeds(dir.path(), &kept);
+    assert!(
+        json(&again.stdout) == told && again.stderr.contains("already complete"),
+        "{again:?}"
+    );
+    refused(
+        dir.path(),
+        &[
+            "audit",
+            "--model",
+            "builtin:tiny",
+            "--constitution",
+            "builtin:proving-ground",
+            "--pairs",
+            "verdicts.jsonl",
+        ],
+        2,
+        &["--out is missing"],
+    );
+}
+
+/// A judge that is asked goes on where it was, to the same figures; its labels lie there to be looked at.
+#[test]
+fn a_judge_is_audited_once() {
+    let dir = temp();
+    succeeds(
+        dir.path(),
+        &[
+            "world",
+            "pairs",
+            "--split",
+            "evaluation",
+            "--count",
+            "24",
+            "--out",
+            "pairs",
+        ],
+    );
+    let command = [
+        "audit",
+        "--model",
+        "builtin:tiny",
+        "--constitution",
+        "builtin:proving-ground",
+        "--pairs",
+        "pairs/pairs.jsonl",
+        "--padding",
+        "builtin:proving-ground",
+        "--changes",
+        "padded",
+        "--out",
+        "out",
+        "--json",
+    ];
+    let first = json(&succeeds(dir.path(), &command).stdout);
+    assert_eq!(first["changes"][0]["change"], "padded");
+    assert_eq!(first["changes"][0]["trials"], 24);
+    // All pairs, then each changed answer against the other and against itself.
+    let labels = json(&succeeds(dir.path(), &["data", "inspect", "out/labels", "--json"]).stdout);
+    assert_eq!(labels["rows"], 72, "{labels}");
+    fs::remove_file(dir.path().join("out/audit.json")).unwrap();
+    let again = succeeds(dir.path(), &command);
+    assert_eq!(json(&again.stdout), first);
+    assert!(again.stderr.contains("audit: already complete"), "{}", again.stderr);
+    let tags: Vec<&str> = first["sections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|section| section["name"].as_str().unwrap())
+        .collect();
+    assert!(tags.contains(&"harm") && tags.contains(&"helpful"), "{tags:?}");
+}
+
+/// Labels on short answers: enough for a bias to be found.
+fn labels(dir: &Path) {
+    succeeds(
+        dir,
+        &[
+            "world",
+            "prompts",
+            "--split",
+            "constitutional",
+            "--harmful",
+            "30",
+            "--benign",
+            "30",
+            "--out",
+            "prompts",
+        ],
+    );
+    succeeds(
+        dir,
+        &[
+            "sample",
+            "--model",
+            "builtin:tiny",
+            "--prompts",
+            "prompts",
+            "--per-prompt",
+            "3",
+            "--max-new-tokens",
+            "64",
+            "--keep-truncated",
+            "--out",
+            "sample",
+        ],
+    );
+    succeeds(
+        dir,
+        &[
+            "judge",
+            "--model",
+            "builtin:tiny",
+            "--constitution",
+            "builtin:proving-ground",
+            "--candidates",
+            "sample",
+            "--keep-truncated",
+            "--out",
+            "labels",
+        ],
+    );
+}
+
+/// Catches: a row lost or doubled by a control, weights that stay 1, pairs of unlike length that stay.
+#[test]
+fn every_row_comes_out_of_a_control_once() {
+    let dir = temp();
+    labels(dir.path());
+    let balance = |method: &str| {
+        let out = format!("out-{method}");
+        json(
+            &succeeds(
+                dir.path(),
+                &[
+                    "balance",
+                    "--preferences",
+                    "labels",
+                    "--method",
+                    method,
+                    "--out",
+                    &out,
+                    "--json",
+                ],
+            )
+            .stdout,
+        )
+    };
+    let rows = json(&succeeds(dir.path(), &["data", "inspect", "labels", "--json"]).stdout)["rows"]
+        .as_u64()
+        .unwrap();
+    let residual = balance("residual");
+    assert_eq!(residual["rows"].as_u64(), Some(rows));
+    assert!(
+        residual["result"]["fitted"]["effect"]["slope"].as_f64().unwrap() > 0.0,
+        "{residual}"
+    );
+    let matched = balance("match");
+    let kept = matched["rows"].as_u64().unwrap();
+    // The rejects of the labels, ties among them, are kept as well.
+    assert!(
+        kept > 0 && kept < rows && kept + matched["rejects"].as_u64().unwrap() >= rows,
+        "{matched}"
+    );
+    let weighed = balance("weight");
+    assert_eq!(weighed["rows"].as_u64(), Some(rows));
+    let result = &weighed["result"];
+    assert!(result["effective"].as_f64().unwrap() < rows as f64, "{result}");
+    let lean = |when: &str| (result[when]["prefer_longer"].as_f64().unwrap() - 0.5).abs();
+    assert!(lean("after") < lean("before"), "{result}");
+    let given = json(
+        &succeeds(
+            dir.path(),
+            &[
+                "balance",
+                "--preferences",
+                "labels",
+                "--length-effect",
+                "0.4",
+                "--out",
+                "given",
+                "--json",
+            ],
+        )
+        .stdout,
+    );
+    let typical = given["result"]["fitted"]["typical"].as_f64().unwrap();
+    let slope = given["result"]["fitted"]["effect"]["slope"].as_f64().unwrap();
+    assert!((slope * 1f64.tanh() - 0.4).abs() < 1e-6 && typical > 0.0, "{given}");
+}
