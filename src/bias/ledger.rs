@@ -174,9 +174,7 @@ pub fn compared_entry(name: &str, subject: Subject, unit: Unit, pairs: &[Compare
         n: pairs.len() as u64,
         mean_length: mean(0),
         mean_length_rejected: mean(1),
-        prefer_longer: estimate("prefer_longer", &|sample| {
-            measure::prefer_longer(sample.iter().copied())
-        }),
+        prefer_longer: estimate("prefer_longer", &measure::prefer_longer_if_many),
         length_effect: estimate("length_effect", &|sample| Some(measure::effect(sample)?.at(typical))),
         correlation: estimate("correlation", &measure::correlation),
         effect: measure::effect(&all),

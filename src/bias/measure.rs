@@ -44,6 +44,16 @@ pub fn prefer_longer(comparisons: impl IntoIterator<Item = Comparison>) -> Optio
     (weights > 0.0).then(|| longer / weights)
 }
 
+/// Fewer comparisons of unequal length than this make no share worth telling.
+const FEW: usize = 20;
+
+/// The share of [`prefer_longer`], where there are enough comparisons for one.
+pub fn prefer_longer_if_many(comparisons: &[Comparison]) -> Option<f64> {
+    let unequal = |comparison: &&Comparison| comparison.length_difference.abs() > EQUAL_LENGTH;
+    let many = comparisons.iter().filter(unequal).count() >= FEW;
+    many.then(|| prefer_longer(comparisons.iter().copied())).flatten()
+}
+
 /// What length alone does to a preference: `slope · tanh(difference / scale)`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct LengthEffect {

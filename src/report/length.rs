@@ -78,9 +78,14 @@ fn row(entry: &Entry) -> Row {
 pub fn readings(ledger: &Ledger) -> Vec<String> {
     let told = ledger.entries.iter().filter_map(|entry| {
         let against = entry.against.as_ref()?;
-        (against.length_controlled_win_rate.is_some() || against.reward_gain.is_some()).then(|| {
+        let measured = against.length_controlled_win_rate.is_some() || against.reward_gain.is_some();
+        let by = against.longer_by.map_or(String::new(), |by| match by.value {
+            tokens if tokens < 0.0 => format!(", {} tokens shorter", decimal(-tokens, 1)),
+            tokens => format!(", {} tokens longer", decimal(tokens, 1)),
+        });
+        measured.then(|| {
             format!(
-                "{} beside {}: {}",
+                "{} beside {}: {}{by}",
                 entry.name,
                 against.baseline,
                 against.reading().as_str()

@@ -10,7 +10,7 @@ use super::{Done, Stage};
 use crate::bias::control::matching::Caliper;
 use crate::bias::control::residual::{self, Fitted, without_length};
 use crate::bias::control::{Unit, weights};
-use crate::bias::measure::{self, LengthEffect, effect, prefer_longer};
+use crate::bias::measure::{self, LengthEffect, effect, prefer_longer_if_many};
 use crate::bounds;
 use crate::cli::session::{Session, data_source};
 use crate::error::{Error, Result};
@@ -34,12 +34,14 @@ pub enum Method {
     Weight,
 }
 
-/// Controls the length bias of preference labels.
-///
-///   bylaw balance --preferences out/labels --out out/balanced
-///   bylaw balance --preferences out/labels --method match --out out/matched
+const EXAMPLES: &str = "\
+Examples:
+  bylaw balance --preferences out/labels --out out/balanced
+  bylaw balance --preferences out/labels --method match --out out/matched
+  bylaw balance --preferences out/labels --length-effect 0.25 --out out/balanced     (as `bylaw audit` measured it)";
+
 #[derive(Debug, Clone, Serialize, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 pub struct Balance {
     /// Preferences: a dataset of `judge`, or rows with a chosen and a rejected answer.
     #[arg(long)]
@@ -88,7 +90,7 @@ impl Lean {
         let comparisons: Vec<_> = rows.map(|row| unit.comparison(row)).collect();
         Self {
             effect: effect(&comparisons).map(|effect| effect.at(typical)),
-            prefer_longer: prefer_longer(comparisons),
+            prefer_longer: prefer_longer_if_many(&comparisons),
         }
     }
 }

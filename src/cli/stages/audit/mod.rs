@@ -29,21 +29,22 @@ use crate::seed::Seed;
 /// The result of an audit.
 pub const FILE: &str = "audit.json";
 
-/// Measures a judge, or labels, before they are relied on: does the verdict hang on the order, on the
-/// length, on whose answer it is; how often is it right, and as sure as it says?
-///
-///   bylaw audit --preferences out/labels                    labels that are there
-///   bylaw audit --verdicts verdicts.json                    what somebody recorded (LLMBar, PandaLM,
-///                                                           AlpacaEval, or verdict and gold columns)
-///   bylaw audit --model M --constitution C --candidates D --out DIR         a judge, asked now
-///   bylaw audit --model M --constitution C --pairs FILE --out DIR           the same, on pairs whose
-///                                                                           better answer is known
-///
-/// A judge that is asked also meets changed answers: padded with sentences that say nothing, said twice,
-/// turned into a list. What these change is length's doing alone.
-/// With --require accuracy>=0.8,order_consistency>=0.9 the exit code is 3 where the figures fall short.
+const EXAMPLES: &str = "\
+An audit tells, with intervals, whether verdicts hang on the order, on the length, on whose answer it is; how often
+they are right, and as sure as they say. A judge that is asked also meets changed answers: padded with sentences that
+say nothing, said twice, turned into a list. What these change is length's doing alone.
+
+Examples:
+  bylaw audit --preferences out/labels
+  bylaw audit --verdicts verdicts.json      (LLMBar, PandaLM, AlpacaEval, or columns verdict and gold)
+  bylaw audit --verdicts gpt.json --answers testset.json --json
+  bylaw audit --model M --constitution C --candidates out/candidates --out out/audit
+  bylaw audit --model M --constitution C --pairs pairs.jsonl --require 'accuracy>=0.8' --out out/audit
+
+With --require the exit code is 3 where the figures fall short.";
+
 #[derive(Debug, Clone, Serialize, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 pub struct Audit {
     /// Labels to audit: a dataset of `judge` or `balance`.
     #[arg(long, value_name = "DATA", conflicts_with_all = ["verdicts", "model"], required_unless_present_any = ["verdicts", "model"])]
