@@ -91,20 +91,6 @@ fn an_audit_is_one_document() {
         json(&again.stdout) == told && again.stderr.contains("already complete"),
         "{again:?}"
     );
-    refused(
-        dir.path(),
-        &[
-            "audit",
-            "--model",
-            "builtin:tiny",
-            "--constitution",
-            "builtin:proving-ground",
-            "--pairs",
-            "verdicts.jsonl",
-        ],
-        2,
-        &["--out is missing"],
-    );
 }
 
 /// A judge that is asked goes on where it was, to the same figures; its labels lie there to be looked at.
@@ -150,6 +136,10 @@ fn a_judge_is_audited_once() {
     let again = succeeds(dir.path(), &command);
     assert_eq!(json(&again.stdout), first);
     assert!(again.stderr.contains("audit: already complete"), "{}", again.stderr);
+    // Asked without a place for what it says: the same figures.
+    let bare = &command[..command.len() - 3];
+    let told = json(&succeeds(dir.path(), &[bare, &["--json"]].concat()).stdout);
+    assert_eq!(told, first);
     let tags: Vec<&str> = first["sections"]
         .as_array()
         .unwrap()
@@ -275,4 +265,61 @@ fn every_row_comes_out_of_a_control_once() {
     let typical = given["result"]["fitted"]["typical"].as_f64().unwrap();
     let slope = given["result"]["fitted"]["effect"]["slope"].as_f64().unwrap();
     assert!((slope * 1f64.tanh() - 0.4).abs() < 1e-6 && typical > 0.0, "{given}");
+}
+
+/// Catches: own answers taken for the others', or pairs of answers to different prompts.
+#[test]
+fn a_judge_meets_its_own_answers_and_others() {
+    let dir = temp();
+    succeeds(
+        dir.path(),
+        &[
+            "world",
+            "prompts",
+            "--split",
+            "evaluation",
+            "--harmful",
+            "10",
+            "--benign",
+            "10",
+            "--out",
+            "prompts",
+        ],
+    );
+    let sample = [
+        "sample",
+        "--model",
+        "builtin:tiny",
+        "--prompts",
+        "prompts",
+        "--per-prompt",
+        "1",
+        "--max-new-tokens",
+        "48",
+        "--keep-truncated",
+    ];
+    succeeds(dir.path(), &[&sample[..], &["--out", "own"]].concat());
+    succeeds(dir.path(), &[&sample[..], &["--seed", "7", "--out", "others"]].concat());
+    let audit = |own: &str, others: &str| {
+        let command = [
+            "audit",
+            "--model",
+            "builtin:tiny",
+            "--constitution",
+            "builtin:proving-ground",
+            "--candidates",
+            own,
+            "--others",
+            others,
+            "--changes",
+            "listed",
+            "--json",
+        ];
+        json(&succeeds(dir.path(), &command).stdout)["sections"][0]["figures"]["prefer_own"].clone()
+    };
+    let (one, other) = (audit("own", "others"), audit("others", "own"));
+    let share = |estimate: &serde_json::Value| estimate["value"].as_f64().unwrap();
+    assert!(one["n"].as_u64().unwrap() >= 15, "{one}");
+    // A pair seen from the other side has the other answer for its own; principles are drawn by pair, so not exactly.
+    assert!((share(&one) + share(&other) - 1.0).abs() < 0.2, "{one} {other}");
 }

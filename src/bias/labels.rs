@@ -37,16 +37,20 @@ pub fn unlabelled(rejects: &[Reject]) -> impl Iterator<Item = JudgedPair> + '_ {
     rejects.iter().filter_map(|reject| {
         let winner = without_winner(reject)?;
         let mut pair = JudgedPair::new(&reject.id, &reject.id, [0, 0]);
-        pair.judgements = [true, false]
-            .map(|first_at_a| Judgement {
-                first_at_a: Some(first_at_a),
-                winner,
-                p_first: None,
-                principle_id: String::new(),
-            })
-            .to_vec();
+        pair.judgements = both_without_answer(winner);
         Some(pair)
     })
+}
+
+/// Two judgements that name no answer. In which order each was is not known.
+pub fn both_without_answer(winner: Winner) -> Vec<Judgement> {
+    let judgement = Judgement {
+        first_at_a: None,
+        winner,
+        p_first: None,
+        principle_id: String::new(),
+    };
+    vec![judgement.clone(), judgement]
 }
 
 /// What a reject of the judge says of its pair.
@@ -58,5 +62,30 @@ pub fn without_winner(reject: &Reject) -> Option<Winner> {
         TIE => Some(Winner::Tie),
         reason if reason.contains("identical") || reason.contains("truncated") || reason.contains("needs two") => None,
         _ => Some(Winner::Unparsed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches: ties and failures lost from the shares, or pairs counted that no judge was asked about.
+    #[test]
+    fn what_the_judge_could_not_decide_counts() {
+        let reject = |stage: &str, reason: &str| Reject {
+            id: reason.into(),
+            stage: stage.into(),
+            reason: reason.into(),
+            raw: String::new(),
+        };
+        let rejects = [
+            reject("judge", TIE),
+            reject("judge", "the two answers are identical"),
+            reject("judge", "an answer is truncated"),
+            reject("judge", "the verdicts cannot be read"),
+            reject("read", "line 3: `prompt` is missing"),
+        ];
+        let winners: Vec<Winner> = unlabelled(&rejects).map(|pair| pair.judgements[0].winner).collect();
+        assert_eq!(winners, [Winner::Tie, Winner::Unparsed]);
     }
 }

@@ -16,13 +16,14 @@ use crate::cli::stages::generate::{Asked, judge_rows};
 use crate::constitution::Constitution;
 use crate::dataset::{self, Dataset, Provenance, Source};
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::job::Job;
-use crate::judged::{JudgedPair, Judgement, Winner};
+use crate::judged::{JudgedPair, Winner};
 use crate::record::{Candidates, Preference, Reject, content_id, messages_id};
 use crate::seed::Seed;
 use crate::small;
-use crate::stage::Context;
 use crate::stage::judge::{JudgeConfig, contests};
+use crate::stage::{Context, Outcome};
 
 /// Where all that the judge said lies, in the directory of the audit.
 pub const LABELS: &str = "labels";
@@ -103,34 +104,50 @@ impl Experiment {
     }
 
     /// Asks, and measures what was said.
-    pub fn run(&self, audit: &Audit, session: &Session, out: &Path) -> Result<Audited> {
+    /// Without `out` nothing of what was said is kept.
+    pub fn run(&self, audit: &Audit, session: &Session, out: Option<&Path>) -> Result<Audited> {
         let mut rows = self.originals.clone();
         for changed in &self.changed {
             rows.extend([changed.against_other.clone(), changed.against_itself.clone()]);
         }
-        let labels = out.join(LABELS);
         let context = Context {
             engine: self.asked.engine.as_ref(),
             templates: &self.asked.templates,
             seed: session.stage_seed("judge"),
             keep_truncated: true,
         };
-        let provenance = Provenance {
-            stage: "audit labels".into(),
-            ..self.provenance.clone()
+        let judge = |rows: &[Candidates]| judge_rows(context, &self.constitution, rows, &self.config);
+        let said = match out {
+            Some(out) => {
+                let labels = out.join(LABELS);
+                let provenance = Provenance {
+                    stage: "audit labels".into(),
+                    ..self.provenance.clone()
+                };
+                let usage = || self.asked.engine.usage();
+                let job = Job {
+                    unit_rows: audit.unit_rows,
+                    changes: session.changes,
+                    usage: &usage,
+                    ..Job::new(&labels, provenance, "audit", session.progress())
+                };
+                job.run(&rows, &self.unread, judge)?;
+                Said::read(&labels)?
+            }
+            None => {
+                let progress = session.progress();
+                progress.start("audit", rows.len() as u64, "rows");
+                let mut said = Said::default();
+                for unit in rows.chunks(audit.unit_rows) {
+                    interrupt::check()?;
+                    judge(unit)?.into_iter().for_each(|outcome| said.add(outcome));
+                    progress.advance(unit.len() as u64);
+                }
+                progress.finish();
+                said
+            }
         };
-        let usage = || self.asked.engine.usage();
-        let job = Job {
-            unit_rows: audit.unit_rows,
-            changes: session.changes,
-            usage: &usage,
-            ..Job::new(&labels, provenance, "audit", session.progress())
-        };
-        job.run(&rows, &self.unread, |rows: &[Candidates]| {
-            judge_rows(context, &self.constitution, rows, &self.config)
-        })?;
         self.asked.tell(session);
-        let said = Said::read(&labels)?;
         let pairs: Vec<JudgedPair> = self
             .pairs
             .iter()
@@ -254,6 +271,7 @@ fn own_and_others(own: &[Candidates], others: &[Candidates]) -> Vec<(Pair, Known
 }
 
 /// What the judge said, by comparison.
+#[derive(Default)]
 struct Said {
     labels: HashMap<String, Preference>,
     rejects: HashMap<String, Reject>,
@@ -262,12 +280,17 @@ struct Said {
 impl Said {
     fn read(dir: &Path) -> Result<Self> {
         let dataset = Dataset::<Preference>::open(dir)?;
-        let labels = dataset.read_all()?.into_iter().map(|row| (row.id.clone(), row));
-        let rejects = dataset.rejects()?.into_iter().map(|row| (row.id.clone(), row));
-        Ok(Self {
-            labels: labels.collect(),
-            rejects: rejects.collect(),
-        })
+        let mut said = Self::default();
+        dataset.read_all()?.into_iter().for_each(|row| said.add(Ok(row)));
+        dataset.rejects()?.into_iter().for_each(|row| said.add(Err(row)));
+        Ok(said)
+    }
+
+    fn add(&mut self, outcome: Outcome<Preference>) {
+        match outcome {
+            Ok(label) => drop(self.labels.insert(label.id.clone(), label)),
+            Err(reject) => drop(self.rejects.insert(reject.id.clone(), reject)),
+        }
     }
 
     /// The id of the only comparison of a row of two answers.
@@ -303,11 +326,7 @@ impl Said {
                 let mut said = JudgedPair::new(&pair.id, messages_id(&pair.prompt), lengths);
                 let reject = Self::id(row).and_then(|id| self.rejects.get(&id));
                 let winner = reject.and_then(labels::without_winner);
-                said.judgements = winner.map_or_else(Vec::new, |winner| {
-                    [true, false]
-                        .map(|first_at_a| without_answer(first_at_a, winner))
-                        .to_vec()
-                });
+                said.judgements = winner.map_or_else(Vec::new, labels::both_without_answer);
                 said
             }
         };
@@ -321,14 +340,5 @@ impl Said {
         said.gold = known.gold.map(|gold| if turned { gold.swapped() } else { gold });
         said.own_first = known.own_first.map(|own| own != turned);
         said
-    }
-}
-
-fn without_answer(first_at_a: bool, winner: Winner) -> Judgement {
-    Judgement {
-        first_at_a: Some(first_at_a),
-        winner,
-        p_first: None,
-        principle_id: String::new(),
     }
 }

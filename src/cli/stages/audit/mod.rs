@@ -20,10 +20,11 @@ use crate::bias::labels;
 use crate::bounds;
 use crate::cli::session::{Session, constitution_source, data_source};
 use crate::constitution::Constitution;
-use crate::dataset::{self, Provenance};
+use crate::dataset::{self, Dataset, Manifest, Provenance};
 use crate::engine::remote::RemoteConfig;
 use crate::error::{Error, Result};
 use crate::judged::JudgedPair;
+use crate::record::Preference;
 use crate::seed::Seed;
 
 /// The result of an audit.
@@ -195,7 +196,12 @@ impl Audit {
             let data = dataset::read_preferences(reference)?;
             provenance.inputs = vec![data_source(reference, &data)];
             let pairs: Vec<JudgedPair> = data.rows.iter().map(labels::pair).collect();
-            let pairs: Vec<JudgedPair> = pairs.into_iter().chain(labels::unlabelled(&data.rejects)).collect();
+            // Ties, and verdicts that could not be read, lie beside the labels.
+            let rejects = match Manifest::exists(Path::new(reference)) {
+                true => Dataset::<Preference>::open(reference)?.rejects()?,
+                false => data.rejects,
+            };
+            let pairs: Vec<JudgedPair> = pairs.into_iter().chain(labels::unlabelled(&rejects)).collect();
             let audited = Audited::of(format!("labels of {reference}"), &pairs, constitution.as_ref(), seed);
             return Ok(audited);
         }
@@ -239,7 +245,7 @@ impl Stage for Audit {
             let provenance = experiment.provenance.clone();
             let place = (out, FILE, experiment::LABELS);
             let result = kept::keep_with_work(session, place, provenance, "audit", || {
-                to_value(&experiment.run(self, session, out)?)
+                to_value(&experiment.run(self, session, Some(out))?)
             })?;
             return self.done(result);
         }
@@ -251,9 +257,9 @@ impl Stage for Audit {
     }
 
     fn answer(&self, session: &Session) -> Result<Done> {
-        if self.model.is_some() {
-            return Err(Error::config("--out is missing: what the judge says is kept there")
-                .help("name a directory for it: --out DIR"));
+        if let Some(model) = &self.model {
+            let experiment = experiment::Experiment::prepare(self, session, model)?;
+            return self.done(to_value(&experiment.run(self, session, None)?)?);
         }
         let mut provenance = session.provenance(self.kind(), self)?;
         self.done(to_value(&self.measure(session, &mut provenance)?)?)
