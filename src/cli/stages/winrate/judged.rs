@@ -25,7 +25,7 @@ use crate::engine::Sampling;
 use crate::engine::remote::RemoteConfig;
 use crate::error::{Error, Result};
 use crate::record::{Completion, FinishReason, Prompt, Reject, messages_id};
-use crate::stage::judge::JudgeConfig;
+use crate::stage::judge::{JudgeConfig, Reading};
 use crate::stage::{Context, sample};
 use crate::{atomic, interrupt};
 
@@ -298,6 +298,11 @@ impl Contest {
         let context = models.context(judge, stage.kind())?;
         let config = JudgeConfig {
             principles_per_pair: stage.judging.principles_per_pair,
+            // A judge that gives no log-probabilities is read by its words.
+            reading: match context.engine.scores(context.templates.style())? {
+                true => Reading::Logprobs,
+                false => Reading::Text,
+            },
             ..JudgeConfig::default()
         };
         progress.start("judge", (self.prompts.len() * contestants.len()) as u64, "pairs");
