@@ -38,7 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   bylaw balance --preferences out/labels --out out/balanced
   bylaw balance --preferences out/labels --method match --out out/matched
-  bylaw balance --preferences out/labels --length-effect 0.25 --out out/balanced     (as `bylaw audit` measured it)";
+  bylaw balance --preferences out/labels --length-effect 0.25 --out out/balanced      (by an audit)";
 
 #[derive(Debug, Clone, Serialize, Args)]
 #[command(after_help = EXAMPLES)]

@@ -31,18 +31,17 @@ use crate::seed::Seed;
 pub const FILE: &str = "audit.json";
 
 const EXAMPLES: &str = "\
-An audit tells, with intervals, whether verdicts hang on the order, on the length, on whose answer it is; how often
-they are right, and as sure as they say. A judge that is asked also meets changed answers: padded with sentences that
-say nothing, said twice, turned into a list. What these change is length's doing alone.
+An audit tells, with intervals, whether verdicts hang on the order, on the length, on whose answer
+it is; how often they are right, and as sure as they say. A judge that is asked also meets changed
+answers: padded with sentences that say nothing, said twice, turned into a list. What these change
+is length's doing alone. With --require the exit code is 3 where the figures fall short.
 
 Examples:
   bylaw audit --preferences out/labels
-  bylaw audit --verdicts verdicts.json      (LLMBar, PandaLM, AlpacaEval, or columns verdict and gold)
+  bylaw audit --verdicts verdicts.json        (LLMBar, PandaLM, AlpacaEval, or verdict and gold)
   bylaw audit --verdicts gpt.json --answers testset.json --json
   bylaw audit --model M --constitution C --candidates out/candidates --out out/audit
-  bylaw audit --model M --constitution C --pairs pairs.jsonl --require 'accuracy>=0.8' --out out/audit
-
-With --require the exit code is 3 where the figures fall short.";
+  bylaw audit --model M --constitution C --pairs pairs.jsonl --require 'accuracy>=0.8'";
 
 #[derive(Debug, Clone, Serialize, Args)]
 #[command(after_help = EXAMPLES)]
