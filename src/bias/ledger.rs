@@ -70,12 +70,19 @@ impl Against {
         (gain.low > 0.0).then(|| length.value / gain.value)
     }
 
+    /// Not known to be no longer than its baseline.
+    fn is_longer(&self) -> bool {
+        self.longer_by.is_none_or(|by| by.value > 0.0)
+    }
+
     /// What the numbers say together.
     pub fn reading(&self) -> Reading {
         let rates = (self.win_rate, self.length_controlled_win_rate);
         match rates {
             (_, Some(controlled)) if controlled.low > 0.5 => Reading::Better,
-            (Some(raw), Some(controlled)) if raw.low > 0.5 && controlled.low <= 0.5 => Reading::MerelyLonger,
+            (Some(raw), Some(controlled)) if raw.low > 0.5 && controlled.low <= 0.5 && self.is_longer() => {
+                Reading::MerelyLonger
+            }
             (_, Some(controlled)) if controlled.high < 0.5 => Reading::Worse,
             (_, Some(_)) => Reading::Undecided,
             (_, None) => match (self.reward_gain, self.share_of_length()) {

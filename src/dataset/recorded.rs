@@ -159,7 +159,9 @@ fn pair(object: &Object) -> Result<RecordedPair, String> {
     let prompt = prompt.join("\n\n");
     let id = content_id([prompt.as_str(), &texts[0], &texts[1]]);
     let lengths = [&texts[0], &texts[1]].map(|text| text.chars().count() as u32);
-    let mut said = JudgedPair::new(id, &prompt, lengths);
+    // Rows that name no prompt are not all of one.
+    let cluster = if prompt.is_empty() { id.clone() } else { prompt.clone() };
+    let mut said = JudgedPair::new(id, cluster, lengths);
     said.judgements = judgements(object)?;
     said.gold = gold(object)?;
     let author = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);

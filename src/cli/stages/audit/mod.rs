@@ -194,6 +194,7 @@ impl Audit {
         if let Some(reference) = &self.preferences {
             let data = dataset::read_preferences(reference)?;
             provenance.inputs = vec![data_source(reference, &data)];
+            let unread = data.rejects.len() as u64;
             let pairs: Vec<JudgedPair> = data.rows.iter().map(labels::pair).collect();
             // Ties, and verdicts that could not be read, lie beside the labels.
             let rejects = match Manifest::exists(Path::new(reference)) {
@@ -202,7 +203,7 @@ impl Audit {
             };
             let pairs: Vec<JudgedPair> = pairs.into_iter().chain(labels::unlabelled(&rejects)).collect();
             let audited = Audited::of(format!("labels of {reference}"), &pairs, constitution.as_ref(), seed);
-            return Ok(audited);
+            return Ok(Audited { unread, ..audited });
         }
         let Some(reference) = &self.verdicts else {
             return Err(Error::config("nothing to audit").help("give --preferences, --verdicts or --model"));
