@@ -60,13 +60,12 @@ impl Session {
         }
     }
 
-    /// How a model that learns holds its weights.
-    pub fn training(&self) -> Result<Precision> {
+    /// Whether products of training are in bf16. Weights, gradients and moments are `f32` in any case.
+    pub fn trains_in_halves(&self) -> Result<bool> {
         match self.dtype {
-            Dtype::Auto | Dtype::F32 => Ok(Precision::Full),
-            Dtype::Bf16 | Dtype::F16 => {
-                Err(Error::config("training holds its weights in f32").help("leave --dtype at auto, or give f32"))
-            }
+            Dtype::Auto | Dtype::F32 => Ok(false),
+            Dtype::Bf16 => Ok(true),
+            Dtype::F16 => Err(Error::config("training computes in f32 or bf16").help("give --dtype f32 or bf16")),
         }
     }
 

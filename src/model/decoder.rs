@@ -98,6 +98,27 @@ pub struct LayerLayout {
     pub down: LinearLayout,
 }
 
+impl LayerLayout {
+    /// The parameters of the layer.
+    pub fn parameters(&self) -> impl Iterator<Item = usize> {
+        let linears = [
+            &self.query,
+            &self.key,
+            &self.value,
+            &self.output,
+            &self.gate,
+            &self.up,
+            &self.down,
+        ];
+        let of_linears = linears
+            .into_iter()
+            .flat_map(|linear| [Some(linear.weight), linear.bias]);
+        let norms = self.qk_norms.into_iter().chain(self.post_norms).flatten();
+        let norms = norms.chain([self.attention_norm, self.mlp_norm]);
+        of_linears.flatten().chain(norms)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Layout {
     pub embedding: usize,
@@ -107,6 +128,15 @@ pub struct Layout {
     pub head: usize,
 }
 
+/// How training computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Training {
+    /// Products of operands rounded to bf16 with sums in `f32`; weights, gradients and moments stay `f32`.
+    pub halves: bool,
+    /// A layer keeps its input alone and computes the rest a second time for its backward pass.
+    pub recompute: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct Decoder {
     pub config: DecoderConfig,
@@ -114,6 +144,7 @@ pub struct Decoder {
     pub layout: Arc<Layout>,
     /// One table for each of the configuration's `ropes`.
     pub ropes: Arc<[RopeTable]>,
+    pub training: Training,
 }
 
 /// Collects the parameters of a configuration in order.
@@ -237,6 +268,7 @@ impl Decoder {
             parameters,
             layout: Arc::new(layout),
             ropes,
+            training: Training::default(),
         })
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, bail};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
@@ -75,6 +76,9 @@ impl OptimConfig {
         peak * warmup * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * shape)
     }
 }
+
+/// Numbers that a thread works on at a time.
+const CHUNK: usize = 1 << 16;
 
 /// A parameter's place in the optimiser.
 struct Slot {
@@ -176,25 +180,35 @@ impl InplaceOp1 for Update<'_> {
             bail!("adamw's state is poisoned")
         };
         let (slot, gradient) = &mut *state;
-        kernels::adamw(
-            &mut values[start..end],
-            gradient,
-            &mut slot.first_moment,
-            &mut slot.second_moment,
-            self.constants,
-        );
+        values[start..end]
+            .par_chunks_mut(CHUNK)
+            .zip(gradient.par_chunks(CHUNK))
+            .zip(slot.first_moment.par_chunks_mut(CHUNK))
+            .zip(slot.second_moment.par_chunks_mut(CHUNK))
+            .for_each(|(((values, gradient), first), second)| {
+                kernels::adamw(values, gradient, first, second, self.constants);
+            });
         Ok(())
     }
 }
 
 /// Scales the gradients to a global norm of at most `max_norm`; answers their norm before.
 pub fn clip(gradients: &mut [&mut Vec<f32>], max_norm: f64) -> f64 {
-    let squares: f64 = gradients.iter().map(|gradient| kernels::sum_of_squares(gradient)).sum();
+    // Summed in order: the same on any number of threads.
+    let squares: f64 = gradients
+        .iter()
+        .flat_map(|gradient| {
+            let chunks = gradient.par_chunks(CHUNK).map(kernels::sum_of_squares);
+            chunks.collect::<Vec<f64>>()
+        })
+        .sum();
     let norm = squares.sqrt();
     let factor = max_norm / (norm + 1e-6);
     if factor < 1.0 {
         for gradient in gradients {
-            kernels::scale(gradient, factor as f32);
+            gradient
+                .par_chunks_mut(CHUNK)
+                .for_each(|gradient| kernels::scale(gradient, factor as f32));
         }
     }
     norm

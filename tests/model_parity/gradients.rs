@@ -270,3 +270,92 @@ fn gradients_are_the_same_bytes_every_time() {
         assert!(bits(run()) == first);
     }
 }
+
+/// Catches: rows of a shared prompt that attend to a completion, completions that see one another, a first token
+/// predicted from the wrong row, a gradient of the prompt that counts one completion alone, outputs given to another
+/// sequence.
+#[test]
+fn a_shared_prompt_changes_nothing() {
+    for features in ["tied", "untied", "gemma2", "gemma3"] {
+        let decoder = random_decoder(features);
+        let sequence = |prompt: &[u32], completion: &[u32]| Sequence {
+            tokens: [prompt, completion].concat(),
+            completion: prompt.len(),
+        };
+        let (first, second) = ([3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8]);
+        let batch = [
+            sequence(&first, &[11, 12, 13]),
+            sequence(&second, &[9]),
+            sequence(&first, &[14]),
+            sequence(&first, &[]),
+            sequence(&second, &[3, 3, 3, 3, 3]),
+            sequence(&first, &[11, 12, 15, 16]),
+        ];
+        for wanted in ALL_WANTED {
+            let (together, coefficients) = gradients_of(&decoder, &batch, wanted);
+            let (all, _) = trunk::forward(&decoder, &batch, wanted).unwrap();
+            let mut alone = Gradients::zeros(&decoder);
+            for (index, sequence) in batch.iter().enumerate() {
+                let (outputs, tape) = trunk::forward(&decoder, std::slice::from_ref(sequence), wanted).unwrap();
+                for (one, all) in [(&outputs.logprobs, &all.logprobs), (&outputs.hidden, &all.hidden)] {
+                    let Some(one) = one.first() else { continue };
+                    assert_eq!(one.len(), all[index].len());
+                    for (one, all) in one.iter().zip(&all[index]) {
+                        assert!(
+                            (one - all).abs() <= 1e-4,
+                            "{features}, {index}: {one} alone, {all} together"
+                        );
+                    }
+                }
+                let pick = |rows: &[Vec<f32>]| rows.get(index..=index).unwrap_or_default().to_vec();
+                let gradient = Outputs {
+                    logprobs: pick(&coefficients.logprobs),
+                    hidden: pick(&coefficients.hidden),
+                };
+                trunk::backward(&decoder, tape, &gradient, &mut alone).unwrap();
+            }
+            for ((together, alone), parameter) in together.0.iter().zip(&alone.0).zip(&decoder.parameters) {
+                let size = norm(alone.iter().copied().map(f64::from));
+                let error = norm(together.iter().zip(alone).map(|(a, b)| f64::from(a - b)));
+                assert!(
+                    error <= 1e-5 * size,
+                    "{features}, {}: {error:.1e} of {size:.1e}",
+                    parameter.name
+                );
+            }
+        }
+    }
+}
+
+/// Catches: a recomputed layer that differs from the first time.
+#[test]
+fn recomputation_changes_no_bit() {
+    for features in ["tied", "gemma2", "gemma3"] {
+        let mut decoder = random_decoder(features);
+        let batch = ragged(&decoder);
+        let (kept, _) = gradients_of(&decoder, &batch, ALL_WANTED[1]);
+        decoder.training.recompute = true;
+        let (again, _) = gradients_of(&decoder, &batch, ALL_WANTED[1]);
+        assert!(kept.0 == again.0, "{features}");
+    }
+}
+
+/// Catches: a product of mixed precision that reads an operand along the wrong axis: such an error is of the size of
+/// the gradient, that of rounding to 8 bits is not.
+#[test]
+fn mixed_precision_is_near() {
+    let mut decoder = random_decoder("untied");
+    let batch = ragged(&decoder);
+    let (exact, _) = gradients_of(&decoder, &batch, ALL_WANTED[1]);
+    decoder.training.halves = true;
+    let (rounded, _) = gradients_of(&decoder, &batch, ALL_WANTED[1]);
+    let mut worst = 0f64;
+    for ((exact, rounded), parameter) in exact.0.iter().zip(&rounded.0).zip(&decoder.parameters) {
+        let size = norm(exact.iter().copied().map(f64::from));
+        let error = norm(exact.iter().zip(rounded).map(|(a, b)| f64::from(a - b))) / size;
+        worst = worst.max(error);
+        assert!(error <= 0.1, "{} differs by {error:.1e}", parameter.name);
+    }
+    assert!(worst > 1e-4, "nothing was rounded");
+    println!("mixed precision: gradients differ by at most {worst:.1e} of their norms");
+}

@@ -4,8 +4,12 @@
 //! The scores of a block of queries exist at a time, and only for the keys that the block may see, so
 //! that a window saves its work and a long sequence its memory.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::head_columns;
-use super::kernels::{Mat, MatMut, Write, dot_lanes, matmul, simd, softcap, softmax_row};
+use super::kernels::{self, Mat, MatMut, Write, dot_lanes, matmul, simd, softcap, softmax_row};
+use super::trunk::Segment;
 use crate::model::config::{Attention, DecoderConfig};
 
 /// Queries whose scores are held at a time.
@@ -166,52 +170,70 @@ impl<'a> Head<'a> {
     }
 }
 
-/// One head of one packed sequence.
-struct HeadPlace {
-    len: usize,
-    /// Where its queries begin, and where the keys and values it reads.
-    at: usize,
-    kv_at: usize,
+/// The keys and values that a segment reads: those of its own rows, or gathered with those of its prompt.
+struct Read<'a> {
+    keys: Cow<'a, [f32]>,
+    values: Cow<'a, [f32]>,
+    count: usize,
 }
 
-/// Every head of every packed sequence.
-fn heads<'a>(config: &'a DecoderConfig, starts: &'a [usize]) -> impl Iterator<Item = HeadPlace> + 'a {
-    starts.windows(2).flat_map(move |bounds| {
-        (0..config.heads).map(move |head| {
-            let (column, kv_column) = head_columns(config, head);
-            HeadPlace {
-                len: bounds[1] - bounds[0],
-                at: bounds[0] * config.query_width() + column,
-                kv_at: bounds[0] * config.kv_width() + kv_column,
-            }
-        })
-    })
+/// The rows of `x (N, width)` that `segment` reads.
+fn read<'a>(x: &'a [f32], width: usize, segment: &Segment) -> Cow<'a, [f32]> {
+    let rows = |range: &Range<usize>| &x[range.start * width..range.end * width];
+    match segment.prefix.is_empty() {
+        true => Cow::Borrowed(rows(&segment.own)),
+        false => Cow::Owned([rows(&segment.prefix), rows(&segment.own)].concat()),
+    }
 }
 
-impl HeadPlace {
-    fn views<'a>(&self, config: &DecoderConfig, attention: Attention, [query, key, value]: [&'a [f32]; 3]) -> Head<'a> {
-        let (len, dim, kv_width) = (self.len, config.head_dim, config.kv_width());
+impl<'a> Read<'a> {
+    fn new(config: &DecoderConfig, segment: &Segment, [key, value]: [&'a [f32]; 2]) -> Self {
+        Self {
+            keys: read(key, config.kv_width(), segment),
+            values: read(value, config.kv_width(), segment),
+            count: segment.prefix.len() + segment.own.len(),
+        }
+    }
+
+    /// Head `head` of the segment's queries.
+    fn head<'h>(
+        &'h self,
+        config: &DecoderConfig,
+        attention: Attention,
+        head: usize,
+        segment: &Segment,
+        query: &'h [f32],
+    ) -> Head<'h> {
+        let (column, kv_column) = head_columns(config, head);
+        let (dim, query_width, kv_width) = (config.head_dim, config.query_width(), config.kv_width());
+        let at = segment.own.start * query_width + column;
         Head {
-            queries: Mat::strided(&query[self.at..], len, dim, config.query_width()),
-            keys: Mat::strided(&key[self.kv_at..], len, dim, kv_width),
-            values: Mat::strided(&value[self.kv_at..], len, dim, kv_width),
+            queries: Mat::strided(&query[at..], segment.own.len(), dim, query_width),
+            keys: Mat::strided(&self.keys[kv_column..], self.count, dim, kv_width),
+            values: Mat::strided(&self.values[kv_column..], self.count, dim, kv_width),
             attention,
         }
     }
 }
 
-/// Causal attention within each packed sequence.
+/// Causal attention within each segment, and to its prompt where that stands elsewhere.
 pub fn attend_packed(
     config: &DecoderConfig,
     attention: Attention,
-    starts: &[usize],
-    tensors: [&[f32]; 3],
+    segments: &[Segment],
+    [query, key, value]: [&[f32]; 3],
     out: &mut [f32],
     scratch: &mut AttentionScratch,
 ) {
-    for place in heads(config, starts) {
-        let out = MatMut::strided(&mut out[place.at..], place.len, config.head_dim, config.query_width());
-        place.views(config, attention, tensors).attend(&mut scratch.scores, out);
+    let (dim, width) = (config.head_dim, config.query_width());
+    for segment in segments {
+        let read = Read::new(config, segment, [key, value]);
+        for head in 0..config.heads {
+            let at = segment.own.start * width + head_columns(config, head).0;
+            let out = MatMut::strided(&mut out[at..], segment.own.len(), dim, width);
+            read.head(config, attention, head, segment, query)
+                .attend(&mut scratch.scores, out);
+        }
     }
 }
 
@@ -219,21 +241,37 @@ pub fn attend_packed(
 pub fn attend_packed_backward(
     config: &DecoderConfig,
     attention: Attention,
-    starts: &[usize],
+    segments: &[Segment],
     tensors: [&[f32]; 3],
     dout: &[f32],
 ) -> [Vec<f32>; 3] {
     let (query_width, kv_width, dim) = (config.query_width(), config.kv_width(), config.head_dim);
+    let [query, key, value] = tensors;
     let [mut dquery, mut dkey, mut dvalue] = tensors.map(|tensor| vec![0.0; tensor.len()]);
     let mut scratch = AttentionScratch::default();
-    for place in heads(config, starts) {
-        place.views(config, attention, tensors).attend_backward(
-            &mut scratch,
-            Mat::strided(&dout[place.at..], place.len, dim, query_width),
-            MatMut::strided(&mut dquery[place.at..], place.len, dim, query_width),
-            MatMut::strided(&mut dkey[place.kv_at..], place.len, dim, kv_width),
-            MatMut::strided(&mut dvalue[place.kv_at..], place.len, dim, kv_width),
-        );
+    for segment in segments {
+        let read = Read::new(config, segment, [key, value]);
+        let mut dread = [(); 2].map(|()| vec![0.0; read.count * kv_width]);
+        for head in 0..config.heads {
+            let (column, kv_column) = head_columns(config, head);
+            let at = segment.own.start * query_width + column;
+            let [dkeys, dvalues] = &mut dread;
+            read.head(config, attention, head, segment, query).attend_backward(
+                &mut scratch,
+                Mat::strided(&dout[at..], segment.own.len(), dim, query_width),
+                MatMut::strided(&mut dquery[at..], segment.own.len(), dim, query_width),
+                MatMut::strided(&mut dkeys[kv_column..], read.count, dim, kv_width),
+                MatMut::strided(&mut dvalues[kv_column..], read.count, dim, kv_width),
+            );
+        }
+        for (all, dread) in [&mut dkey, &mut dvalue].into_iter().zip(&dread) {
+            let (of_prompt, of_own) = dread.split_at(segment.prefix.len() * kv_width);
+            kernels::add(
+                &mut all[segment.prefix.start * kv_width..][..of_prompt.len()],
+                of_prompt,
+            );
+            kernels::add(&mut all[segment.own.start * kv_width..][..of_own.len()], of_own);
+        }
     }
     [dquery, dkey, dvalue]
 }

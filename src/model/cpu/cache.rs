@@ -149,7 +149,8 @@ impl KvCache {
                 let query = &part.projected.query;
                 let mut attended = vec![0.0; query.len()];
                 cache.attend(weights, layout.attention, &part.extensions, query, &mut attended);
-                part.x = weights.mix(layout, &part.x, &attended).0;
+                let (activated, mut mixed) = weights.mix(layout, &part.x, &attended);
+                part.x = weights.feed_forward(layout, &activated, &mut mixed);
             });
         }
         parts.into_iter().flat_map(|part| part.x).collect()

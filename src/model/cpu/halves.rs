@@ -33,7 +33,7 @@ pub fn pairs(x: &[f32]) -> Vec<u32> {
 /// The bits of the bf16 number nearest to `x`, ties to even; written without a branch, so that loops
 /// over it vectorise.
 #[inline(always)]
-fn round(x: f32) -> u32 {
+pub(super) fn round(x: f32) -> u32 {
     let bits = x.to_bits();
     let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
     // Rounding could carry a NaN into an infinity.

@@ -34,7 +34,7 @@ pub struct Mat<'a> {
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) row_stride: usize,
-    col_stride: usize,
+    pub(super) col_stride: usize,
 }
 
 impl<'a> Mat<'a> {
@@ -84,9 +84,9 @@ impl<'a> Mat<'a> {
 /// The writable counterpart of [`Mat`], rows contiguous.
 pub struct MatMut<'a> {
     pub(super) data: &'a mut [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
 }
 
 impl<'a> MatMut<'a> {
@@ -126,8 +126,13 @@ pub enum Write {
     Accumulate,
 }
 
-/// `dst = lhs · rhs` or `dst += lhs · rhs`.
+/// `dst = lhs · rhs` or `dst += lhs · rhs`, on the calling thread.
 pub fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write) {
+    matmul_by(dst, lhs, rhs, write, 1);
+}
+
+/// The same, on up to `threads` threads; the sums run in the same order on any number of them.
+pub fn matmul_by(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write, threads: usize) {
     assert_eq!(
         (dst.rows, dst.cols, lhs.cols),
         (lhs.rows, rhs.cols, rhs.rows),
@@ -157,7 +162,10 @@ pub fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write) {
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            match threads {
+                0 | 1 => gemm::Parallelism::None,
+                more => gemm::Parallelism::Rayon(more),
+            },
         );
     }
 }

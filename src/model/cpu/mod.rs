@@ -9,6 +9,7 @@ pub mod attention;
 pub mod cache;
 mod halves;
 pub mod kernels;
+pub mod mixed;
 pub mod paged;
 mod pages;
 pub mod product;
@@ -146,20 +147,10 @@ impl<'a> Deref for Stock<'a> {
 /// What a pass is for, which decides how products are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Many rows of `f32`, on the calling thread: packed products.
-    Training,
+    /// Many rows of `f32`: packed products by this many threads, of operands rounded to bf16 if `halves`.
+    Training { halves: bool, threads: usize },
     /// Any number of rows, weights of any type: [`product`], by this many threads.
     Serving { threads: usize },
-}
-
-/// What a layer computed on the way, as its backward pass needs it.
-pub struct LayerActivations {
-    /// `(N, hidden)`: the input of the layer.
-    pub input: Vec<f32>,
-    pub projected: Projected,
-    /// `(N, heads · head_dim)`: the attention's output.
-    pub attended: Vec<f32>,
-    pub mixed: Mixed,
 }
 
 /// What attention reads.
@@ -188,7 +179,7 @@ pub struct Mixed {
 
 impl<'a> Weights<'a> {
     /// For training, and for whatever else takes whole sequences of `f32`.
-    pub fn new(decoder: &'a Decoder) -> Result<Self> {
+    pub fn training(decoder: &'a Decoder, threads: usize) -> Result<Self> {
         decoder
             .parameters
             .iter()
@@ -199,7 +190,8 @@ impl<'a> Weights<'a> {
                     parameter.name
                 ))),
             })?;
-        Self::borrow(decoder, Purpose::Training)
+        let halves = decoder.training.halves;
+        Self::borrow(decoder, Purpose::Training { halves, threads })
     }
 
     /// For inference on `threads` threads.
@@ -220,7 +212,7 @@ impl<'a> Weights<'a> {
     #[must_use]
     pub fn with_threads(&self, threads: usize) -> Weights<'_> {
         let purpose = match self.purpose {
-            Purpose::Training => Purpose::Training,
+            Purpose::Training { halves, .. } => Purpose::Training { halves, threads },
             Purpose::Serving { .. } => Purpose::Serving { threads },
         };
         Weights {
@@ -249,8 +241,7 @@ impl<'a> Weights<'a> {
     /// Threads that a pass may use.
     pub fn threads(&self) -> usize {
         match self.purpose {
-            Purpose::Training => 1,
-            Purpose::Serving { threads } => threads,
+            Purpose::Training { threads, .. } | Purpose::Serving { threads } => threads,
         }
     }
 
@@ -314,9 +305,14 @@ impl<'a> Weights<'a> {
         let rows = x.len() / inputs;
         let mut all = matrices.map(|(_, outputs)| vec![0.0; rows * outputs]);
         match self.purpose {
-            Purpose::Training => {
+            Purpose::Training { .. } => {
                 for (y, (weight, outputs)) in all.iter_mut().zip(matrices) {
-                    matmul_transposed(y, x, self.get(weight), outputs, inputs);
+                    self.multiply(
+                        MatMut::new(y, rows, outputs),
+                        Mat::new(x, rows, inputs),
+                        Mat::new(self.get(weight), outputs, inputs).t(),
+                        Write::Overwrite,
+                    );
                 }
             }
             Purpose::Serving { threads } => {
@@ -379,23 +375,37 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// The second half: from the attention's output `(N, heads · head_dim)` to the new residual stream.
+    /// The second half up to the activated MLP `(N, intermediate)`, from the attention's output
+    /// `(N, heads · head_dim)`.
     pub fn mix(&self, layer: &LayerLayout, input: &[f32], attended: &[f32]) -> (Vec<f32>, Mixed) {
         let mut middle = self.linear(attended, &layer.output);
         let attention_output = self.normed(&mut middle, layer.post_norms.map(|norms| norms[0]));
         kernels::add(&mut middle, input);
         let normed = self.norm(&middle, layer.mlp_norm);
         let (activated, [gate, up]) = self.gated(&normed, layer);
-        let mut output = self.linear(&activated, &layer.down);
-        let mlp_output = self.normed(&mut output, layer.post_norms.map(|norms| norms[1]));
-        kernels::add(&mut output, &middle);
         let mixed = Mixed {
             middle,
             gate,
             up,
-            before_post_norms: [attention_output, mlp_output],
+            before_post_norms: [attention_output, Vec::new()],
         };
-        (output, mixed)
+        (activated, mixed)
+    }
+
+    /// The rest of it: to the new residual stream.
+    pub fn feed_forward(&self, layer: &LayerLayout, activated: &[f32], mixed: &mut Mixed) -> Vec<f32> {
+        let mut output = self.linear(activated, &layer.down);
+        mixed.before_post_norms[1] = self.normed(&mut output, layer.post_norms.map(|norms| norms[1]));
+        kernels::add(&mut output, &mixed.middle);
+        output
+    }
+
+    /// A product of training.
+    fn multiply(&self, dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write) {
+        match self.purpose {
+            Purpose::Training { halves: true, threads } => mixed::matmul(dst, lhs, rhs, write, threads),
+            _ => kernels::matmul_by(dst, lhs, rhs, write, self.threads()),
+        }
     }
 
     /// The activated gate times the up projection; in training also the two themselves.
@@ -435,17 +445,6 @@ impl<'a> Weights<'a> {
         }
         logits
     }
-}
-
-/// `y (N, outputs) = x (N, inputs) · weight (outputs, inputs)ᵀ`.
-fn matmul_transposed(y: &mut [f32], x: &[f32], weight: &[f32], outputs: usize, inputs: usize) {
-    let rows = x.len() / inputs;
-    kernels::matmul(
-        MatMut::new(y, rows, outputs),
-        Mat::new(x, rows, inputs),
-        Mat::new(weight, outputs, inputs).t(),
-        Write::Overwrite,
-    );
 }
 
 /// The columns of query head `head` in a row, and those of the key/value head it reads.
