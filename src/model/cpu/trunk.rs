@@ -8,6 +8,7 @@
 
 use rayon::prelude::*;
 
+use super::adapter::AdapterBackward;
 use super::attention::{AttentionScratch, attend_packed, attend_packed_backward};
 use super::kernels::{self, Mat, MatMut, Rotation, Write};
 use super::{LayerActivations, Weights, gather_rows};
@@ -65,7 +66,7 @@ pub struct Outputs {
     pub hidden: Vec<Vec<f32>>,
 }
 
-/// Gradients of every parameter, in the decoder's order.
+/// Gradients of every parameter, in the decoder's order; empty for one that is frozen.
 pub struct Gradients(pub Vec<Vec<f32>>);
 
 impl Gradients {
@@ -74,9 +75,17 @@ impl Gradients {
             decoder
                 .parameters
                 .iter()
-                .map(|parameter| vec![0.0; parameter.weight.elem_count()])
+                .map(|parameter| match parameter.frozen {
+                    true => Vec::new(),
+                    false => vec![0.0; parameter.weight.elem_count()],
+                })
                 .collect(),
         )
+    }
+
+    /// Those of the parameters that learn, in order.
+    pub fn learning(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
+        self.0.iter_mut().filter(|gradient| !gradient.is_empty())
     }
 
     pub fn clear(&mut self) {
@@ -154,7 +163,11 @@ fn run(decoder: &Decoder, batch: &[Sequence], wanted: Wanted, keep: Keep) -> Res
     }
     let (outputs, shards): (Vec<_>, Vec<_>) = split(batch)
         .into_par_iter()
-        .map(|part| forward_shard(&weights, part, wanted, keep))
+        .enumerate()
+        .map(|(index, part)| match keep {
+            Keep::Activations => forward_shard(&weights.of_shard(index), part, wanted, keep),
+            Keep::Nothing => forward_shard(&weights, part, wanted, keep),
+        })
         .unzip();
     let mut all = Outputs::default();
     for part in outputs {
@@ -180,10 +193,11 @@ pub fn backward(decoder: &Decoder, tape: Tape, output_gradient: &Outputs, gradie
         .collect();
     let partial: Vec<Gradients> = parts
         .into_par_iter()
-        .map(|(shard, range)| {
+        .enumerate()
+        .map(|(index, (shard, range))| {
             let mut gradients = Gradients::zeros(decoder);
             let mut backward = Backward {
-                weights: &weights,
+                weights: &weights.of_shard(index),
                 gradients: &mut gradients,
             };
             let logprobs = output_gradient.logprobs.get(range.clone()).unwrap_or_default().concat();
@@ -361,8 +375,13 @@ impl Backward<'_> {
         for (row, gradient) in shard.packed.rows.iter().zip(dselected.chunks_exact(width)) {
             kernels::add(&mut dstream[row * width..][..width], gradient);
         }
-        for (layer, activations) in layout.layers.iter().zip(shard.layers).rev() {
+        let lowest = weights.decoder.lowest_learning();
+        let layers = layout.layers.iter().zip(shard.layers).rev();
+        for (layer, activations) in layers.take(layout.layers.len() - lowest) {
             self.layer(layer, activations, &shard.packed, &mut dstream);
+        }
+        if !self.learns(layout.embedding) {
+            return;
         }
         if let Some(scale) = weights.embedding_scale() {
             kernels::scale(&mut dstream, scale);
@@ -401,13 +420,20 @@ impl Backward<'_> {
                 Mat::new(self.weights.get(head), vocab, width),
                 Write::Accumulate,
             );
-            kernels::matmul(
-                MatMut::new(&mut self.gradients.0[head], vocab, width),
-                dlogits.t(),
-                Mat::new(hidden, rows, width),
-                Write::Accumulate,
-            );
+            if self.learns(head) {
+                kernels::matmul(
+                    MatMut::new(&mut self.gradients.0[head], vocab, width),
+                    dlogits.t(),
+                    Mat::new(hidden, rows, width),
+                    Write::Accumulate,
+                );
+            }
         }
+    }
+
+    /// Whether parameter `index` gets a gradient.
+    fn learns(&self, index: usize) -> bool {
+        !self.gradients.0[index].is_empty()
     }
 
     /// Turns `dstream` from the gradient of a layer's output into that of its input.
@@ -515,19 +541,27 @@ impl Backward<'_> {
         self.norm(layer.attention_norm, input, &dnormed, dstream);
     }
 
-    /// Adds the gradients of `y = x · Wᵀ (+ bias)` to those of W and bias, and to `dx`.
+    /// Adds the gradients of `y = x · Wᵀ (+ bias) (+ adapter)` to those of its parameters, and to `dx`.
     fn linear(&mut self, layout: &LinearLayout, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let weight = self.weights.get(layout.weight);
         let (outputs, inputs) = (layout.outputs, layout.inputs);
         let rows = x.len() / inputs;
-        kernels::matmul(
-            MatMut::new(&mut self.gradients.0[layout.weight], outputs, inputs),
-            Mat::new(dy, rows, outputs).t(),
-            Mat::new(x, rows, inputs),
-            Write::Accumulate,
-        );
-        if let Some(bias) = layout.bias {
+        if self.learns(layout.weight) {
+            kernels::matmul(
+                MatMut::new(&mut self.gradients.0[layout.weight], outputs, inputs),
+                Mat::new(dy, rows, outputs).t(),
+                Mat::new(x, rows, inputs),
+                Write::Accumulate,
+            );
+        }
+        if let Some(bias) = layout.bias.filter(|bias| self.learns(*bias)) {
             kernels::add_rows(&mut self.gradients.0[bias], dy);
+        }
+        if let Some(adapter) = &layout.adapter {
+            let back = AdapterBackward::new(self.weights, layout, adapter, x, dy);
+            back.add_a(&mut self.gradients.0[adapter.a]);
+            back.add_b(&mut self.gradients.0[adapter.b]);
+            back.add_input(dx);
         }
         kernels::matmul(
             MatMut::new(dx, rows, inputs),
@@ -540,7 +574,13 @@ impl Backward<'_> {
     /// Adds the gradients of an RMSNorm to those of its weights, and to `dx`.
     fn norm(&mut self, index: usize, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let constants = self.weights.norm_constants();
-        let gradient = &mut self.gradients.0[index];
-        kernels::rms_norm_backward(x, self.weights.get(index), constants, dy, dx, gradient);
+        let weight = self.weights.get(index);
+        let mut unread = Vec::new();
+        let mut gradient = &mut self.gradients.0[index];
+        if gradient.is_empty() {
+            unread.resize(weight.len(), 0.0);
+            gradient = &mut unread;
+        }
+        kernels::rms_norm_backward(x, weight, constants, dy, dx, gradient);
     }
 }
