@@ -5,7 +5,7 @@
 //! hash of the base an adapter is not put on another model of the same name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use super::targets::{Targets, kind};
 use super::{BaseModel, LoraConfig, names};
 use crate::error::{Error, Result};
 use crate::hub;
+use crate::model::config::DecoderConfig;
 use crate::model::decoder::{Decoder, LinearLayout};
 use crate::model::files::{
     Bytes, Model, Precision, TokenizerFiles, read_safetensors, read_text, stored_views, write_json, write_tensors,
@@ -37,12 +38,12 @@ const DEEPEST: usize = 8;
 
 /// What is read of `adapter_config.json`. What would change the result and is not known here is refused by name.
 #[derive(Debug, Clone, Deserialize)]
-pub struct PeftConfig {
+struct PeftConfig {
     peft_type: String,
-    pub base_model_name_or_path: Option<String>,
+    base_model_name_or_path: Option<String>,
     revision: Option<String>,
-    pub r: usize,
-    pub lora_alpha: f64,
+    r: usize,
+    lora_alpha: f64,
     #[serde(default)]
     lora_dropout: f64,
     #[serde(default)]
@@ -73,14 +74,12 @@ struct BaseRecord {
 
 /// Whether a directory holds adapters and no model of its own.
 pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(CONFIG).exists()
-        && !["model.safetensors", "config.json"]
-            .iter()
-            .any(|file| dir.join(file).exists())
+    let weights = ["model.safetensors", "model.safetensors.index.json"];
+    dir.join(CONFIG).exists() && !weights.iter().any(|file| dir.join(file).exists())
 }
 
 impl PeftConfig {
-    pub fn read(dir: &Path) -> Result<Self> {
+    fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(CONFIG);
         let config: Self = serde_json::from_str(&read_text(&path)?).map_err(|error| {
             let failed = Error::input("not the configuration of a LoRA adapter").at_file(&path);
@@ -198,21 +197,14 @@ fn nested(dir: &Path, base: Option<&str>, precision: Precision, depth: usize) ->
         check_base(dir, &model)?;
     }
     let bytes = tensors_of(dir)?;
-    let files = tokenizer_files(dir, &model)?;
-    let sha256 = identity(&model, dir, &bytes, files.as_ref())?;
-    let tokenizer = match files {
-        None => model.tokenizer.clone(),
-        Some(files) => {
-            let base = family::to_json(&model.decoder.config, model.tokenizer.special());
-            Tokenizer::new(files, &base.to_string()).map_err(|error| error.at_file(dir))?
-        }
-    };
+    let files = tokenizer_files(dir, &model.tokenizer)?;
+    let sha256 = identity(&model.sha256, dir, &bytes, files.as_ref())?;
+    let tokenizer = tokenizer(dir, files, &model.tokenizer, &model.decoder.config)?;
     let under = BaseModel {
         reference,
         sha256: model.sha256.clone(),
     };
     let decoder = attach(&model.decoder.merged()?, &config, under, &dir.join(TENSORS), &bytes)?;
-    tokenizer.check_vocabulary(decoder.config.vocab, dir)?;
     Ok(Model {
         decoder,
         tokenizer,
@@ -222,9 +214,9 @@ fn nested(dir: &Path, base: Option<&str>, precision: Precision, depth: usize) ->
 }
 
 /// Of all that decides what the adapted model says.
-fn identity(base: &Model, dir: &Path, tensors: &[u8], tokenizer: Option<&TokenizerFiles>) -> Result<String> {
+fn identity(base: &str, dir: &Path, tensors: &[u8], tokenizer: Option<&TokenizerFiles>) -> Result<String> {
     let mut hash = Sha256::new();
-    hash.update(&base.sha256);
+    hash.update(base);
     hash.update(read_text(&dir.join(CONFIG))?);
     if let Some(files) = tokenizer {
         hash.update(&files.tokenizer);
@@ -278,17 +270,27 @@ fn tensors_of(dir: &Path) -> Result<Bytes> {
 }
 
 /// The tokenizer's files beside the adapters, with the base's where one is lacking; `None` for the base's own.
-fn tokenizer_files(dir: &Path, base: &Model) -> Result<Option<TokenizerFiles>> {
+fn tokenizer_files(dir: &Path, base: &Tokenizer) -> Result<Option<TokenizerFiles>> {
     if !dir.join("tokenizer.json").exists() {
         return Ok(None);
     }
-    let (own, base) = (TokenizerFiles::read(dir)?, base.tokenizer.files());
+    let (own, base) = (TokenizerFiles::read(dir)?, base.files());
     Ok(Some(TokenizerFiles {
         config: own.config.or_else(|| base.config.clone()),
         chat_template: own.chat_template.or_else(|| base.chat_template.clone()),
         generation: own.generation.or_else(|| base.generation.clone()),
         tokenizer: own.tokenizer,
     }))
+}
+
+fn tokenizer(dir: &Path, files: Option<TokenizerFiles>, base: &Tokenizer, config: &DecoderConfig) -> Result<Tokenizer> {
+    let Some(files) = files else {
+        return Ok(base.clone());
+    };
+    let model_config = family::to_json(config, base.special()).to_string();
+    let tokenizer = Tokenizer::new(files, &model_config).map_err(|error| error.at_file(dir))?;
+    tokenizer.check_vocabulary(config.vocab, dir)?;
+    Ok(tokenizer)
 }
 
 /// The name of the decoder's parameter that a tensor of an adapter is.
@@ -439,28 +441,46 @@ pub fn target_modules(decoder: &Decoder) -> Vec<String> {
 
 /// What adapters are, from the headers of their files alone.
 pub struct Sketch {
-    pub config: PeftConfig,
     /// Where their base is.
     pub base: String,
-    /// Numbers in them, and the bytes that they are stored in.
-    pub numbers: usize,
-    pub stored_bytes: usize,
+    pub rank: usize,
+    pub alpha: f64,
+    /// How many modules are adapted.
+    pub modules: usize,
+    /// Numbers in the adapters, by the type that they are stored in.
+    pub stored: Vec<(DType, usize)>,
 }
 
 impl Sketch {
     pub fn read(dir: &Path) -> Result<Self> {
         let config = PeftConfig::read(dir)?;
         let bytes = tensors_of(dir)?;
-        let path: PathBuf = dir.join(TENSORS);
+        let path = dir.join(TENSORS);
         let views = stored_views(&path, &bytes)?;
         Ok(Self {
             base: config.base(dir)?,
-            config,
-            numbers: views
+            rank: config.r,
+            alpha: config.lora_alpha,
+            modules: views
                 .iter()
-                .map(|(_, _, view)| view.shape().iter().product::<usize>())
-                .sum(),
-            stored_bytes: views.iter().map(|(_, _, view)| view.data().len()).sum(),
+                .filter(|(name, ..)| name.ends_with(".lora_A.weight"))
+                .count(),
+            stored: views
+                .iter()
+                .map(|(_, dtype, view)| (*dtype, view.shape().iter().product()))
+                .collect(),
         })
     }
+}
+
+/// The tokenizer of a model adapted by `dir`, and the model's hash where that of the base is known.
+pub fn tokenizer_and_hash(
+    dir: &Path,
+    base: &Tokenizer,
+    config: &DecoderConfig,
+    sha256: Option<&str>,
+) -> Result<(Tokenizer, Option<String>)> {
+    let files = tokenizer_files(dir, base)?;
+    let sha256 = sha256.map(|base| identity(base, dir, &tensors_of(dir)?, files.as_ref()));
+    Ok((tokenizer(dir, files, base, config)?, sha256.transpose()?))
 }

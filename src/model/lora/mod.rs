@@ -240,8 +240,13 @@ impl Decoder {
         Ok(merged)
     }
 
-    /// Replaces the base's tensors by those of `other`, a decoder of the same base, which hold the same numbers.
-    pub fn share_base(&mut self, other: &Self) {
+    /// If the base is the model with the hash `sha256`, of which `other` is the decoder (adapted or not, trained or not
+    /// yet), reads the base's tensors there: one copy serves both.
+    pub fn share_base_of(&mut self, other: &Self, sha256: &str) {
+        let same = |adapters: &Adapters| adapters.base.sha256 == sha256 && !sha256.is_empty();
+        if !self.adapters.as_ref().is_some_and(same) {
+            return;
+        }
         let count = self.base_parameters().len();
         for (mine, theirs) in self.parameters[..count].iter_mut().zip(other.base_parameters()) {
             mine.weight = theirs.weight.clone();
