@@ -53,7 +53,7 @@ struct PeftConfig {
 }
 
 /// Features that adapters can have in PEFT, and what their key holds when they do not.
-const UNKNOWN: [(&str, &[&str]); 10] = [
+const UNKNOWN: [(&str, &[&str]); 15] = [
     ("use_dora", &["false"]),
     ("bias", &["\"none\""]),
     ("lora_bias", &["false"]),
@@ -64,6 +64,11 @@ const UNKNOWN: [(&str, &[&str]); 10] = [
     ("trainable_token_indices", &["[]", "{}"]),
     ("target_parameters", &["[]"]),
     ("use_qalora", &["false"]),
+    ("use_bdlora", &["false"]),
+    ("alora_invocation_tokens", &["[]"]),
+    ("arrow_config", &[]),
+    ("kasa_config", &[]),
+    ("monteclora_config", &[]),
 ];
 
 #[derive(Serialize, Deserialize)]
@@ -398,6 +403,7 @@ pub fn write(decoder: &Decoder, dir: &Path, dtype: DType) -> Result<()> {
         "lora_alpha": if alpha.fract() == 0.0 && alpha < 1e9 { json!(alpha as u64) } else { json!(alpha) },
         "lora_dropout": dropout,
         "use_rslora": rank_stabilised,
+        "rank_pattern": other_ranks(decoder, rank),
         "target_modules": target_modules(decoder),
         "bias": "none",
         "fan_in_fan_out": false,
@@ -406,6 +412,14 @@ pub fn write(decoder: &Decoder, dir: &Path, dtype: DType) -> Result<()> {
         "inference_mode": true,
     });
     write_json(&dir.join(CONFIG), &config)
+}
+
+/// The modules whose rank is not `rank`, with theirs.
+fn other_ranks(decoder: &Decoder, rank: usize) -> BTreeMap<&str, usize> {
+    let ranks = decoder
+        .modules()
+        .filter_map(|(module, linear)| Some((module, linear.adapter?.rank)));
+    ranks.filter(|(_, own)| *own != rank).collect()
 }
 
 /// A base's reference as other programs know it: the hub's without our prefix, directories from the root.
