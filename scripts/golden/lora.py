@@ -6,7 +6,8 @@
 A and B are both random, so that every gradient is one. Each directory is what `save_pretrained` writes, but for the
 README, with `base_model_name_or_path` from the directory itself, and
 
-    expected.json  input_ids, positions, logits, logprob_sum, loss: as models.py has them, with the adapters in place
+    expected.json  input_ids, positions, logits, logprob_sum, loss: as models.py has them, with the adapters in place;
+                   the logits too were computed in float64
                    grad  per tensor of the adapter file, d loss / d tensor: norm and entries, in float64
 
 Needs peft besides what requirements.txt names: requirements-lora.txt.
@@ -98,12 +99,13 @@ def expected_of(directory, seed):
     in_float64(exact.base_model.model)
     for parameter_name, parameter in exact.named_parameters():
         parameter.requires_grad_("lora_" in parameter_name)
-    logprob_sum = []
-    for ids, where, listed in zip(input_ids, positions, logits):
+    logprob_sum, listed = [], []
+    for ids, where, rough in zip(input_ids, positions, logits):
         with softmax_in_float64():
             full = logits_of(exact, ids)
         assert full.dtype == torch.float64
-        assert torch.allclose(full[where].float(), listed, atol=5e-5), "float32 and float64 disagree"
+        assert torch.allclose(full[where].float(), rough, atol=5e-5), "float32 and float64 disagree"
+        listed.append(full[where].float())
         logprobs = full[:-1].log_softmax(-1)
         logprob_sum.append(logprobs.gather(-1, torch.tensor(ids[1:])[:, None]).sum())
     loss = -sum(logprob_sum) / sum(len(ids) - 1 for ids in input_ids)
@@ -120,7 +122,7 @@ def expected_of(directory, seed):
     return {
         "input_ids": input_ids,
         "positions": positions,
-        "logits": logits,
+        "logits": listed,
         "logprob_sum": [value.item() for value in logprob_sum],
         "loss": loss.item(),
         "grad": grad,
