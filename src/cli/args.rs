@@ -311,6 +311,8 @@ pub enum ModelCommand {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Fold adapters into their base: a model for programs that know no adapters.
+    Merge(super::merge::Merge),
     /// Print exactly what a model will read of a conversation.
     Template(super::template::Template),
     /// Copy a model in another number format.

@@ -5,7 +5,7 @@ use candle_core::DType;
 use super::args::{ConstitutionCommand, Dtype, ModelCommand, ReportArgs};
 use super::pipeline::RunJournal;
 use super::session::Session;
-use super::{assemble, info, ledger, output, pull, template};
+use super::{assemble, info, ledger, merge, output, pull, template};
 use crate::constitution::Constitution;
 use crate::error::{Error, Result};
 use crate::model::files::{Model, assemble_random};
@@ -97,6 +97,7 @@ pub fn model(session: &Session, command: &ModelCommand) -> Result<()> {
     let (model, out, dtype) = match command {
         ModelCommand::Pull(args) => return pull::run(session, args),
         ModelCommand::Info(args) => return info::run(session, args),
+        ModelCommand::Merge(args) => return merge::run(session, args),
         ModelCommand::Template(args) => return template::run(session, args),
         ModelCommand::Convert {
             checkpoint,
@@ -119,7 +120,14 @@ pub fn model(session: &Session, command: &ModelCommand) -> Result<()> {
                 DType::F32,
             )
         }
-        ModelCommand::Cast { model, to, out } => (Model::load(model)?, out, dtype(*to)),
+        ModelCommand::Cast { model, to, out } => {
+            let loaded = Model::load(model)?;
+            if loaded.decoder.adapters.is_some() {
+                return Err(Error::config(format!("{model} is adapters on a base"))
+                    .help(format!("bylaw model merge {model} --to FORMAT --out DIR")));
+            }
+            (loaded, out, dtype(*to))
+        }
     };
     job::refuse_foreign(out)?;
     model.save(out, dtype)?;

@@ -53,6 +53,7 @@ pub fn run(session: &Session, args: &Info) -> Result<()> {
         "model": args.model,
         "sha256": outline.sha256,
         "architecture": architecture(&outline),
+        "adapters": adapters(&outline),
         "weights": weights(&outline),
         "tokenizer": tokenizer(&outline),
         "chat_template": outline.tokenizer.chat().map(|chat| {
@@ -100,6 +101,18 @@ fn architecture(outline: &Outline) -> Value {
         "rope_theta": config.rope.theta,
         "rope_scaling": rope,
         "tied_embeddings": config.tied,
+    })
+}
+
+fn adapters(outline: &Outline) -> Value {
+    outline.adapters.as_ref().map_or(Value::Null, |adapters| {
+        json!({
+            "base": adapters.base,
+            "rank": adapters.rank,
+            "alpha": adapters.alpha,
+            "modules": adapters.modules,
+            "parameters": adapters.stored.iter().map(|(_, numbers)| numbers).sum::<usize>(),
+        })
     })
 }
 
@@ -171,6 +184,16 @@ fn print(document: &Value) {
         _ => "all trainable",
     };
     line("parameters", format!("{}, {trainable}", number(&weights["parameters"])));
+    if let Some(adapters) = document["adapters"].as_object() {
+        let shape = format!("rank {}, alpha {}", adapters["rank"], adapters["alpha"]);
+        let size = format!(
+            "{} parameters on {} linear maps",
+            number(&adapters["parameters"]),
+            adapters["modules"]
+        );
+        line("adapters", format!("{shape}: {size}"));
+        line("base", text(&adapters["base"]));
+    }
     line("stored", types(&weights["stored"]));
     line("held", types(&weights["held"]));
     print_shape(shape);

@@ -11,6 +11,7 @@ mod data;
 mod emit;
 mod info;
 mod ledger;
+mod merge;
 mod output;
 mod parts;
 mod pipeline;

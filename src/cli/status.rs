@@ -112,7 +112,7 @@ fn stage(dir: &Path, name: &str) -> Result<Standing> {
         true => Some(Manifest::read(dir)?),
         false => None,
     };
-    let result = ["eval.json", "model.safetensors"]
+    let result = ["eval.json", "model.safetensors", "adapter_model.safetensors"]
         .iter()
         .any(|file| dir.join(file).exists());
     let state = match (&owner, &manifest, &status) {

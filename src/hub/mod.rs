@@ -19,7 +19,7 @@ mod settings;
 use std::path::PathBuf;
 
 pub use self::cache::Cache;
-pub use self::names::{PREFIX, Repository};
+pub use self::names::{PREFIX, Repository, fits};
 pub use self::pull::{Pulled, PulledFile, pull};
 pub use self::select::Choice;
 pub use self::settings::Settings;

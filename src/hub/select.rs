@@ -20,6 +20,8 @@ const PICKLES: [&str; 7] = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", "
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// Of a repository that holds adapters on a base.
+const ADAPTERS: &str = "adapter_model.safetensors";
 
 fn is_pickle(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -28,7 +30,12 @@ fn is_pickle(name: &str) -> bool {
 
 /// Besides the weights, what a model needs.
 fn is_setting(name: &str) -> bool {
-    let exact = ["config.json", "generation_config.json", "special_tokens_map.json"];
+    let exact = [
+        "config.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "adapter_config.json",
+    ];
     let begins = ["tokenizer", "chat_template"];
     !name.contains('/') && (exact.contains(&name) || begins.iter().any(|begin| name.starts_with(begin)))
 }
@@ -51,8 +58,12 @@ impl Choice {
             .help("nothing was fetched: do not trust this repository, or this mirror of the hub"));
         }
         let single = names.contains(&WEIGHTS);
+        let whole = single || names.contains(&INDEX);
         let needed = |name: &str| {
-            is_setting(name) || (single && name == WEIGHTS) || (!single && (is_shard(name) || name == INDEX))
+            is_setting(name)
+                || (single && name == WEIGHTS)
+                || (!single && (is_shard(name) || name == INDEX))
+                || (!whole && name == ADAPTERS)
         };
         let any = |patterns: &[String], name: &str| patterns.iter().any(|pattern| fits(pattern, name));
         let wanted = |name: &str| match self.include.as_slice() {
@@ -168,6 +179,22 @@ mod tests {
             exclude: vec!["*.md".into()],
         };
         assert_eq!(all.select(&repository(), &names).unwrap().len(), names.len() - 2);
+    }
+
+    /// Catches: adapters without their tensors; adapters fetched beside a whole model.
+    #[test]
+    fn adapters_are_fetched_where_they_are_all() {
+        let mut names = vec![
+            "README.md",
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "tokenizer.json",
+        ];
+        let chosen = Choice::default().select(&repository(), &names).unwrap();
+        assert_eq!(chosen, names[1..]);
+        names.push("model.safetensors");
+        let chosen = Choice::default().select(&repository(), &names).unwrap();
+        assert!(!chosen.contains(&"adapter_model.safetensors"), "{chosen:?}");
     }
 
     /// Catches: a hostile name let through; a refusal that does not say what there is.

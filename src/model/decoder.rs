@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use rand::Rng as _;
 
 use super::config::{Attention, DecoderConfig};
+use super::lora::{Adapter, Adapters};
 use super::rope::RopeTable;
 use crate::error::{Error, Result};
 use crate::seed::Seed;
@@ -49,6 +50,8 @@ impl Weight {
 pub struct Parameter {
     pub name: String,
     pub weight: Weight,
+    /// Training leaves it as it is: it has no gradient and no moments, and copies of the decoder share it.
+    pub frozen: bool,
 }
 
 /// The name and shape that a decoder of some configuration expects.
@@ -76,6 +79,15 @@ pub struct LinearLayout {
     pub bias: Option<usize>,
     pub outputs: usize,
     pub inputs: usize,
+    /// What is added to the product, if this map is adapted.
+    pub adapter: Option<Adapter>,
+}
+
+impl LinearLayout {
+    /// It is its weights' product and nothing else.
+    pub fn is_plain(&self) -> bool {
+        self.bias.is_none() && self.adapter.is_none()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -101,21 +113,47 @@ pub struct LayerLayout {
 impl LayerLayout {
     /// The parameters of the layer.
     pub fn parameters(&self) -> impl Iterator<Item = usize> {
-        let linears = [
-            &self.query,
-            &self.key,
-            &self.value,
-            &self.output,
-            &self.gate,
-            &self.up,
-            &self.down,
-        ];
-        let of_linears = linears
-            .into_iter()
-            .flat_map(|linear| [Some(linear.weight), linear.bias]);
+        let of_linears = self.linears().into_iter().flat_map(|linear| {
+            let adapter = linear.adapter.as_ref();
+            [
+                Some(linear.weight),
+                linear.bias,
+                adapter.map(|adapter| adapter.a),
+                adapter.map(|adapter| adapter.b),
+            ]
+        });
         let norms = self.qk_norms.into_iter().chain(self.post_norms).flatten();
         let norms = norms.chain([self.attention_norm, self.mlp_norm]);
         of_linears.flatten().chain(norms)
+    }
+
+    /// The linear maps, in the order of a pass.
+    pub fn linears(&self) -> [&LinearLayout; 7] {
+        let Self {
+            query,
+            key,
+            value,
+            output,
+            gate,
+            up,
+            down,
+            ..
+        } = self;
+        [query, key, value, output, gate, up, down]
+    }
+
+    pub fn linears_mut(&mut self) -> [&mut LinearLayout; 7] {
+        let Self {
+            query,
+            key,
+            value,
+            output,
+            gate,
+            up,
+            down,
+            ..
+        } = self;
+        [query, key, value, output, gate, up, down]
     }
 }
 
@@ -145,6 +183,8 @@ pub struct Decoder {
     /// One table for each of the configuration's `ropes`.
     pub ropes: Arc<[RopeTable]>,
     pub training: Training,
+    /// What the last of the parameters are, if some maps are adapted.
+    pub adapters: Option<Adapters>,
 }
 
 /// Collects the parameters of a configuration in order.
@@ -172,6 +212,7 @@ impl Specs {
             bias,
             outputs,
             inputs,
+            adapter: None,
         }
     }
 
@@ -256,6 +297,7 @@ impl Decoder {
                 Ok(Parameter {
                     name: spec.name,
                     weight,
+                    frozen: false,
                 })
             })
             .collect::<Result<_>>()?;
@@ -269,6 +311,7 @@ impl Decoder {
             layout: Arc::new(layout),
             ropes,
             training: Training::default(),
+            adapters: None,
         })
     }
 
@@ -289,15 +332,16 @@ impl Decoder {
         })
     }
 
-    /// A copy with its own weights, to be trained while the original stays.
+    /// A copy with its own weights, to be trained while the original stays; what is frozen is shared.
     pub fn copy(&self) -> Result<Self> {
         let parameters = self
             .parameters
             .iter()
             .map(|parameter| {
+                let dense = parameter.weight.dense()?;
                 Ok(Parameter {
-                    name: parameter.name.clone(),
-                    weight: Weight::Dense(parameter.weight.dense()?.copy()?),
+                    weight: Weight::Dense(if parameter.frozen { dense.clone() } else { dense.copy()? }),
+                    ..parameter.clone()
                 })
             })
             .collect::<Result<_>>()?;
@@ -307,10 +351,25 @@ impl Decoder {
         })
     }
 
-    /// The same decoder with its matrices in `dtype`; norms and biases stay `f32`.
+    /// The parameters without those of adapters.
+    pub fn base_parameters(&self) -> &[Parameter] {
+        let count = self
+            .adapters
+            .as_ref()
+            .map_or(self.parameters.len(), |adapters| adapters.first);
+        &self.parameters[..count]
+    }
+
+    /// The parameters that training changes.
+    pub fn learning(&self) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(|parameter| !parameter.frozen)
+    }
+
+    /// The same decoder with its matrices in `dtype`; norms, biases and adapters stay `f32`.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         let mut converted = self.clone();
-        for parameter in &mut converted.parameters {
+        let count = self.base_parameters().len();
+        for parameter in &mut converted.parameters[..count] {
             if let Weight::Dense(tensor) = &parameter.weight
                 && tensor.rank() > 1
             {

@@ -20,6 +20,7 @@ use super::config::DecoderConfig;
 use super::decoder::{Decoder, ParameterSpec, Weight};
 use super::family::{self, Stored};
 use super::gguf;
+use super::lora;
 use super::tokenizer::Tokenizer;
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -57,14 +58,14 @@ struct Checkpoint {
 }
 
 /// The content of a file of weights.
-enum Bytes {
+pub(super) enum Bytes {
     Static(&'static [u8]),
     Mapped(Mmap),
 }
 
 impl Bytes {
     /// Maps a file into memory: a large checkpoint is never held twice.
-    fn map(path: &Path) -> Result<Self> {
+    pub(super) fn map(path: &Path) -> Result<Self> {
         let file = std::fs::File::open(path).map_err(|error| Error::io("read", path, error))?;
         #[expect(unsafe_code, reason = "a memory map")]
         // SAFETY: the map is read only, and only while the model is loaded. Whoever shortens the file in
@@ -148,8 +149,8 @@ impl TokenizerFiles {
 }
 
 impl Model {
-    /// Loads a model reference (a directory, `hf:org/name`, a GGUF file, or `builtin:tiny`) in `f32`, but
-    /// for what is quantised.
+    /// Loads a model reference (a directory of a model or of adapters, `hf:org/name`, a GGUF file, or
+    /// `builtin:tiny`) in `f32`, but for what is quantised.
     pub fn load(reference: &str) -> Result<Self> {
         Self::load_in(reference, Precision::Full)
     }
@@ -165,6 +166,9 @@ impl Model {
         }
         if reference.ends_with(gguf::EXTENSION) {
             return Self::load_gguf(reference, precision);
+        }
+        if lora::files::is_adapter(Path::new(reference)) {
+            return lora::files::load(Path::new(reference), None, precision);
         }
         let source = Source::read(reference)?;
         Self::assemble(reference, source, precision)
@@ -194,9 +198,17 @@ impl Model {
         })
     }
 
-    /// Saves in Hugging Face layout, in `dtype`.
+    /// Saves in Hugging Face layout, in `dtype`; of an adapted model the adapters alone, in PEFT's.
     pub fn save(&self, dir: &Path, dtype: DType) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
+        match self.decoder.adapters {
+            Some(_) => lora::files::write(&self.decoder, dir, dtype)?,
+            None => self.save_decoder(dir, dtype)?,
+        }
+        self.save_tokenizer(dir)
+    }
+
+    fn save_decoder(&self, dir: &Path, dtype: DType) -> Result<()> {
         let special = self.tokenizer.special();
         let mut config = family::to_json(&self.decoder.config, special);
         let name = match dtype {
@@ -206,7 +218,11 @@ impl Model {
         };
         config["torch_dtype"] = name.into();
         write_tensors(&dir.join("model.safetensors"), &stored_tensors(&self.decoder, dtype)?)?;
-        write_json(&dir.join("config.json"), &config)?;
+        write_json(&dir.join("config.json"), &config)
+    }
+
+    fn save_tokenizer(&self, dir: &Path) -> Result<()> {
+        let special = self.tokenizer.special();
         let ends = match self.tokenizer.ends() {
             [only] => serde_json::json!(only),
             several => serde_json::json!(several),
@@ -376,7 +392,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The tensors of a safetensors file, not read yet, by the names of a text model.
-fn stored_views<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(String, DType, TensorView<'a>)>> {
+pub(super) fn stored_views<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(String, DType, TensorView<'a>)>> {
     let unreadable = |error: String| {
         Error::input(format!("not a complete safetensors file: {error}"))
             .at_file(path)
@@ -390,7 +406,7 @@ fn stored_views<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(String, DType, 
     views.collect()
 }
 
-fn read_safetensors(
+pub(super) fn read_safetensors(
     path: &Path,
     bytes: &[u8],
     tensors: &mut HashMap<String, Tensor>,
@@ -462,11 +478,11 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     atomic::write(path, &bytes)
 }
 
-fn write_json(path: &Path, json: &serde_json::Value) -> Result<()> {
+pub(super) fn write_json(path: &Path, json: &serde_json::Value) -> Result<()> {
     atomic::write(path, format!("{json:#}\n").as_bytes())
 }
 
-fn read_text(path: &Path) -> Result<String> {
+pub(super) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidData => Error::input("not UTF-8 text").at_file(path).because(error),
         _ => Error::io("read", path, error)

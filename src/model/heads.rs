@@ -80,6 +80,11 @@ impl ScalarHead {
         files::write_tensors(&dir.join(FILE), &tensors)
     }
 
+    /// Whether a head lies beside the checkpoint in `dir`.
+    pub fn is_beside(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
     /// Reads the head beside the checkpoint in `dir`.
     pub fn load(dir: &Path, hidden: usize) -> Result<Self> {
         let path = dir.join(FILE);

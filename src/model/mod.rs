@@ -12,6 +12,7 @@ pub mod family;
 pub mod files;
 pub mod gguf;
 pub mod heads;
+pub mod lora;
 pub mod rope;
 pub mod template;
 pub mod tokenizer;

@@ -66,7 +66,7 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Begins a run of `total` steps on its own copy of `decoder`, or goes on from its checkpoint.
+    /// Begins a run of `total` steps on its own copy of what learns in `decoder`, or goes on from its checkpoint.
     pub fn begin(
         setup: Setup<'a>,
         (config, peak_rate): (&OptimConfig, f64),
@@ -75,16 +75,17 @@ impl<'a> Run<'a> {
         total: usize,
     ) -> Result<Self> {
         std::fs::create_dir_all(&setup.dir).map_err(|error| crate::error::Error::io("create", &setup.dir, error))?;
-        let decoder = decoder.copy()?;
+        let mut decoder = decoder.copy()?;
         let (head, head_rate) = beside.head.unzip();
         let auxiliary = beside.auxiliary;
         let named = trainable(&decoder, head.as_ref(), auxiliary.as_ref())?;
         let mut optimizer = AdamW::new(config.clone(), named.iter().map(|(_, tensor)| *tensor))
-            .with_rate_factor(decoder.parameters.len(), head_rate.unwrap_or(1.0));
+            .with_rate_factor(decoder.learning().count(), head_rate.unwrap_or(1.0));
         if let Some(auxiliary) = &auxiliary {
             optimizer = optimizer.with_rate_factor(named.len() - 1, auxiliary.rate_factor);
         }
         let step = checkpoint::restore(&setup.dir, &setup.fingerprint, &named, &mut optimizer)?;
+        decoder.set_updates(optimizer.step);
         let metrics = MetricsLog::open(&setup.dir, step)?;
         setup.progress.start(&setup.label, total as u64, "steps");
         setup.progress.advance(step as u64);
@@ -130,11 +131,12 @@ impl<'a> Run<'a> {
                 None => Ok(vec![0.0; var.elem_count()]),
             })
             .collect::<Result<Vec<_>>>()?;
-        let mut gradients: Vec<&mut Vec<f32>> = self.gradients.0.iter_mut().chain(&mut beside).collect();
+        let mut gradients: Vec<&mut Vec<f32>> = self.gradients.learning().chain(&mut beside).collect();
         let named = trainable(&self.decoder, self.head.as_ref(), self.auxiliary.as_ref())?;
         let tensors: Vec<&Tensor> = named.iter().map(|(_, tensor)| *tensor).collect();
         let norm = self.optimizer.update(&tensors, &mut gradients, rate)?;
         self.gradients.clear();
+        self.decoder.set_updates(self.optimizer.step);
         Ok((norm, rate))
     }
 
@@ -168,15 +170,14 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Everything that learns, by name: the decoder's parameters, then the head's, then the auxiliary variable.
+/// Everything that learns, by name: the decoder's parameters that are not frozen, then the head's, then the auxiliary variable.
 fn trainable<'a>(
     decoder: &'a Decoder,
     head: Option<&'a ScalarHead>,
     auxiliary: Option<&'a Auxiliary>,
 ) -> Result<Vec<(String, &'a Tensor)>> {
     let mut named: Vec<(String, &Tensor)> = decoder
-        .parameters
-        .iter()
+        .learning()
         .map(|parameter| Ok((parameter.name.clone(), parameter.weight.dense()?)))
         .collect::<Result<_>>()?;
     if let Some(head) = head {

@@ -79,7 +79,7 @@ fn coefficients(outputs: &Outputs) -> Outputs {
 }
 
 /// The functional, accumulated in `f64`.
-fn functional(outputs: &Outputs, coefficients: &Outputs) -> f64 {
+pub fn functional(outputs: &Outputs, coefficients: &Outputs) -> f64 {
     let sum = |values: &[Vec<f32>], coefficients: &[Vec<f32>]| -> f64 {
         let pairs = values.iter().flatten().zip(coefficients.iter().flatten());
         pairs.map(|(x, c)| f64::from(*x) * f64::from(*c)).sum()
@@ -87,7 +87,7 @@ fn functional(outputs: &Outputs, coefficients: &Outputs) -> f64 {
     sum(&outputs.logprobs, &coefficients.logprobs) + sum(&outputs.hidden, &coefficients.hidden)
 }
 
-fn twin_functional(twin: &Twin, batch: &[Sequence], wanted: Wanted, coefficients: &Outputs) -> Tensor {
+pub fn twin_functional(twin: &Twin, batch: &[Sequence], wanted: Wanted, coefficients: &Outputs) -> Tensor {
     let term = |values: &Tensor, coefficients: &[f32]| {
         let coefficients: Vec<f64> = coefficients.iter().copied().map(f64::from).collect();
         let coefficients = Tensor::from_vec(coefficients, values.shape(), &Device::Cpu).unwrap();
@@ -117,7 +117,7 @@ fn twin_functional(twin: &Twin, batch: &[Sequence], wanted: Wanted, coefficients
     total
 }
 
-fn gradients_of(decoder: &Decoder, batch: &[Sequence], wanted: Wanted) -> (Gradients, Outputs) {
+pub fn gradients_of(decoder: &Decoder, batch: &[Sequence], wanted: Wanted) -> (Gradients, Outputs) {
     let (outputs, tape) = trunk::forward(decoder, batch, wanted).unwrap();
     let coefficients = coefficients(&outputs);
     let mut gradients = Gradients::zeros(decoder);
@@ -125,7 +125,7 @@ fn gradients_of(decoder: &Decoder, batch: &[Sequence], wanted: Wanted) -> (Gradi
     (gradients, coefficients)
 }
 
-const ALL_WANTED: [Wanted; 4] = [
+pub const ALL_WANTED: [Wanted; 4] = [
     Wanted::Logprobs { temperature: 0.7 },
     Wanted::LogprobsAndHidden { temperature: 1.0 },
     Wanted::LogprobsAndHidden { temperature: 0.7 },

@@ -4,6 +4,8 @@
 //! It uses no fused operation (`rope`, `rms_norm`, `softmax_last_dim`): candle gives those no gradient.
 //! Of rope scalings it knows the linear one; the reference checkpoints cover the others.
 
+use std::collections::HashMap;
+
 use bylaw::model::config::{Activation, DecoderConfig};
 use bylaw::model::cpu::trunk::Sequence;
 use bylaw::model::decoder::Decoder;
@@ -15,6 +17,8 @@ pub struct Twin {
     /// The decoder's parameters, in its order.
     names: Vec<String>,
     vars: Vec<Var>,
+    /// What multiplies the product of an adapted module's adapter, by the module's name.
+    scales: HashMap<String, f64>,
 }
 
 impl Twin {
@@ -28,6 +32,10 @@ impl Twin {
                 .iter()
                 .map(|p| to_var(p.weight.dense().unwrap()))
                 .collect::<Result<_>>()?,
+            scales: decoder
+                .modules()
+                .filter_map(|(name, linear)| Some((name.to_owned(), f64::from(linear.adapter?.scale))))
+                .collect(),
         })
     }
 
@@ -40,9 +48,13 @@ impl Twin {
         self.find(&format!("{name}.weight")).expect(name)
     }
 
-    /// `x · Wᵀ (+ b)`.
+    /// `x · Wᵀ (+ scale · x · Aᵀ · Bᵀ) (+ b)`.
     fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
-        let y = x.matmul(&self.weight(name).t()?)?;
+        let mut y = x.matmul(&self.weight(name).t()?)?;
+        if let Some(scale) = self.scales.get(name) {
+            let [a, b] = ["A", "B"].map(|which| self.weight(&format!("{name}.lora_{which}")));
+            y = (y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale)?)?;
+        }
         match self.find(&format!("{name}.bias")) {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::lora::Lora;
 use super::prompting::Prompting;
 use super::{Done, Stage, read_if_there};
 use crate::bias::control::Unit;
@@ -49,7 +50,7 @@ struct TrainManifest {
 /// The flags that all trainers share.
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Common {
-    /// The model to begin with: a directory in Hugging Face layout, or builtin:tiny.
+    /// The model to begin with: a directory in Hugging Face or PEFT layout, or builtin:tiny.
     #[arg(long)]
     #[serde(skip)]
     pub model: String,
@@ -66,6 +67,9 @@ pub struct Common {
     #[arg(long)]
     #[serde(skip)]
     pub gradient_checkpointing: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub lora: Lora,
     #[command(flatten)]
     #[serde(flatten)]
     pub prompting: Prompting,
@@ -142,6 +146,7 @@ impl<'a> Training<'a> {
             halves: session.trains_in_halves()?,
             recompute: common.gradient_checkpointing,
         };
+        model.decoder = common.lora.prepare(session, &model, session.stage_seed(kind))?;
         let templates = Templates::new(common.prompting.style(&model)?);
         let mut provenance = session.provenance(kind, settings)?;
         provenance.model = Some(model_source(&model));
@@ -431,9 +436,13 @@ impl Stage for Ppo {
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let data = dataset::read_prompts(&self.common.data)?;
-        let (reward_model, reward_files) = load_reward_model(&self.reward_model)?;
+        let (mut reward_model, reward_files) = load_reward_model(&self.reward_model)?;
         let inputs = vec![data_source(&self.common.data, &data), model_source(&reward_files)];
+        drop(reward_files);
         let mut training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
+        reward_model
+            .decoder
+            .share_base_of(&training.model.decoder, &training.model.sha256);
         if let Some(done) = training.finished()? {
             return Ok(done);
         }

@@ -5,6 +5,7 @@
 //! key/value cache, [`trunk`] is training with an explicit backward pass; both run the halves
 //! of a layer below and differ in what a query may attend to.
 
+mod adapter;
 pub mod attention;
 pub mod cache;
 mod halves;
@@ -25,6 +26,7 @@ use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 
+use self::adapter::Dropout;
 use self::kernels::{Mat, MatMut, NormConstants, Rotation, Write};
 use self::product::Rows;
 use self::quantised::Coding;
@@ -125,6 +127,8 @@ pub struct Weights<'a> {
     pub decoder: &'a Decoder,
     stored: Stock<'a>,
     purpose: Purpose,
+    /// What the adapters leave out of their inputs, if they do.
+    dropout: Option<Dropout>,
 }
 
 /// Parameters in the decoder's order.
@@ -205,6 +209,7 @@ impl<'a> Weights<'a> {
             decoder,
             stored: Stock::Own(stored),
             purpose,
+            dropout: None,
         })
     }
 
@@ -219,6 +224,16 @@ impl<'a> Weights<'a> {
             decoder: self.decoder,
             stored: Stock::Lent(&self.stored),
             purpose,
+            dropout: self.dropout,
+        }
+    }
+
+    /// The same weights for shard `index` of a batch that is learnt from: its adapters leave inputs out.
+    #[must_use]
+    pub fn of_shard(&self, index: usize) -> Weights<'_> {
+        Weights {
+            dropout: Dropout::new(self.decoder, index),
+            ..self.with_threads(self.threads())
         }
     }
 
@@ -295,6 +310,9 @@ impl<'a> Weights<'a> {
         for (y, layout) in all.iter_mut().zip(layouts) {
             if let Some(bias) = layout.bias {
                 kernels::add_bias(y, self.get(bias));
+            }
+            if let Some(adapter) = &layout.adapter {
+                self.adapt(x, layout, adapter, y);
             }
         }
         all
@@ -413,7 +431,7 @@ impl<'a> Weights<'a> {
         let activation = self.config().activation;
         let layouts = [&layer.gate, &layer.up];
         match self.purpose {
-            Purpose::Serving { threads } if layouts.iter().all(|layout| layout.bias.is_none()) => {
+            Purpose::Serving { threads } if layouts.iter().all(|layout| layout.is_plain()) => {
                 let rows = x.len() / layer.gate.inputs;
                 let mut both = layouts.map(|layout| vec![0.0; rows * layout.outputs]);
                 let weights = layouts.map(|layout| self.stored[layout.weight].rows());

@@ -3,6 +3,7 @@
 //! looked at too.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 use candle_core::DType;
 
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::config::DecoderConfig;
 use crate::model::decoder::{Weight, specification};
+use crate::model::lora::files::{self as adapters, Sketch};
 use crate::model::tokenizer::Tokenizer;
 
 /// Numbers of one type.
@@ -32,6 +34,8 @@ pub struct Outline {
     pub held: BTreeMap<String, Tally>,
     /// As in the manifests of what the model makes; `None` if it was not asked for.
     pub sha256: Option<String>,
+    /// The adapters, if the model is such on a base.
+    pub adapters: Option<Sketch>,
 }
 
 impl Outline {
@@ -42,6 +46,9 @@ impl Outline {
         }
         if reference.ends_with(".gguf") {
             return Self::of(&Model::load_in(reference, Precision::AsStored)?, precision);
+        }
+        if adapters::is_adapter(reference.as_ref()) {
+            return Self::of_adapters(reference.as_ref(), precision, hash);
         }
         let source = Source::read(reference)?;
         let config =
@@ -58,6 +65,31 @@ impl Outline {
             stored,
             held,
             sha256: hash.then(|| source.sha256()),
+            adapters: None,
+        })
+    }
+
+    /// Of adapters: their base, and they beside it.
+    fn of_adapters(dir: &Path, precision: Precision, hash: bool) -> Result<Self> {
+        let sketch = Sketch::read(dir)?;
+        let mut base = Self::read(&sketch.base, precision, hash)?;
+        // A base's own adapters are folded into its weights.
+        for (dtype, numbers) in base.adapters.take().into_iter().flat_map(|adapters| adapters.stored) {
+            take(&mut base.stored, dtype, numbers);
+            take(&mut base.held, DType::F32, numbers);
+        }
+        for (dtype, numbers) in &sketch.stored {
+            add(&mut base.stored, *dtype, *numbers);
+            add(&mut base.held, DType::F32, *numbers);
+        }
+        let (tokenizer, sha256) =
+            adapters::tokenizer_and_hash(dir, &base.tokenizer, &base.config, base.sha256.as_deref())?;
+        Ok(Self {
+            parameters: base.held.values().map(|tally| tally.numbers).sum(),
+            tokenizer,
+            sha256,
+            adapters: Some(sketch),
+            ..base
         })
     }
 
@@ -95,6 +127,7 @@ impl Outline {
             stored,
             held,
             sha256: Some(model.sha256.clone()),
+            adapters: None,
         })
     }
 }
@@ -105,6 +138,13 @@ fn add(tallies: &mut Tallies, dtype: DType, numbers: usize) {
     let tally = tallies.entry(dtype.as_str().to_owned()).or_default();
     tally.numbers += numbers;
     tally.bytes += numbers * dtype.size_in_bytes();
+}
+
+fn take(tallies: &mut Tallies, dtype: DType, numbers: usize) {
+    if let Some(tally) = tallies.get_mut(dtype.as_str()) {
+        tally.numbers = tally.numbers.saturating_sub(numbers);
+        tally.bytes = tally.bytes.saturating_sub(numbers * dtype.size_in_bytes());
+    }
 }
 
 impl Checkpoint {

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::{Activations, Gradients, HEAD_CHUNK, Kept, Outputs, Packed, Shard, Tape, Wanted, forward_layer, scale};
 use super::{Weights, gather_rows, threads_of_a_shard};
 use crate::error::Result;
+use crate::model::cpu::adapter::AdapterBackward;
 use crate::model::cpu::attention::{AttentionScratch, attend_packed_backward};
 use crate::model::cpu::kernels::{self, Mat, MatMut, Rotation, Write};
 use crate::model::decoder::{Decoder, LayerLayout, LinearLayout};
@@ -30,7 +31,7 @@ pub fn backward(decoder: &Decoder, tape: Tape, output_gradient: &Outputs, gradie
             flight.dstream = backward.outputs(&flight.shard, wanted, &logprobs, hidden);
         },
     );
-    for layer in layout.layers.iter().rev() {
+    for layer in layout.layers[decoder.lowest_learning()..].iter().rev() {
         in_step(
             &weights,
             &mut flights,
@@ -45,6 +46,9 @@ pub fn backward(decoder: &Decoder, tape: Tape, output_gradient: &Outputs, gradie
     }
     let width = decoder.config.hidden;
     let dembedding = &mut gradients.0[layout.embedding];
+    if dembedding.is_empty() {
+        return Ok(());
+    }
     for mut flight in flights {
         if let Some(scale) = weights.embedding_scale() {
             kernels::scale(&mut flight.dstream, scale);
@@ -92,27 +96,26 @@ fn in_step(
     let mut parameters: Vec<usize> = parameters.into_iter().collect();
     parameters.sort_unstable();
     parameters.dedup();
-    let mut of_first = true;
-    let mut sums: Vec<Backward<'_>> = flights
+    let of_first: Vec<Vec<f32>> = parameters
         .iter()
-        .map(|_| {
-            let first = std::mem::take(&mut of_first);
-            let buffer = |index: &usize| match first {
-                true => std::mem::take(&mut gradients.0[*index]),
-                false => vec![0.0; weights.decoder.parameters[*index].weight.elem_count()],
-            };
-            Backward {
-                weights,
-                buffers: parameters.iter().map(buffer).collect(),
-                parameters: &parameters,
-            }
-        })
+        .map(|index| std::mem::take(&mut gradients.0[*index]))
         .collect();
+    let others = (1..flights.len()).map(|_| of_first.iter().map(|buffer| vec![0.0; buffer.len()]).collect());
+    let mut sums: Vec<Vec<Vec<f32>>> = others.collect();
+    sums.insert(0, of_first);
     flights
         .par_iter_mut()
         .zip(&mut sums)
-        .for_each(|(flight, sums)| step(sums, flight));
-    let mut sums = sums.into_iter().map(|backward| backward.buffers);
+        .enumerate()
+        .for_each(|(index, (flight, buffers))| {
+            let mut backward = Backward {
+                weights: &weights.of_shard(index),
+                parameters: &parameters,
+                buffers,
+            };
+            step(&mut backward, flight);
+        });
+    let mut sums = sums.into_iter();
     let Some(mut first) = sums.next() else { return };
     for other in sums {
         for (sum, other) in first.iter_mut().zip(&other) {
@@ -130,11 +133,16 @@ struct Backward<'a> {
     weights: &'a Weights<'a>,
     /// The parameters that the step concerns, in order, and their gradients.
     parameters: &'a [usize],
-    buffers: Vec<Vec<f32>>,
+    buffers: &'a mut [Vec<f32>],
 }
 
 impl Backward<'_> {
-    /// The gradient of parameter `index`.
+    /// Whether parameter `index` gets a gradient.
+    fn learns(&mut self, index: usize) -> bool {
+        !self.gradient(index).is_empty()
+    }
+
+    /// The gradient of parameter `index`; empty for one that is frozen.
     fn gradient(&mut self, index: usize) -> &mut [f32] {
         let place = self.parameters.binary_search(&index);
         &mut self.buffers[place.expect("a step names every parameter that it concerns")]
@@ -192,12 +200,14 @@ impl Backward<'_> {
                 Mat::new(weights.get(head), vocab, width),
                 Write::Accumulate,
             );
-            weights.multiply(
-                MatMut::new(self.gradient(head), vocab, width),
-                dlogits.t(),
-                Mat::new(hidden, rows, width),
-                Write::Accumulate,
-            );
+            if self.learns(head) {
+                weights.multiply(
+                    MatMut::new(self.gradient(head), vocab, width),
+                    dlogits.t(),
+                    Mat::new(hidden, rows, width),
+                    Write::Accumulate,
+                );
+            }
         }
     }
 
@@ -316,19 +326,29 @@ impl Backward<'_> {
         self.norm(layer.attention_norm, input, &dnormed, dstream);
     }
 
-    /// Adds the gradients of `y = x · Wᵀ (+ bias)` to those of W and bias, and to `dx`.
+    /// Adds the gradients of `y = x · Wᵀ (+ bias) (+ adapter)` to those of its parameters, and to `dx`.
     fn linear(&mut self, layout: &LinearLayout, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let weights = self.weights;
         let (outputs, inputs) = (layout.outputs, layout.inputs);
         let rows = x.len() / inputs;
-        weights.multiply(
-            MatMut::new(self.gradient(layout.weight), outputs, inputs),
-            Mat::new(dy, rows, outputs).t(),
-            Mat::new(x, rows, inputs),
-            Write::Accumulate,
-        );
-        if let Some(bias) = layout.bias {
+        if self.learns(layout.weight) {
+            weights.multiply(
+                MatMut::new(self.gradient(layout.weight), outputs, inputs),
+                Mat::new(dy, rows, outputs).t(),
+                Mat::new(x, rows, inputs),
+                Write::Accumulate,
+            );
+        }
+        if let Some(bias) = layout.bias
+            && self.learns(bias)
+        {
             kernels::add_rows(self.gradient(bias), dy);
+        }
+        if let Some(adapter) = &layout.adapter {
+            let back = AdapterBackward::new(weights, layout, adapter, x, dy);
+            back.add_a(self.gradient(adapter.a));
+            back.add_b(self.gradient(adapter.b));
+            back.add_input(dx);
         }
         weights.multiply(
             MatMut::new(dx, rows, inputs),
@@ -341,6 +361,13 @@ impl Backward<'_> {
     /// Adds the gradients of an RMSNorm to those of its weights, and to `dx`.
     fn norm(&mut self, index: usize, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let constants = self.weights.norm_constants();
-        kernels::rms_norm_backward(x, self.weights.get(index), constants, dy, dx, self.gradient(index));
+        let weight = self.weights.get(index);
+        let mut unread = Vec::new();
+        let mut gradient = self.gradient(index);
+        if gradient.is_empty() {
+            unread.resize(weight.len(), 0.0);
+            gradient = &mut unread;
+        }
+        kernels::rms_norm_backward(x, weight, constants, dy, dx, gradient);
     }
 }

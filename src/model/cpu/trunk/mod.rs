@@ -74,7 +74,7 @@ pub struct Outputs {
     pub hidden: Vec<Vec<f32>>,
 }
 
-/// Gradients of every parameter, in the decoder's order.
+/// Gradients of every parameter, in the decoder's order; empty for one that is frozen.
 pub struct Gradients(pub Vec<Vec<f32>>);
 
 impl Gradients {
@@ -83,9 +83,17 @@ impl Gradients {
             decoder
                 .parameters
                 .iter()
-                .map(|parameter| vec![0.0; parameter.weight.elem_count()])
+                .map(|parameter| match parameter.frozen {
+                    true => Vec::new(),
+                    false => vec![0.0; parameter.weight.elem_count()],
+                })
                 .collect(),
         )
+    }
+
+    /// Those of the parameters that learn, in order.
+    pub fn learning(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
+        self.0.iter_mut().filter(|gradient| !gradient.is_empty())
     }
 
     pub fn clear(&mut self) {
@@ -160,7 +168,14 @@ fn run(decoder: &Decoder, batch: &[Sequence], wanted: Wanted, keep: Keep) -> Res
     }
     let parts: Vec<(Vec<f32>, Shard)> = packing::split(batch)
         .into_par_iter()
-        .map(|groups| forward_shard(&weights, packing::pack(batch, &groups, wanted), wanted, keep))
+        .enumerate()
+        .map(|(index, groups)| {
+            let packed = packing::pack(batch, &groups, wanted);
+            match keep {
+                Keep::Nothing => forward_shard(&weights, packed, wanted, keep),
+                Keep::Activations | Keep::Inputs => forward_shard(&weights.of_shard(index), packed, wanted, keep),
+            }
+        })
         .collect();
     let empty = |wanted: bool| {
         if wanted {
