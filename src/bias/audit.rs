@@ -56,7 +56,6 @@ pub fn section(name: &str, pairs: &[&JudgedPair], seed: Seed, progress: &dyn Pro
         }
     }
     let bins = calibration::bins(confidences(pairs));
-    let judged = |pair: &&&JudgedPair| pair.label.is_some() || !pair.judgements.is_empty();
     Ok(Section {
         name: name.to_owned(),
         pairs: pairs.len() as u64,
@@ -66,7 +65,7 @@ pub fn section(name: &str, pairs: &[&JudgedPair], seed: Seed, progress: &dyn Pro
         } else {
             Vec::new()
         },
-        verdict: Verdict::of(&figures, pairs.iter().filter(judged).count(), clusters.len()),
+        verdict: Verdict::of(&figures, Judged::of(pairs, clusters.len())),
         figures,
     })
 }
@@ -120,10 +119,31 @@ pub struct Verdict {
     pub reasons: Vec<String>,
 }
 
+/// What the figures rest on.
+#[derive(Clone, Copy)]
+struct Judged {
+    /// Pairs of which a judge said something.
+    pairs: usize,
+    /// Those of them whose answers were rated alone.
+    alone: usize,
+    prompts: usize,
+}
+
+impl Judged {
+    fn of(pairs: &[&JudgedPair], prompts: usize) -> Self {
+        let count = |of: fn(&JudgedPair) -> bool| pairs.iter().filter(|pair| of(pair)).count();
+        Self {
+            pairs: count(|pair| pair.label.is_some() || !pair.judgements.is_empty()),
+            alone: count(|pair| pair.judgements.iter().any(|judgement| judgement.alone)),
+            prompts,
+        }
+    }
+}
+
 impl Verdict {
-    fn of(figures: &[(Figure, Estimate)], judged: usize, prompts: usize) -> Self {
+    fn of(figures: &[(Figure, Estimate)], judged: Judged) -> Self {
         let against: Vec<String> = [
-            too_few(judged, prompts),
+            too_few(judged),
             failures(figures),
             ties(figures),
             inconsistent(figures),
@@ -154,13 +174,15 @@ fn shown(figures: &[(Figure, Estimate)], figure: Figure) -> Option<String> {
     Some(format!("{} {}", figure.label(), find(figures, figure)?))
 }
 
-fn too_few(judged: usize, prompts: usize) -> Option<String> {
-    match judged {
+fn too_few(judged: Judged) -> Option<String> {
+    match judged.pairs {
         0 => Some("no judge says anything here".into()),
         1 => Some("only one judged pair: too few to say".into()),
-        2..FEW => Some(format!("only {judged} judged pairs: too few to say")),
-        _ if prompts == 1 => Some("all pairs are of one prompt: too few to say".into()),
-        _ if prompts < LEAST_CLUSTERS => Some(format!("the pairs are of {prompts} prompts: too few to say")),
+        few @ 2..FEW => Some(format!("only {few} judged pairs: too few to say")),
+        _ if judged.prompts == 1 => Some("all pairs are of one prompt: too few to say".into()),
+        _ if judged.prompts < LEAST_CLUSTERS => {
+            Some(format!("the pairs are of {} prompts: too few to say", judged.prompts))
+        }
         _ => None,
     }
 }
@@ -185,11 +207,12 @@ fn inconsistent(figures: &[(Figure, Estimate)]) -> Option<String> {
 }
 
 /// A judge that always names the first place is as consistent as any, if the places are never exchanged. What people say
-/// would show that too.
-fn order_unknown(figures: &[(Figure, Estimate)], judged: usize) -> Option<String> {
+/// would show that too. Answers that were rated alone have no order.
+fn order_unknown(figures: &[(Figure, Estimate)], judged: Judged) -> Option<String> {
     let enough = |figure| find(figures, figure).is_some_and(|estimate| estimate.n >= FEW as u64);
     let shown = [Figure::OrderConsistency, Figure::Accuracy, Figure::LabelAccuracy];
-    (judged >= FEW && !shown.into_iter().any(enough)).then(|| {
+    let in_order = judged.pairs >= FEW && 2 * judged.alone < judged.pairs;
+    (in_order && !shown.into_iter().any(enough)).then(|| {
         "nothing shows that the order does not decide: it takes verdicts in both orders, or what people say".into()
     })
 }
@@ -345,6 +368,7 @@ mod tests {
             winner,
             p_first: None,
             principle_id: String::new(),
+            alone: false,
         }
     }
 
@@ -405,6 +429,14 @@ mod tests {
         unfit(&labelled(), "nothing shows that the order does not decide");
         assert!(measured(&with_gold(labelled())).verdict.fit);
         unfit(&good[..1], "only one judged pair");
+        // Ratings of each answer alone have no order.
+        let alone = |better| {
+            vec![Judgement {
+                alone: true,
+                ..judgement(None, better)
+            }]
+        };
+        assert!(measured(&pairs(alone)).verdict.fit);
     }
 
     /// Catches: figures of one prompt acted on as if they were certain, because the interval has no width.

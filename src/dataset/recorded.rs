@@ -181,6 +181,7 @@ fn judgement(first_at_a: Option<bool>, winner: Winner, p_first: Option<f64>) -> 
         winner,
         p_first,
         principle_id: String::new(),
+        alone: false,
     }
 }
 
