@@ -512,7 +512,8 @@ fn bad_records_are_told() {
     };
     let none = message("{\"prompt\": \"q\"}\n");
     assert!(none.contains("line 1: there are no two answers"), "{none}");
-    assert_eq!(none.matches("a row needs two answers").count(), 1, "{none}");
+    // The remedy tells what is expected, once.
+    assert!(!none.contains("a row needs two answers"), "{none}");
     assert!(message(r#"{"output_1": "x", "output_2": "y", "preference": 0}"#).contains("no row has one above 1"));
     assert!(message(r#"{"output_1": "x", "output_2": "y"}"#).contains("nothing was said"));
     assert!(message(r#"{"output_1": "x", "output_2": "y", "preference": 3}"#).contains("`preference` is 3"));
