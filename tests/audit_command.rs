@@ -326,14 +326,27 @@ fn a_judge_meets_its_own_answers_and_others() {
 
 /// Preferences of one prompt, that lean to the longer answer.
 fn of_one_prompt(dir: &Path) {
-    let rows: String = (0..60)
+    let rows: String = (0..60u32)
         .map(|index| {
-            let (longer, shorter) = ("word ".repeat(10 + index % 7), "word ".repeat(2 + index % 5));
-            let (chosen, rejected) = if index % 10 == 0 { (shorter, longer) } else { (longer, shorter) };
-            let p = 0.6 + 0.002 * index as f64;
-            format!(
-                "{{\"prompt\": \"q\", \"chosen\": \"{index} {chosen}\", \"rejected\": \"{index} {rejected}\", \"p_chosen\": {p}}}\n"
-            )
+            let word = |count: u32| "word ".repeat(count as usize);
+            let (longer, shorter) = (word(10 + index % 7), word(2 + index % 5));
+            let (chosen, rejected) = if index % 10 == 0 {
+                (shorter, longer)
+            } else {
+                (longer, shorter)
+            };
+            let margin = 0.2 + 0.01 * f64::from(index);
+            let p = 1.0 / (1.0 + (-margin).exp());
+            let row = serde_json::json!({
+                "id": index.to_string(),
+                "prompt": [{ "role": "user", "content": "q" }],
+                "chosen": [{ "role": "assistant", "content": chosen }],
+                "rejected": [{ "role": "assistant", "content": rejected }],
+                "p_chosen": p, "margin": margin, "weight": 1.0, "source": "judge", "votes": [],
+                "chosen_tokens": 0, "rejected_tokens": 0,
+                "chosen_chars": chosen.len(), "rejected_chars": rejected.len(), "p_raw": p,
+            });
+            format!("{row}\n")
         })
         .collect();
     fs::write(dir.join("one.jsonl"), rows).unwrap();
@@ -504,8 +517,8 @@ fn prompts_without_a_partner_are_counted() {
     assert!(rejects > 0);
     fails(
         dir.path(),
-        &[&command[..10], &["--others", "strange.jsonl"]].concat(),
-        1,
+        &[&command[..9], &["--others", "strange.jsonl"]].concat(),
+        3,
         &["answers no prompt that is answered in own.jsonl", "same prompts"],
     );
 }
