@@ -376,7 +376,11 @@ mod tests {
     fn pairs(judge: impl Fn(Winner) -> Vec<Judgement>) -> Vec<JudgedPair> {
         (0..40)
             .map(|index: u32| {
-                let better = if index % 2 == 0 { Winner::First } else { Winner::Second };
+                let better = if index.is_multiple_of(2) {
+                    Winner::First
+                } else {
+                    Winner::Second
+                };
                 let mut pair = JudgedPair::new(index.to_string(), index.to_string(), [10 + index / 2 % 2, 10]);
                 pair.judgements = judge(better);
                 pair
