@@ -81,11 +81,35 @@ fn estimate(
         progress.advance(RESAMPLES as u64);
         return Ok(None);
     };
-    let estimate = interval::estimate(clusters, seed.child(figure.name()), progress, |drawn| {
-        let sample: Vec<&JudgedPair> = drawn.iter().map(|index| pairs[*index]).collect();
-        figure.measure(&sample).map(|measured| measured.value)
-    })?;
+    let seed = seed.child(figure.name());
+    let of = |indices: &[usize]| {
+        let sample: Vec<&JudgedPair> = indices.iter().map(|index| pairs[*index]).collect();
+        figure.measure(&sample)
+    };
+    let estimate = match measured.mean {
+        // Every cluster is counted once, not in each resample again.
+        Some(_) => {
+            let parts: Vec<[f64; 2]> = clusters
+                .iter()
+                .map(|cluster| of(cluster).and_then(|part| part.mean).unwrap_or_default())
+                .collect();
+            let whole = interval::clusters(0..clusters.len());
+            interval::estimate(&whole, seed, progress, |drawn| {
+                let [sum, weights] = drawn
+                    .iter()
+                    .map(|cluster| parts[*cluster])
+                    .fold([0.0; 2], |[sum, weights], [more, weight]| {
+                        [sum + more, weights + weight]
+                    });
+                (weights > 0.0).then(|| sum / weights)
+            })?
+        }
+        None => interval::estimate(clusters, seed, progress, |drawn| {
+            of(drawn).map(|measured| measured.value)
+        })?,
+    };
     Ok(estimate.map(|estimate| Estimate {
+        value: measured.value,
         n: measured.n,
         ..estimate
     }))

@@ -17,6 +17,8 @@ use crate::judged::{JudgedPair, Judgement, Winner};
 pub struct Measured {
     pub value: f64,
     pub n: u64,
+    /// Of a mean, the sum and the weights that it is made of; both add up over pairs.
+    pub mean: Option<[f64; 2]>,
 }
 
 macro_rules! figures {
@@ -142,6 +144,7 @@ fn mean(values: impl Iterator<Item = (f64, f64)>) -> Option<Measured> {
     (n > 0 && weights > 0.0).then(|| Measured {
         value: sum / weights,
         n,
+        mean: Some([sum, weights]),
     })
 }
 
@@ -301,6 +304,7 @@ fn length_effect(pairs: &[&JudgedPair]) -> Option<Measured> {
     Some(Measured {
         value: effect.at(measure::typical(&comparisons)),
         n: comparisons.len() as u64,
+        mean: None,
     })
 }
 
@@ -310,6 +314,7 @@ fn length_correlation(pairs: &[&JudgedPair]) -> Option<Measured> {
     Some(Measured {
         value,
         n: comparisons.len() as u64,
+        mean: None,
     })
 }
 
@@ -373,6 +378,7 @@ fn calibration_error(pairs: &[&JudgedPair]) -> Option<Measured> {
     (n > 0).then(|| Measured {
         value: super::calibration::error(&bins),
         n,
+        mean: None,
     })
 }
 
