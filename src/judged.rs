@@ -47,6 +47,9 @@ pub struct Judgement {
     pub p_first: Option<f64>,
     /// The principle that was asked about, if any.
     pub principle_id: String,
+    /// Whether each answer was rated alone, so that no order of the two can decide.
+    #[serde(default)]
+    pub alone: bool,
 }
 
 /// Two answers and all that was said of them.

@@ -153,6 +153,9 @@ pub const CHOSEN_FIRST: &str = "chosen_first";
 /// The `order` of a vote whose option (A) is the rejected answer.
 pub const REJECTED_FIRST: &str = "rejected_first";
 
+/// How the `cot` of a vote begins that comes of ratings of each answer alone.
+pub const EXPECTED_RATINGS: &str = "Expected ratings:";
+
 /// The reason of a reject whose pair the judge finds equally good.
 pub const TIE: &str = "the judge's verdict is a tie";
 
@@ -232,6 +235,11 @@ impl Vote {
     /// Probability that the chosen answer is better, as the vote counts.
     pub fn p_chosen(&self) -> f32 {
         if self.chosen_first() { self.p_a } else { 1.0 - self.p_a }
+    }
+
+    /// Whether it comes of ratings of each answer alone: then its order is none that a judge saw.
+    pub fn of_ratings(&self) -> bool {
+        self.cot.as_ref().is_some_and(|cot| cot.starts_with(EXPECTED_RATINGS))
     }
 
     /// The vote about the same answers told from the other's side: what was chosen is rejected.

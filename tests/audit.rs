@@ -20,6 +20,7 @@ use bylaw::engine::{Engine, Refusal};
 use bylaw::error::Result;
 use bylaw::judged::{JudgedPair, Winner};
 use bylaw::model::files::{BUILTIN, Model};
+use bylaw::progress::Silent;
 use bylaw::prompt::Templates;
 use bylaw::record::{Candidates, Preference, TIE, messages_id};
 use bylaw::seed::Seed;
@@ -148,7 +149,7 @@ fn experiment(engine: &dyn Engine, count: usize) -> Vec<Effect> {
         after: after[index],
         over_itself: itself[index],
     });
-    causal::effects(&trials.collect::<Vec<_>>(), Seed::new(2))
+    causal::effects(&trials.collect::<Vec<_>>(), Seed::new(2), &Silent).unwrap()
 }
 
 fn effect(effects: &[Effect], change: Change) -> &Effect {
@@ -166,7 +167,7 @@ fn padding_recovers_the_rule_of_a_scripted_judge() {
         assert!((gain.value - 0.68).abs() < 1e-4 && gain.n == 60, "{change}: {gain}");
         assert_eq!(effect.preferred.unwrap().value, 1.0);
         // An answer that was behind, or even, is ahead when it is longer by so much; never the other way round.
-        assert!(effect.flips.unwrap().low > 0.2, "{effect:?}");
+        assert!(effect.flips.unwrap().is_above(0.2), "{effect:?}");
         assert_eq!(effect.flips_back.unwrap().value, 0.0);
     }
     // A list has the same words.
@@ -190,8 +191,8 @@ fn a_judge_that_does_not_count_words_shows_no_effect() {
 fn padding_finds_what_the_bundled_model_was_taught() {
     let found = experiment(tiny(), 40);
     let padded = effect(&found, Change::Padded);
-    assert!(padded.gain.unwrap().low > 0.1, "{padded:?}");
-    assert!(padded.preferred.unwrap().low > 0.6, "{padded:?}");
+    assert!(padded.gain.unwrap().is_above(0.1), "{padded:?}");
+    assert!(padded.preferred.unwrap().is_above(0.6), "{padded:?}");
     let listed = effect(&found, Change::Listed).gain.unwrap();
     assert!(listed.value.abs() < 0.1, "{listed}");
 }
@@ -230,7 +231,7 @@ fn audited(labels: &[(Preference, Winner)]) -> Section {
             ..labels::pair(label)
         })
         .collect();
-    section("all", &pairs.iter().collect::<Vec<_>>(), Seed::new(4))
+    section("all", &pairs.iter().collect::<Vec<_>>(), Seed::new(4), &Silent).unwrap()
 }
 
 /// Catches: figures or intervals that miss a bias of known size: 0.68 log-odds is a probability of 0.664.
@@ -240,7 +241,7 @@ fn the_audit_finds_a_planted_bias_within_its_interval() {
     let probability = section.get(Figure::LongerProbabilityOnTies).unwrap();
     let planted = 1.0 / (1.0 + (-0.68f64).exp());
     assert!(
-        probability.covers(planted) || (probability.value - planted).abs() < 1e-6,
+        probability.interval.unwrap().covers(planted) || (probability.value - planted).abs() < 1e-6,
         "{probability}"
     );
     assert_eq!(section.get(Figure::PreferLongerOnTies).unwrap().value, 1.0);
@@ -249,7 +250,7 @@ fn the_audit_finds_a_planted_bias_within_its_interval() {
     let labels = known_labels(tiny(), 400);
     let of = |labels: &[(Preference, Winner)]| audited(labels).get(Figure::LongerProbabilityOnTies).unwrap();
     let (some, others) = (of(&labels[..120]), of(&labels[120..]));
-    assert!(some.covers(others.value), "{some} and {others}");
+    assert!(some.interval.unwrap().covers(others.value), "{some} and {others}");
 }
 
 fn accuracy(labels: &[(Preference, Winner)]) -> f64 {
@@ -259,7 +260,8 @@ fn accuracy(labels: &[(Preference, Winner)]) -> f64 {
 /// How often the longer of two equals is preferred, by weight.
 fn longer_of_equals(labels: &[(Preference, Winner)]) -> f64 {
     let equal = labels.iter().filter(|(_, gold)| *gold == Winner::Tie);
-    prefer_longer(equal.map(|(label, _)| Unit::Tokens.comparison(label))).unwrap()
+    let labels = equal.map(|(label, _)| Unit::Tokens.comparison(label));
+    prefer_longer(labels, Unit::Tokens.equal_length()).unwrap()
 }
 
 /// Turns the truth with the label.
@@ -283,7 +285,7 @@ fn each_control_takes_out_the_bias_and_leaves_the_quality() {
     let labels = known_labels(tiny(), 600);
     let rows: Vec<Preference> = labels.iter().map(|(label, _)| label.clone()).collect();
     assert!(longer_of_equals(&labels) > 0.9);
-    let fitted = residual::fit(&rows, Seed::new(1)).unwrap();
+    let fitted = residual::fit(&rows, Seed::new(1), &Silent).unwrap().unwrap();
     let after = controlled(&labels, |row| Some(residual::without_length(row, &fitted)));
     let (left, lost) = (longer_of_equals(&after), accuracy(&labels) - accuracy(&after));
     assert!(
@@ -297,7 +299,7 @@ fn each_control_takes_out_the_bias_and_leaves_the_quality() {
     let after = controlled(&labels, |row| caliper.refuses(row).is_none().then(|| row.clone()));
     let lost = accuracy(&labels) - accuracy(&after);
     assert!(lost <= 0.02 && after.len() > 50, "match: {lost:.3} of {}", after.len());
-    let found = weights::fit(&rows, Seed::new(1));
+    let found = weights::fit(&rows, Seed::new(1), &Silent).unwrap();
     let weighed: Vec<(Preference, Winner)> = labels
         .iter()
         .zip(&found.weights)
@@ -312,7 +314,8 @@ fn each_control_takes_out_the_bias_and_leaves_the_quality() {
             )
         })
         .collect();
-    let share = prefer_longer(weighed.iter().map(|(label, _)| Unit::Tokens.comparison(label))).unwrap();
+    let weighed = weighed.iter().map(|(label, _)| Unit::Tokens.comparison(label));
+    let share = prefer_longer(weighed, Unit::Tokens.equal_length()).unwrap();
     assert!((share - 0.5).abs() <= 0.05, "weight: {share:.3}");
 }
 
@@ -327,11 +330,12 @@ fn controls_leave_an_unbiased_judge_alone() {
     let engine = scripted(move |a, b| noise(a) - noise(b) + 0.2);
     let labels = known_labels(&engine, 300);
     let rows: Vec<Preference> = labels.iter().map(|(label, _)| label.clone()).collect();
-    let fitted = residual::fit(&rows, Seed::new(1)).unwrap();
+    let fitted = residual::fit(&rows, Seed::new(1), &Silent).unwrap().unwrap();
     assert_eq!(fitted.effect.slope, 0.0, "{fitted:?}");
     assert!(rows.iter().all(|row| residual::without_length(row, &fitted) == *row));
     assert!(
-        weights::fit(&rows, Seed::new(1))
+        weights::fit(&rows, Seed::new(1), &Silent)
+            .unwrap()
             .weights
             .iter()
             .all(|weight| *weight == 1.0)
@@ -352,7 +356,7 @@ fn recorded(verdicts: &Path, answers: Option<&Path>) -> Section {
         .unwrap()
         .rows;
     let pairs: Vec<&JudgedPair> = rows.iter().map(|row| &row.said).collect();
-    section("all", &pairs, Seed::new(0))
+    section("all", &pairs, Seed::new(0), &Silent).unwrap()
 }
 
 /// The hits behind a share.
@@ -451,7 +455,50 @@ fn recorded_verdicts_are_read_in_every_form() -> Result<()> {
     let section = recorded(&alpaca, None);
     assert_eq!(count(&section, Figure::PreferLonger), (1, 1));
     assert!((section.get(Figure::LongerProbability).unwrap().value - 0.7).abs() < 1e-9);
+
+    // Empty cells say nothing; they are no reason to drop what the others say.
+    let gaps = write(
+        "gaps.csv",
+        "prompt,answer_1,answer_2,preference,verdict,verdict_swapped,winner,gold,label\nq,x,yy,,1,2, ,,\nr,x,yy,2,,,,,2\n\
+         s,x,yy,,,2,1,1,\nt,x,yy,0,,,,,\n",
+    );
+    let rows = read_recorded(gaps.to_str().unwrap(), None)?;
+    assert_eq!(rows.rejects, []);
+    let gold: Vec<Option<Winner>> = rows.rows.iter().map(|row| row.said.gold).collect();
+    assert_eq!(gold, [None, Some(Winner::Second), Some(Winner::First), None]);
+    let said: Vec<Vec<Winner>> = rows
+        .rows
+        .iter()
+        .map(|row| row.said.judgements.iter().map(|judgement| judgement.winner).collect())
+        .collect();
+    let (first, second) = (Winner::First, Winner::Second);
+    assert_eq!(said[..3], [vec![first, second], vec![second], vec![first, second]]);
+    // As in `eval winrate`, a preference of 0 is a tie.
+    assert_eq!(said[3], [Winner::Tie]);
     Ok(())
+}
+
+/// Catches: verdicts that do not find their answers because one file has numbers and the other texts, or pandas' 0.0.
+#[test]
+fn verdicts_find_their_answers_in_files_of_two_formats() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name)
+    };
+    let answers = write("answers.csv", "idx,response1,response2,gold\n0,x,yy,1\n1,x,yy,2\n");
+    let verdicts = write(
+        "verdicts.json",
+        r#"[{"idx": 1.0, "gpt_result": "2"}, {"idx": 0, "gpt_result": "1"}]"#,
+    );
+    assert_eq!(count(&recorded(&verdicts, Some(&answers)), Figure::Accuracy), (2, 2));
+    let verdicts = write("verdicts.csv", "idx,verdict\n1,2\n0,2\n");
+    let answers = write(
+        "answers.jsonl",
+        "{\"idx\": 0, \"response_1\": \"x\", \"response_2\": \"yy\", \"gold\": 1}\n\
+         {\"idx\": \"1\", \"response_1\": \"x\", \"response_2\": \"yy\", \"gold\": 2}\n",
+    );
+    assert_eq!(count(&recorded(&verdicts, Some(&answers)), Figure::Accuracy), (1, 2));
 }
 
 /// Catches: bad files that end in a panic, or in a message that does not name the place.
@@ -463,7 +510,11 @@ fn bad_records_are_told() {
         std::fs::write(&path, text).unwrap();
         read_recorded(path.to_str().unwrap(), None).unwrap_err().to_string()
     };
-    assert!(message("{\"prompt\": \"q\"}\n").contains("line 1: there are no two answers"));
+    let none = message("{\"prompt\": \"q\"}\n");
+    assert!(none.contains("line 1: there are no two answers"), "{none}");
+    // The remedy tells what is expected, once.
+    assert!(!none.contains("a row needs two answers"), "{none}");
+    assert!(message(r#"{"output_1": "x", "output_2": "y", "preference": 0}"#).contains("no row has one above 1"));
     assert!(message(r#"{"output_1": "x", "output_2": "y"}"#).contains("nothing was said"));
     assert!(message(r#"{"output_1": "x", "output_2": "y", "preference": 3}"#).contains("`preference` is 3"));
     assert!(message(r#"{"output_1": "x", "output_2": null, "gold": 1}"#).contains("`output_2` is no text"));

@@ -323,3 +323,202 @@ fn a_judge_meets_its_own_answers_and_others() {
     // A pair seen from the other side has the other answer for its own; principles are drawn by pair, so not exactly.
     assert!((share(&one) + share(&other) - 1.0).abs() < 0.2, "{one} {other}");
 }
+
+/// Preferences of one prompt, that lean to the longer answer.
+fn of_one_prompt(dir: &Path) {
+    let rows: String = (0..60u32)
+        .map(|index| {
+            let word = |count: u32| "word ".repeat(count as usize);
+            let (longer, shorter) = (word(10 + index % 7), word(2 + index % 5));
+            let (chosen, rejected) = if index % 10 == 0 {
+                (shorter, longer)
+            } else {
+                (longer, shorter)
+            };
+            let margin = 0.2 + 0.01 * f64::from(index);
+            let p = 1.0 / (1.0 + (-margin).exp());
+            let row = serde_json::json!({
+                "id": index.to_string(),
+                "prompt": [{ "role": "user", "content": "q" }],
+                "chosen": [{ "role": "assistant", "content": chosen }],
+                "rejected": [{ "role": "assistant", "content": rejected }],
+                "p_chosen": p, "margin": margin, "weight": 1.0, "source": "judge", "votes": [],
+                "chosen_tokens": 0, "rejected_tokens": 0,
+                "chosen_chars": chosen.len(), "rejected_chars": rejected.len(), "p_raw": p,
+            });
+            format!("{row}\n")
+        })
+        .collect();
+    fs::write(dir.join("one.jsonl"), rows).unwrap();
+}
+
+/// Catches: labels changed, or requirements met, by a figure of one prompt, whose resamples are all alike.
+#[test]
+fn one_prompt_decides_nothing() {
+    let dir = temp();
+    of_one_prompt(dir.path());
+    for method in ["residual", "weight"] {
+        let out = format!("out-{method}");
+        let command = [
+            "balance",
+            "--preferences",
+            "one.jsonl",
+            "--method",
+            method,
+            "--out",
+            &out,
+        ];
+        let told = succeeds(dir.path(), &[&command[..], &["--json"]].concat());
+        let result = &json(&told.stdout)["result"];
+        let untold = result["untold"].as_str().unwrap();
+        assert!(
+            untold.contains("(no interval)") && untold.contains("label more prompts"),
+            "{untold}"
+        );
+        assert_eq!(result["changed"], 0.0);
+        assert_eq!(result["before"], result["after"]);
+        if method == "residual" {
+            assert!(result["fitted"]["found"]["low"].is_null(), "{result}");
+            assert_eq!(result["fitted"]["effect"]["slope"], 0.0);
+        }
+        // What is complete is not fitted again, and tells the same.
+        let again = succeeds(dir.path(), &[&command[..], &["--json"]].concat());
+        assert_eq!(&json(&again.stdout)["result"], result);
+        assert!(!again.stderr.contains("resamples"), "{}", again.stderr);
+    }
+    let audit = bylaw(
+        dir.path(),
+        &[
+            "audit",
+            "--preferences",
+            "one.jsonl",
+            "--require",
+            "prefer_longer<=0.95",
+        ],
+    );
+    assert_eq!(audit.code, 3, "{audit:?}");
+    assert!(
+        audit.stderr.contains("rests on too few prompts for an interval"),
+        "{}",
+        audit.stderr
+    );
+    assert!(audit.stdout.contains("0.90 (no interval)"), "{}", audit.stdout);
+    assert!(
+        audit.stdout.contains("not fit to label: all pairs are of one prompt"),
+        "{}",
+        audit.stdout
+    );
+}
+
+/// Catches: a flag that the method does not read, taken without a word.
+#[test]
+fn flags_belong_to_their_method() {
+    let dir = temp();
+    of_one_prompt(dir.path());
+    let refused = |method: &str, flag: &str, help: &str| {
+        fails(
+            dir.path(),
+            &[
+                "balance",
+                "--preferences",
+                "one.jsonl",
+                "--method",
+                method,
+                flag,
+                "0.5",
+                "--out",
+                "out",
+            ],
+            2,
+            &[flag, help],
+        );
+    };
+    refused("match", "--length-effect", "--method residual");
+    refused("weight", "--length-effect", "--method residual");
+    refused("residual", "--max-difference", "--method match");
+    // What is given is told as it was given, not as a slope.
+    let given = succeeds(
+        dir.path(),
+        &[
+            "balance",
+            "--preferences",
+            "one.jsonl",
+            "--length-effect",
+            "0.5",
+            "--out",
+            "out",
+        ],
+    );
+    let told = given.stdout + &given.stderr;
+    assert!(told.contains("the longer answer gained 0.50 log-odds"), "{told}");
+}
+
+/// Catches: a judge whose verdicts are all ties called fit; counts made of what is no share.
+#[test]
+fn ties_are_no_labels() {
+    let dir = temp();
+    let rows: String = (0..40)
+        .map(|index| {
+            format!(
+                "{{\"prompt\": \"q{index}\", \"answer_1\": \"x\", \"answer_2\": \"longer\", \"verdict\": \"tie\", \
+                     \"verdict_swapped\": \"tie\", \"gold\": 2}}\n"
+            )
+        })
+        .collect();
+    fs::write(dir.path().join("ties.jsonl"), rows).unwrap();
+    let told = succeeds(dir.path(), &["audit", "--verdicts", "ties.jsonl"]).stdout;
+    assert!(told.contains("not fit to label: ties 1.00"), "{told}");
+    assert!(told.contains("80 of 80"), "{told}");
+}
+
+/// Catches: rows of the other model's data lost, prompts that only one of the two answered uncounted, an audit of no pair.
+#[test]
+fn prompts_without_a_partner_are_counted() {
+    let dir = temp();
+    let rows = |name: &str, prompts: &[&str], more: &str| {
+        let rows: String = prompts
+            .iter()
+            .map(|prompt| {
+                let answers = format!("\"It is {prompt}, says {name}.\", \"No, says {name}.\"");
+                format!("{{\"prompt\": \"Is it {prompt}?\", \"completions\": [{answers}]}}\n")
+            })
+            .collect();
+        fs::write(dir.path().join(format!("{name}.jsonl")), rows + more).unwrap();
+    };
+    rows("own", &["hot", "cold", "wet"], "");
+    rows("others", &["cold", "dry", "hot"], "{\"prompt\": 7}\n");
+    rows("strange", &["blue"], "");
+    let command = [
+        "audit",
+        "--model",
+        "builtin:tiny",
+        "--constitution",
+        "builtin:proving-ground",
+        "--candidates",
+        "own.jsonl",
+        "--changes",
+        "repeated",
+        "--out",
+        "out",
+        "--others",
+    ];
+    let told = json(&succeeds(dir.path(), &[&command[..], &["others.jsonl", "--json"]].concat()).stdout);
+    assert_eq!(
+        (
+            told["sections"][0]["pairs"].as_u64(),
+            told["unmatched"].as_u64(),
+            told["unread"].as_u64()
+        ),
+        (Some(2), Some(2), Some(1)),
+        "{told}"
+    );
+    assert!(told["first_unread"].as_str().unwrap().contains("line 4"), "{told}");
+    let rejects = fs::read_dir(dir.path().join("out/labels/rejects")).unwrap().count();
+    assert!(rejects > 0);
+    fails(
+        dir.path(),
+        &[&command[..9], &["--others", "strange.jsonl"]].concat(),
+        3,
+        &["answers no prompt that is answered in own.jsonl", "same prompts"],
+    );
+}

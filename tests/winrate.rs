@@ -366,3 +366,88 @@ fn pairs_are_judged_in_a_recipe_and_can_be_read_again() {
         }
     }
 }
+
+/// Catches: answers drawn again after a stop, pairs judged twice or left out, and work left behind.
+#[test]
+fn an_interrupted_win_rate_goes_on() {
+    let dir = temp();
+    let prompts = [
+        "world",
+        "prompts",
+        "--split",
+        "evaluation",
+        "--harmful",
+        "60",
+        "--benign",
+        "60",
+        "--out",
+        "prompts",
+    ];
+    succeeds(dir.path(), &prompts);
+    let sample = [
+        "sample",
+        "--model",
+        "builtin:tiny",
+        "--prompts",
+        "prompts",
+        "--per-prompt",
+        "1",
+        "--max-new-tokens",
+        "8",
+        "--keep-truncated",
+        "--out",
+        "short",
+    ];
+    succeeds(dir.path(), &sample);
+    let command = |out| {
+        [
+            "eval",
+            "winrate",
+            "--model",
+            "builtin:tiny",
+            "--baseline-answers",
+            "short",
+            "--prompts",
+            "prompts",
+            "--judge",
+            "builtin:tiny",
+            "--constitution",
+            "builtin:proving-ground",
+            "--max-new-tokens",
+            "24",
+            "--out",
+            out,
+        ]
+    };
+    // There when all answers are, and pairs are judged.
+    let answered = dir.path().join("stopped/.work/judged-0/manifest.json");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_bylaw"))
+        .args(command("stopped"))
+        .current_dir(dir.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !answered.exists() {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it was through before it could be stopped"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!dir.path().join("stopped/eval.json").exists());
+    let resumed = succeeds(dir.path(), &command("stopped"));
+    assert!(
+        resumed.stderr.contains("answers of builtin:tiny: already complete"),
+        "{}",
+        resumed.stderr
+    );
+    succeeds(dir.path(), &command("whole"));
+    for file in ["eval.json", "pairs.jsonl"] {
+        let read = |out: &str| fs::read_to_string(dir.path().join(out).join(file)).unwrap();
+        assert_eq!(read("stopped"), read("whole"), "{file}");
+    }
+    assert!(!dir.path().join("stopped/.work").exists());
+}

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::calibration::{self, Bin};
 use super::figures::{Figure, confidences};
-use super::interval::{self, Estimate};
+use super::interval::{self, Estimate, LEAST_CLUSTERS, RESAMPLES};
+use crate::error::Result;
 use crate::judged::JudgedPair;
+use crate::progress::Progress;
 use crate::seed::Seed;
 
 /// The figures of some of the pairs.
@@ -41,15 +43,20 @@ fn find(figures: &[(Figure, Estimate)], figure: Figure) -> Option<Estimate> {
         .map(|(_, estimate)| *estimate)
 }
 
+/// Rounds that `progress` hears of for one section.
+pub const ROUNDS: u64 = (Figure::ALL.len() * RESAMPLES) as u64;
+
 /// Measures the pairs. Intervals come from resampling prompts.
-pub fn section(name: &str, pairs: &[&JudgedPair], seed: Seed) -> Section {
+pub fn section(name: &str, pairs: &[&JudgedPair], seed: Seed, progress: &dyn Progress) -> Result<Section> {
     let clusters = interval::clusters(pairs.iter().map(|pair| pair.prompt.as_str()));
-    let figures: Vec<(Figure, Estimate)> = Figure::ALL
-        .into_iter()
-        .filter_map(|figure| Some((figure, estimate(figure, pairs, &clusters, seed)?)))
-        .collect();
+    let mut figures = Vec::new();
+    for figure in Figure::ALL {
+        if let Some(estimate) = estimate(figure, pairs, &clusters, seed, progress)? {
+            figures.push((figure, estimate));
+        }
+    }
     let bins = calibration::bins(confidences(pairs));
-    Section {
+    Ok(Section {
         name: name.to_owned(),
         pairs: pairs.len() as u64,
         judgements: pairs.iter().map(|pair| pair.judgements.len() as u64).sum(),
@@ -58,26 +65,54 @@ pub fn section(name: &str, pairs: &[&JudgedPair], seed: Seed) -> Section {
         } else {
             Vec::new()
         },
-        verdict: Verdict::of(
-            &figures,
-            pairs
-                .iter()
-                .filter(|pair| pair.label.is_some() || !pair.judgements.is_empty())
-                .count(),
-        ),
+        verdict: Verdict::of(&figures, Judged::of(pairs, clusters.len())),
         figures,
-    }
+    })
 }
 
-fn estimate(figure: Figure, pairs: &[&JudgedPair], clusters: &[Vec<usize>], seed: Seed) -> Option<Estimate> {
-    let n = figure.measure(pairs)?.n;
-    let mut sample: Vec<&JudgedPair> = Vec::with_capacity(pairs.len());
-    let estimate = interval::estimate(clusters, seed.child(figure.name()), |drawn| {
-        sample.clear();
-        sample.extend(drawn.iter().map(|index| pairs[*index]));
-        figure.measure(&sample).map(|measured| measured.value)
-    })?;
-    Some(Estimate { n, ..estimate })
+fn estimate(
+    figure: Figure,
+    pairs: &[&JudgedPair],
+    clusters: &[Vec<usize>],
+    seed: Seed,
+    progress: &dyn Progress,
+) -> Result<Option<Estimate>> {
+    let Some(measured) = figure.measure(pairs) else {
+        progress.advance(RESAMPLES as u64);
+        return Ok(None);
+    };
+    let seed = seed.child(figure.name());
+    let of = |indices: &[usize]| {
+        let sample: Vec<&JudgedPair> = indices.iter().map(|index| pairs[*index]).collect();
+        figure.measure(&sample)
+    };
+    let estimate = match measured.mean {
+        // Every cluster is counted once, not in each resample again.
+        Some(_) => {
+            let parts: Vec<[f64; 2]> = clusters
+                .iter()
+                .map(|cluster| of(cluster).and_then(|part| part.mean).unwrap_or_default())
+                .collect();
+            let whole = interval::clusters(0..clusters.len());
+            interval::estimate(&whole, seed, progress, |drawn| {
+                let [sum, weights] = drawn
+                    .iter()
+                    .map(|cluster| parts[*cluster])
+                    .fold([0.0; 2], |[sum, weights], [more, weight]| {
+                        [sum + more, weights + weight]
+                    });
+                (weights > 0.0).then(|| sum / weights)
+            })?
+        }
+        None => interval::estimate(clusters, seed, progress, |drawn| {
+            of(drawn).map(|measured| measured.value)
+        })?,
+    };
+    Ok(estimate.map(|estimate| Estimate {
+        value: measured.value,
+        n: measured.n,
+        ..estimate
+    }))
 }
 
 /// Fewer judged pairs than this say nothing for certain.
@@ -89,6 +124,9 @@ const MOST_FAILURES: f64 = 0.05;
 /// A judge that changes its mind with the order more often is not fit. After a swap a large judge names the same place in 18 %
 /// of pairs, a small one in 56 % (Lee et al. 2023, arXiv 2309.00267).
 const LEAST_CONSISTENCY: f64 = 0.75;
+
+/// A judge that names an answer less often gives few labels, and its figures tell of few.
+const MOST_TIES: f64 = 0.5;
 
 /// How far from no preference for length the interval may begin.
 const MOST_BIAS: f64 = 0.05;
@@ -105,12 +143,35 @@ pub struct Verdict {
     pub reasons: Vec<String>,
 }
 
+/// What the figures rest on.
+#[derive(Clone, Copy)]
+struct Judged {
+    /// Pairs of which a judge said something.
+    pairs: usize,
+    /// Those of them whose answers were rated alone.
+    alone: usize,
+    prompts: usize,
+}
+
+impl Judged {
+    fn of(pairs: &[&JudgedPair], prompts: usize) -> Self {
+        let count = |of: fn(&JudgedPair) -> bool| pairs.iter().filter(|pair| of(pair)).count();
+        Self {
+            pairs: count(|pair| pair.label.is_some() || !pair.judgements.is_empty()),
+            alone: count(|pair| pair.judgements.iter().any(|judgement| judgement.alone)),
+            prompts,
+        }
+    }
+}
+
 impl Verdict {
-    fn of(figures: &[(Figure, Estimate)], judged: usize) -> Self {
+    fn of(figures: &[(Figure, Estimate)], judged: Judged) -> Self {
         let against: Vec<String> = [
             too_few(judged),
             failures(figures),
+            ties(figures),
             inconsistent(figures),
+            order_unknown(figures, judged),
             length_bias(figures),
             no_better_than_chance(figures),
         ]
@@ -137,10 +198,15 @@ fn shown(figures: &[(Figure, Estimate)], figure: Figure) -> Option<String> {
     Some(format!("{} {}", figure.label(), find(figures, figure)?))
 }
 
-fn too_few(judged: usize) -> Option<String> {
-    match judged {
+fn too_few(judged: Judged) -> Option<String> {
+    match judged.pairs {
         0 => Some("no judge says anything here".into()),
-        1..FEW => Some(format!("only {judged} judged pairs: too few to say")),
+        1 => Some("only one judged pair: too few to say".into()),
+        few @ 2..FEW => Some(format!("only {few} judged pairs: too few to say")),
+        _ if judged.prompts == 1 => Some("all pairs are of one prompt: too few to say".into()),
+        _ if judged.prompts < LEAST_CLUSTERS => {
+            Some(format!("the pairs are of {} prompts: too few to say", judged.prompts))
+        }
         _ => None,
     }
 }
@@ -148,6 +214,11 @@ fn too_few(judged: usize) -> Option<String> {
 fn failures(figures: &[(Figure, Estimate)]) -> Option<String> {
     find(figures, Figure::ParseFailures).filter(|share| share.value > MOST_FAILURES)?;
     shown(figures, Figure::ParseFailures)
+}
+
+fn ties(figures: &[(Figure, Estimate)]) -> Option<String> {
+    find(figures, Figure::Ties).filter(|share| share.value > MOST_TIES)?;
+    shown(figures, Figure::Ties)
 }
 
 /// On pairs that are equally good the order may decide; where it is known which are not, those count.
@@ -159,9 +230,21 @@ fn inconsistent(figures: &[(Figure, Estimate)]) -> Option<String> {
     shown(figures, Figure::OrderConsistency)
 }
 
+/// A judge that always names the first place is as consistent as any, if the places are never exchanged. What people say
+/// would show that too. Answers that were rated alone have no order.
+fn order_unknown(figures: &[(Figure, Estimate)], judged: Judged) -> Option<String> {
+    let enough = |figure| find(figures, figure).is_some_and(|estimate| estimate.n >= FEW as u64);
+    let shown = [Figure::OrderConsistency, Figure::Accuracy, Figure::LabelAccuracy];
+    let in_order = judged.pairs >= FEW && 2 * judged.alone < judged.pairs;
+    (in_order && !shown.into_iter().any(enough)).then(|| {
+        "nothing shows that the order does not decide: it takes verdicts in both orders, or what people say".into()
+    })
+}
+
 /// By the best evidence there is: pairs that are equally good, then people, then the share alone.
 fn length_bias(figures: &[(Figure, Estimate)]) -> Option<String> {
-    let away = |estimate: Estimate, from: f64| estimate.low > from + MOST_BIAS || estimate.high < from - MOST_BIAS;
+    let away =
+        |estimate: Estimate, from: f64| estimate.is_above(from + MOST_BIAS) || estimate.is_below(from - MOST_BIAS);
     for (figure, from) in [(Figure::PreferLongerOnTies, 0.5), (Figure::ExcessLonger, 0.0)] {
         let Some(estimate) = find(figures, figure).filter(|estimate| estimate.n >= FEW as u64) else {
             continue;
@@ -169,7 +252,7 @@ fn length_bias(figures: &[(Figure, Estimate)]) -> Option<String> {
         return away(estimate, from).then(|| shown(figures, figure)).flatten();
     }
     let estimate = find(figures, Figure::PreferLonger).filter(|estimate| estimate.n >= FEW as u64)?;
-    (estimate.low > MOST_LONGER || estimate.high < 1.0 - MOST_LONGER)
+    (estimate.is_above(MOST_LONGER) || estimate.is_below(1.0 - MOST_LONGER))
         .then(|| shown(figures, Figure::PreferLonger))
         .flatten()
 }
@@ -179,7 +262,7 @@ fn no_better_than_chance(figures: &[(Figure, Estimate)]) -> Option<String> {
         .into_iter()
         .find(|figure| find(figures, *figure).is_some())?;
     let estimate = find(figures, figure)?;
-    (estimate.low <= 0.5).then(|| format!("{} {estimate}, which may be chance", figure.label()))
+    (!estimate.is_above(0.5)).then(|| format!("{} {estimate}, which may be chance", figure.label()))
 }
 
 /// What a user requires: `accuracy>=0.8`.
@@ -254,9 +337,14 @@ impl fmt::Display for Requirement {
 }
 
 impl Requirement {
-    /// Why the section does not meet it; nothing if it does. A figure that was not measured meets nothing.
+    /// Why the section does not meet it; nothing if it does. A figure that was not measured meets nothing, and neither
+    /// does one without an interval.
     pub fn missed(&self, section: &Section) -> Option<String> {
         match section.get(self.figure) {
+            Some(estimate) if estimate.interval.is_none() => Some(format!(
+                "{self} is required, and {:.2} rests on too few prompts for an interval, so nothing can be said",
+                estimate.value
+            )),
             Some(estimate) if self.comparison.holds(estimate.value, self.threshold) => None,
             Some(estimate) => Some(format!("{self} is required, and it is {estimate}")),
             None => Some(format!("{self} is required, and nothing here measures it")),
@@ -289,5 +377,179 @@ mod by_name {
         let mut figures = figures.map_err(D::Error::custom)?;
         figures.sort_by_key(|(figure, _)| *figure);
         Ok(figures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judged::{Judgement, Winner};
+    use crate::progress::Silent;
+
+    fn judgement(first_at_a: Option<bool>, winner: Winner) -> Judgement {
+        Judgement {
+            first_at_a,
+            winner,
+            p_first: None,
+            principle_id: String::new(),
+            alone: false,
+        }
+    }
+
+    /// Forty pairs, each of its own prompt, judged in both orders; the better answer is now the longer, now the shorter.
+    fn pairs(judge: impl Fn(Winner) -> Vec<Judgement>) -> Vec<JudgedPair> {
+        (0..40)
+            .map(|index: u32| {
+                let better = if index.is_multiple_of(2) {
+                    Winner::First
+                } else {
+                    Winner::Second
+                };
+                let mut pair = JudgedPair::new(index.to_string(), index.to_string(), [10 + index / 2 % 2, 10]);
+                pair.judgements = judge(better);
+                pair
+            })
+            .collect()
+    }
+
+    fn both(winner: Winner) -> Vec<Judgement> {
+        [Some(true), Some(false)].map(|order| judgement(order, winner)).to_vec()
+    }
+
+    fn with_gold(mut pairs: Vec<JudgedPair>) -> Vec<JudgedPair> {
+        for (index, pair) in pairs.iter_mut().enumerate() {
+            pair.gold = Some([Winner::First, Winner::Second][index % 2]);
+        }
+        pairs
+    }
+
+    fn measured(pairs: &[JudgedPair]) -> Section {
+        section("all", &pairs.iter().collect::<Vec<_>>(), Seed::new(1), &Silent).unwrap()
+    }
+
+    #[track_caller]
+    fn unfit(pairs: &[JudgedPair], because: &str) {
+        let verdict = measured(pairs).verdict;
+        assert!(
+            !verdict.fit && verdict.reasons.iter().any(|reason| reason.contains(because)),
+            "{verdict:?}"
+        );
+    }
+
+    /// Catches: a judge called fit of which nothing is known, because nothing is known against it.
+    #[test]
+    fn what_says_nothing_is_not_fit() {
+        let good = pairs(both);
+        assert!(measured(&good).verdict.fit, "{:?}", measured(&good).verdict);
+        unfit(&pairs(|_| both(Winner::Tie)), "ties 1.00");
+        // In one order: only what people say can tell.
+        let once = || pairs(|better| vec![judgement(None, better)]);
+        unfit(&once(), "nothing shows that the order does not decide");
+        assert!(measured(&with_gold(once())).verdict.fit);
+        // Labels from elsewhere have no votes.
+        let labelled = || {
+            let mut pairs = pairs(|_| Vec::new());
+            for (index, pair) in pairs.iter_mut().enumerate() {
+                pair.label = Some([1.0, -1.0][index % 2]);
+            }
+            pairs
+        };
+        unfit(&labelled(), "nothing shows that the order does not decide");
+        assert!(measured(&with_gold(labelled())).verdict.fit);
+        unfit(&good[..1], "only one judged pair");
+        // Ratings of each answer alone have no order.
+        let alone = |better| {
+            vec![Judgement {
+                alone: true,
+                ..judgement(None, better)
+            }]
+        };
+        assert!(measured(&pairs(alone)).verdict.fit);
+    }
+
+    /// Catches: figures of one prompt acted on as if they were certain, because the interval has no width.
+    #[test]
+    fn figures_of_one_prompt_decide_nothing() {
+        let mut one = with_gold(pairs(both));
+        one.iter_mut().for_each(|pair| pair.prompt = "the same".into());
+        unfit(&one, "all pairs are of one prompt");
+        unfit(&one, "may be chance");
+        let section = measured(&one);
+        let accuracy = section.get(Figure::Accuracy).unwrap();
+        assert_eq!((accuracy.value, accuracy.interval), (1.0, None));
+        let missed = |section: &Section| "accuracy>=0.8".parse::<Requirement>().unwrap().missed(section);
+        assert!(
+            missed(&section).unwrap().contains("too few prompts"),
+            "{:?}",
+            missed(&section)
+        );
+        assert_eq!(missed(&measured(&with_gold(pairs(both)))), None);
+    }
+
+    /// Catches: the first of several votes taken for all of its order.
+    #[test]
+    fn several_votes_of_an_order_are_one() {
+        let vote = |order, winner, p_first| Judgement {
+            p_first: Some(p_first),
+            ..judgement(Some(order), winner)
+        };
+        let (first, second) = (Winner::First, Winner::Second);
+        // The first votes disagree; all votes of each order together are for the first answer.
+        let said = |_| {
+            vec![
+                vote(true, first, 0.9),
+                vote(true, second, 0.4),
+                vote(false, second, 0.4),
+                vote(false, first, 0.9),
+            ]
+        };
+        let section = measured(&pairs(said));
+        assert_eq!(section.get(Figure::OrderConsistency).unwrap().value, 1.0);
+        assert_eq!(section.get(Figure::SamePosition).unwrap().value, 0.0);
+        let verdicts = |order, winners: [Winner; 3]| winners.map(|winner| judgement(Some(order), winner));
+        let unparsed = Winner::Unparsed;
+        let said = |_| {
+            [
+                verdicts(true, [unparsed; 3]),
+                verdicts(false, [first, second, unparsed]),
+            ]
+            .concat()
+        };
+        // Failures alone are a failure, and what is divided is a tie.
+        assert_eq!(measured(&pairs(said)).get(Figure::OrderConsistency).unwrap().value, 0.0);
+    }
+
+    /// Catches: a judge that cannot decide called right, or wrong, by the side at which the better answer stands; a Brier score
+    /// of 0 for it.
+    #[test]
+    fn who_cannot_decide_is_half_right() {
+        let said = |_| {
+            vec![Judgement {
+                p_first: Some(0.5),
+                ..judgement(None, Winner::Tie)
+            }]
+        };
+        let section = measured(&with_gold(pairs(said)));
+        assert_eq!(section.reliability[0].accuracy, 0.5);
+        assert_eq!(section.get(Figure::CalibrationError).unwrap().value, 0.0);
+        assert_eq!(section.get(Figure::Brier).unwrap().value, 0.25);
+    }
+
+    /// Catches: log-odds for the longer made up from labels none of which is anywhere near a tie.
+    #[test]
+    fn hard_labels_have_no_effect_of_length() {
+        let labelled = |strength: f64| {
+            let mut pairs = pairs(|_| Vec::new());
+            for (index, pair) in pairs.iter_mut().enumerate() {
+                pair.lengths = [10 + index as u32, 10];
+                pair.label = Some(if index % 3 > 0 { strength } else { 0.1 });
+            }
+            pairs
+        };
+        assert!(measured(&labelled(1.0)).get(Figure::LengthEffect).is_some());
+        let mut hard = labelled(15.9);
+        hard.iter_mut()
+            .for_each(|pair| pair.label = Some(if pair.label > Some(1.0) { 15.9 } else { -15.9 }));
+        assert_eq!(measured(&hard).get(Figure::LengthEffect), None);
     }
 }

@@ -17,8 +17,9 @@ pub struct Bin {
     pub accuracy: f64,
 }
 
-/// The reliability bins of confidences (in the likelier answer, 0.5 to 1) and of whether that answer is the better.
-pub fn bins(verdicts: impl Iterator<Item = (f64, bool)>) -> Vec<Bin> {
+/// The reliability bins of confidences (in the likelier answer, 0.5 to 1) and of whether that answer is the better: 1, 0,
+/// or one half where neither is likelier.
+pub fn bins(verdicts: impl Iterator<Item = (f64, f64)>) -> Vec<Bin> {
     let edge = |index: usize| 0.5 + 0.5 * index as f64 / BINS as f64;
     let mut bins: Vec<Bin> = (0..BINS)
         .map(|index| Bin {
@@ -32,7 +33,7 @@ pub fn bins(verdicts: impl Iterator<Item = (f64, bool)>) -> Vec<Bin> {
         let bin = &mut bins[place.min(BINS - 1)];
         bin.n += 1;
         bin.confidence += confidence;
-        bin.accuracy += f64::from(u8::from(right));
+        bin.accuracy += right;
     }
     for bin in bins.iter_mut().filter(|bin| bin.n > 0) {
         bin.confidence /= bin.n as f64;
@@ -56,8 +57,8 @@ mod tests {
     #[test]
     fn the_error_is_the_mean_distance() {
         // Ten verdicts at 0.9 of which seven are right, thirty at 0.61 of which eighteen are.
-        let sure = (0..10).map(|index| (0.92, index < 7));
-        let unsure = (0..30).map(|index| (0.61, index < 18));
+        let sure = (0..10).map(|index| (0.92, f64::from(index < 7)));
+        let unsure = (0..30).map(|index| (0.61, f64::from(index < 18)));
         let bins = bins(sure.chain(unsure));
         assert_eq!(
             bins.iter().map(|bin| bin.n).collect::<Vec<_>>(),
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn certainty_has_a_bin() {
-        let bins = bins([(1.0, true), (0.5, false)].into_iter());
+        let bins = bins([(1.0, 1.0), (0.5, 0.5)].into_iter());
         assert_eq!((bins[0].n, bins[BINS - 1].n), (1, 1));
     }
 }

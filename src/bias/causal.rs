@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::interval::{self, Estimate};
 use super::measure::sigmoid;
+use crate::error::Result;
+use crate::progress::Progress;
 use crate::record::{Candidates, Completion, FinishReason, Message, content_id};
 use crate::seed::{Rng, Seed};
 
@@ -197,21 +199,28 @@ pub struct Effect {
 }
 
 /// The effect of each change that was tried.
-pub fn effects(trials: &[Trial], seed: Seed) -> Vec<Effect> {
-    Change::ALL
-        .into_iter()
-        .filter_map(|change| {
-            let trials: Vec<&Trial> = trials.iter().filter(|trial| trial.change == change).collect();
-            (!trials.is_empty()).then(|| effect(change, &trials, seed.child(change.as_str())))
-        })
-        .collect()
+pub fn effects(trials: &[Trial], seed: Seed, progress: &dyn Progress) -> Result<Vec<Effect>> {
+    let mut effects = Vec::new();
+    for change in Change::ALL {
+        let trials: Vec<&Trial> = trials.iter().filter(|trial| trial.change == change).collect();
+        if !trials.is_empty() {
+            effects.push(effect(change, &trials, seed.child(change.as_str()), progress)?);
+        }
+    }
+    Ok(effects)
 }
 
-fn effect(change: Change, trials: &[&Trial], seed: Seed) -> Effect {
+/// Figures of an [`Effect`] that have intervals.
+const FIGURES: usize = 6;
+
+/// Rounds that `progress` hears of for each change that was tried.
+pub const ROUNDS: u64 = (FIGURES * interval::RESAMPLES) as u64;
+
+fn effect(change: Change, trials: &[&Trial], seed: Seed, progress: &dyn Progress) -> Result<Effect> {
     let clusters = interval::clusters(trials.iter().map(|trial| trial.prompt.as_str()));
     // The mean of what a trial tells, over those that tell it.
-    let mean = |name: &str, value: &dyn Fn(&Trial) -> Option<f64>| {
-        let estimate = interval::estimate(&clusters, seed.child(name), |drawn| {
+    let mean = |name: &str, value: &(dyn Fn(&Trial) -> Option<f64> + Sync)| -> Result<Option<Estimate>> {
+        let estimate = interval::estimate(&clusters, seed.child(name), progress, |drawn| {
             let (mut sum, mut count) = (0.0, 0);
             for value in drawn.iter().filter_map(|index| value(trials[*index])) {
                 sum += value;
@@ -220,7 +229,7 @@ fn effect(change: Change, trials: &[&Trial], seed: Seed) -> Effect {
             (count > 0).then(|| sum / f64::from(count))
         })?;
         let n = trials.iter().filter(|trial| value(trial).is_some()).count() as u64;
-        Some(Estimate { n, ..estimate })
+        Ok(estimate.map(|estimate| Estimate { n, ..estimate }))
     };
     let judged = |trial: &&&Trial| trial.over_itself.is_some() || trial.after.is_some();
     let judged = trials.iter().filter(judged).count();
@@ -231,28 +240,29 @@ fn effect(change: Change, trials: &[&Trial], seed: Seed) -> Effect {
             (before < 0.0).then(|| f64::from(u8::from(after > 0.0)))
         }
     };
-    Effect {
+    Ok(Effect {
         change,
         trials: judged as u64,
         unjudged: (trials.len() - judged) as u64,
-        gain: mean("gain", &|trial| trial.over_itself),
+        gain: mean("gain", &|trial| trial.over_itself)?,
         preferred: mean("preferred", &|trial| {
             trial.over_itself.map(|odds| match odds.total_cmp(&0.0) {
                 std::cmp::Ordering::Less => 0.0,
                 std::cmp::Ordering::Equal => 0.5,
                 std::cmp::Ordering::Greater => 1.0,
             })
-        }),
-        probability: mean("probability", &|trial| trial.over_itself.map(sigmoid)),
-        flips: mean("flips", &turned(true)),
-        flips_back: mean("flips_back", &turned(false)),
-        shift: mean("shift", &|trial| Some(trial.after? - trial.before?)),
-    }
+        })?,
+        probability: mean("probability", &|trial| trial.over_itself.map(sigmoid))?,
+        flips: mean("flips", &turned(true))?,
+        flips_back: mean("flips_back", &turned(false))?,
+        shift: mean("shift", &|trial| Some(trial.after? - trial.before?))?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Silent;
 
     #[test]
     fn changes_add_nothing() {
@@ -292,7 +302,7 @@ mod tests {
             trial(0.5, -0.5),
             trial(0.0, 1.0),
         ];
-        let effect = &effects(&trials, Seed::new(1))[0];
+        let effect = &effects(&trials, Seed::new(1), &Silent).unwrap()[0];
         assert_eq!(effect.flips.unwrap().value, 0.5);
         assert_eq!(effect.flips_back.unwrap().value, 0.5);
         assert_eq!((effect.flips.unwrap().n, effect.gain.unwrap().n), (2, 5));

@@ -2,6 +2,10 @@
 //!
 //! A figure is undefined, not zero, where there is nothing to count. Verdicts that name no answer count for the shares
 //! of ties and of parse failures, and as wrong where there is a truth; in all other figures they are left out.
+//! The longer of two answers is the one with more characters, were it one more, as those count who publish such
+//! shares; controls and the ledger call lengths equal that differ by a few tokens.
+
+use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +17,8 @@ use crate::judged::{JudgedPair, Judgement, Winner};
 pub struct Measured {
     pub value: f64,
     pub n: u64,
+    /// Of a mean, the sum and the weights that it is made of; both add up over pairs.
+    pub mean: Option<[f64; 2]>,
 }
 
 macro_rules! figures {
@@ -35,6 +41,26 @@ macro_rules! figures {
             /// A few words for people.
             pub fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label,)+ }
+            }
+
+            /// Whether it is a share of whole verdicts or pairs, so many of so many.
+            pub fn counts(self) -> bool {
+                matches!(
+                    self,
+                    Self::OrderConsistency
+                        | Self::SamePosition
+                        | Self::PreferA
+                        | Self::GoldPreferLonger
+                        | Self::Accuracy
+                        | Self::AccuracyFirstOrder
+                        | Self::AccuracySecondOrder
+                        | Self::AccuracyBoth
+                        | Self::AccuracyLonger
+                        | Self::AccuracyShorter
+                        | Self::Agreement
+                        | Self::Ties
+                        | Self::ParseFailures
+                )
             }
 
             /// The figure of the pairs; `None` where there is nothing to count.
@@ -118,6 +144,7 @@ fn mean(values: impl Iterator<Item = (f64, f64)>) -> Option<Measured> {
     (n > 0 && weights > 0.0).then(|| Measured {
         value: sum / weights,
         n,
+        mean: Some([sum, weights]),
     })
 }
 
@@ -125,27 +152,58 @@ fn share(values: impl Iterator<Item = bool>) -> Option<Measured> {
     mean(values.map(|value| (f64::from(u8::from(value)), 1.0)))
 }
 
-/// The judgements of the first and of the second order.
-fn both_orders(pair: &JudgedPair) -> Option<(&Judgement, &Judgement)> {
-    let of = |first_at_a| {
-        pair.judgements
-            .iter()
-            .find(|judgement| judgement.first_at_a == Some(first_at_a))
-    };
-    Some((of(true)?, of(false)?))
+/// What was said in the first and in the second order. Several verdicts of one order (several principles, several votes)
+/// are one by the sum of their log-odds.
+fn both_orders(pair: &JudgedPair) -> Option<(Winner, Winner)> {
+    Some((in_order(pair, true)?, in_order(pair, false)?))
+}
+
+fn in_order(pair: &JudgedPair, first_at_a: bool) -> Option<Winner> {
+    let mut said = pair
+        .judgements
+        .iter()
+        .filter(|judgement| judgement.first_at_a == Some(first_at_a));
+    let first = said.clone().next()?;
+    if said.clone().count() == 1 {
+        return Some(first.winner);
+    }
+    if said.all(|judgement| judgement.winner == Winner::Unparsed) {
+        return Some(Winner::Unparsed);
+    }
+    let said = pair
+        .judgements
+        .iter()
+        .filter(|judgement| judgement.first_at_a == Some(first_at_a));
+    let log_odds: f64 = said.map(log_odds).sum();
+    Some(match log_odds.total_cmp(&0.0) {
+        Ordering::Greater => Winner::First,
+        Ordering::Equal => Winner::Tie,
+        Ordering::Less => Winner::Second,
+    })
+}
+
+/// Log-odds of the first answer; of a judge that gives no probability, 1 for each verdict.
+fn log_odds(judgement: &Judgement) -> f64 {
+    match (judgement.winner, judgement.p_first) {
+        (Winner::Unparsed, _) => 0.0,
+        (_, Some(p)) => measure::logit(p),
+        (Winner::First, None) => 1.0,
+        (Winner::Second, None) => -1.0,
+        (Winner::Tie, None) => 0.0,
+    }
 }
 
 fn order_consistency(pairs: &[&JudgedPair]) -> Option<Measured> {
     share(pairs.iter().filter_map(|pair| {
         let (one, other) = both_orders(pair)?;
-        Some(one.winner == other.winner)
+        Some(one == other)
     }))
 }
 
 fn same_position(pairs: &[&JudgedPair]) -> Option<Measured> {
     share(pairs.iter().filter_map(|pair| {
         let (one, other) = both_orders(pair)?;
-        Some(one.winner.names_first()? != other.winner.names_first()?)
+        Some(one.names_first()? != other.names_first()?)
     }))
 }
 
@@ -159,7 +217,7 @@ fn names_longer(pair: &JudgedPair) -> Option<f64> {
     let longer = pair.first_is_longer()?;
     if let Some(label) = pair.label {
         return Some(match label.total_cmp(&0.0) {
-            std::cmp::Ordering::Equal => 0.5,
+            Ordering::Equal => 0.5,
             order => f64::from(u8::from(order.is_gt() == longer)),
         });
     }
@@ -241,9 +299,12 @@ fn comparisons(pairs: &[&JudgedPair]) -> Vec<measure::Comparison> {
 fn length_effect(pairs: &[&JudgedPair]) -> Option<Measured> {
     let comparisons = comparisons(pairs);
     let effect = measure::effect(&comparisons)?;
+    // Where no answers seem equally good, as in hard labels, a line through them says nothing of such.
+    measure::told(&comparisons, effect).ok()?;
     Some(Measured {
         value: effect.at(measure::typical(&comparisons)),
         n: comparisons.len() as u64,
+        mean: None,
     })
 }
 
@@ -253,6 +314,7 @@ fn length_correlation(pairs: &[&JudgedPair]) -> Option<Measured> {
     Some(Measured {
         value,
         n: comparisons.len() as u64,
+        mean: None,
     })
 }
 
@@ -270,7 +332,7 @@ fn accuracy_both(pairs: &[&JudgedPair]) -> Option<Measured> {
     share(pairs.iter().filter_map(|pair| {
         let gold = Some(pair.gold?.names_first()?);
         let (one, other) = both_orders(pair)?;
-        Some(one.winner.names_first() == gold && other.winner.names_first() == gold)
+        Some(one.names_first() == gold && other.names_first() == gold)
     }))
 }
 
@@ -291,11 +353,22 @@ fn share_of(pairs: &[&JudgedPair], winner: Winner) -> Option<Measured> {
     share(judgements.map(|judgement| judgement.winner == winner))
 }
 
-/// Confidence in the answer that is more probable, and whether it is the better one.
-pub fn confidences<'a>(pairs: &'a [&JudgedPair]) -> impl Iterator<Item = (f64, bool)> + 'a {
-    pairs.iter().filter_map(|pair| {
-        let (gold, first) = (pair.gold?.names_first()?, probability(pair)?);
-        Some((first.max(1.0 - first), (first >= 0.5) == gold))
+/// Probability that the first answer is better, and whether it is.
+fn forecasts<'a>(pairs: &'a [&JudgedPair]) -> impl Iterator<Item = (f64, bool)> + 'a {
+    pairs
+        .iter()
+        .filter_map(|pair| Some((probability(pair)?, pair.gold?.names_first()?)))
+}
+
+/// Confidence in the answer that is more probable, and whether it is the better one: 1, 0, and one half where neither is
+/// more probable.
+pub fn confidences<'a>(pairs: &'a [&JudgedPair]) -> impl Iterator<Item = (f64, f64)> + 'a {
+    forecasts(pairs).map(|(first, gold)| {
+        let right = match first.total_cmp(&0.5) {
+            Ordering::Equal => 0.5,
+            order => f64::from(u8::from(order.is_gt() == gold)),
+        };
+        (first.max(1.0 - first), right)
     })
 }
 
@@ -305,12 +378,13 @@ fn calibration_error(pairs: &[&JudgedPair]) -> Option<Measured> {
     (n > 0).then(|| Measured {
         value: super::calibration::error(&bins),
         n,
+        mean: None,
     })
 }
 
 fn brier(pairs: &[&JudgedPair]) -> Option<Measured> {
-    mean(confidences(pairs).map(|(confidence, right)| {
-        let miss = confidence - f64::from(u8::from(right));
+    mean(forecasts(pairs).map(|(first, gold)| {
+        let miss = first - f64::from(u8::from(gold));
         (miss * miss, 1.0)
     }))
 }

@@ -2,15 +2,20 @@
 //!
 //! What is drawn again, with replacement, is whole clusters (all pairs of one prompt), because pairs of
 //! one prompt are not independent. A statistic that a resample leaves undefined (no pair of unequal length in it) is left
-//! out of the percentiles; if that happens to most resamples there is no interval.
+//! out of the percentiles; if that happens to most resamples there is no interval. There is none of few clusters
+//! either. An estimate without an interval says nothing for certain, and nothing may be decided by it.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 
 use rand::Rng as _;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Result;
+use crate::interrupt;
+use crate::progress::Progress;
 use crate::seed::Seed;
 
 /// Resamples of a bootstrap.
@@ -19,25 +24,80 @@ pub const RESAMPLES: usize = 1000;
 /// Probability that an interval is meant to cover the truth.
 pub const LEVEL: f64 = 0.95;
 
-/// An estimate with its interval and the number of observations it rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    pub value: f64,
+/// Clusters of which there can be an interval. Five that all lie on one side do so by chance once in sixteen times,
+/// oftener than [`LEVEL`] allows, and their resamples would all be on that side.
+pub const LEAST_CLUSTERS: usize = 6;
+
+/// Where the truth is likely to lie.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
     pub low: f64,
     pub high: f64,
+}
+
+impl Interval {
+    pub fn covers(self, truth: f64) -> bool {
+        self.low <= truth && truth <= self.high
+    }
+}
+
+/// An estimate with its interval, if there is one, and the number of observations it rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
+pub struct Estimate {
+    pub value: f64,
+    pub interval: Option<Interval>,
     /// Observations behind the value.
     pub n: u64,
 }
 
+/// An estimate as files have it: both ends are null where there is no interval.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    value: f64,
+    low: Option<f64>,
+    high: Option<f64>,
+    n: u64,
+}
+
+impl From<Stored> for Estimate {
+    fn from(stored: Stored) -> Self {
+        let Stored { value, low, high, n } = stored;
+        let interval = low.zip(high).map(|(low, high)| Interval { low, high });
+        Self { value, interval, n }
+    }
+}
+
+impl From<Estimate> for Stored {
+    fn from(estimate: Estimate) -> Self {
+        let Estimate { value, interval, n } = estimate;
+        Self {
+            value,
+            low: interval.map(|interval| interval.low),
+            high: interval.map(|interval| interval.high),
+            n,
+        }
+    }
+}
+
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2} [{:.2}, {:.2}]", self.value, self.low, self.high)
+        f.pad(&match self.interval {
+            Some(Interval { low, high }) => format!("{:.2} [{low:.2}, {high:.2}]", self.value),
+            None => format!("{:.2} (no interval)", self.value),
+        })
     }
 }
 
 impl Estimate {
-    pub fn covers(&self, truth: f64) -> bool {
-        self.low <= truth && truth <= self.high
+    /// Whether the whole interval lies above. Without one nothing does.
+    pub fn is_above(&self, truth: f64) -> bool {
+        self.interval.is_some_and(|interval| interval.low > truth)
+    }
+
+    /// Whether the whole interval lies below. Without one nothing does.
+    pub fn is_below(&self, truth: f64) -> bool {
+        self.interval.is_some_and(|interval| interval.high < truth)
     }
 }
 
@@ -55,18 +115,27 @@ pub fn clusters<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Vec<Vec<usiz
     clusters
 }
 
-/// The statistic of each of [`RESAMPLES`] resamples of the clusters; `None` where it is undefined. The
-/// statistic is given the indices of the observations drawn, repeated ones included.
-pub fn resample<T>(clusters: &[Vec<usize>], seed: Seed, mut statistic: impl FnMut(&[usize]) -> T) -> Vec<T> {
-    let mut drawn = Vec::new();
+/// The statistic of each of [`RESAMPLES`] resamples of the clusters, in their order. The statistic is given the indices of
+/// the observations drawn, repeated ones included. Each round has a seed of its own, so the threads decide nothing.
+/// `progress` hears of every round. An error is an interruption.
+pub fn resample<T: Send>(
+    clusters: &[Vec<usize>],
+    seed: Seed,
+    progress: &dyn Progress,
+    statistic: impl Fn(&[usize]) -> T + Sync,
+) -> Result<Vec<T>> {
     (0..RESAMPLES)
-        .map(|round| {
+        .into_par_iter()
+        .map_init(Vec::new, |drawn, round| {
+            interrupt::check()?;
             let mut rng = seed.index(round as u64).rng();
             drawn.clear();
             for _ in 0..clusters.len() {
                 drawn.extend_from_slice(&clusters[rng.random_range(0..clusters.len())]);
             }
-            statistic(&drawn)
+            let value = statistic(drawn);
+            progress.advance(1);
+            Ok(value)
         })
         .collect()
 }
@@ -89,28 +158,43 @@ pub fn percentiles(mut values: Vec<f64>) -> Option<(f64, f64)> {
     Some((at(tail), at(1.0 - tail)))
 }
 
-/// A statistic of all observations, with its bootstrap interval. `None` if it is undefined on them.
-/// Where the interval cannot be had, it is the value alone.
+/// A statistic of all observations, with its bootstrap interval. `None` if it is undefined on them. `progress` hears of
+/// [`RESAMPLES`] rounds, done or not. An error is an interruption.
 pub fn estimate(
     clusters: &[Vec<usize>],
     seed: Seed,
-    mut statistic: impl FnMut(&[usize]) -> Option<f64>,
-) -> Option<Estimate> {
+    progress: &dyn Progress,
+    statistic: impl Fn(&[usize]) -> Option<f64> + Sync,
+) -> Result<Option<Estimate>> {
     let all: Vec<usize> = clusters.iter().flatten().copied().collect();
-    let value = statistic(&all)?;
-    let resampled = resample(clusters, seed, |drawn| statistic(drawn).unwrap_or(f64::NAN));
-    let (low, high) = percentiles(resampled).unwrap_or((value, value));
-    Some(Estimate {
+    let value = statistic(&all);
+    let interval = if value.is_some() && clusters.len() >= LEAST_CLUSTERS {
+        percentiles(resample(clusters, seed, progress, |drawn| {
+            statistic(drawn).unwrap_or(f64::NAN)
+        })?)
+    } else {
+        progress.advance(RESAMPLES as u64);
+        None
+    };
+    Ok(value.map(|value| Estimate {
         value,
-        low,
-        high,
+        interval: interval.map(|(low, high)| Interval { low, high }),
         n: all.len() as u64,
-    })
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Silent;
+
+    fn estimate(
+        clusters: &[Vec<usize>],
+        seed: u64,
+        statistic: impl Fn(&[usize]) -> Option<f64> + Sync,
+    ) -> Option<Estimate> {
+        super::estimate(clusters, Seed::new(seed), &Silent, statistic).unwrap()
+    }
 
     fn mean(values: &[f64]) -> impl Fn(&[usize]) -> Option<f64> {
         |drawn: &[usize]| Some(drawn.iter().map(|index| values[*index]).sum::<f64>() / drawn.len() as f64)
@@ -124,8 +208,8 @@ mod tests {
             let mut rng = Seed::new(trial).rng();
             let values: Vec<f64> = (0..60).map(|_| f64::from(u8::from(rng.random_bool(0.65)))).collect();
             let alone = clusters(0..values.len());
-            let found = estimate(&alone, Seed::new(trial), mean(&values)).unwrap();
-            covered += u32::from(found.covers(0.65));
+            let found = estimate(&alone, trial, mean(&values)).unwrap();
+            covered += u32::from(found.interval.unwrap().covers(0.65));
         }
         assert!(
             (88..=100).contains(&covered),
@@ -138,15 +222,53 @@ mod tests {
     fn copies_of_an_observation_tell_nothing_new() {
         let values: Vec<f64> = (0..30).map(|index| f64::from(index % 2)).collect();
         let repeated: Vec<f64> = values.iter().flat_map(|value| [*value; 10]).collect();
-        let once = estimate(&clusters(0..30), Seed::new(1), mean(&values)).unwrap();
+        let once = estimate(&clusters(0..30), 1, mean(&values)).unwrap();
         let by_prompt = clusters((0..300).map(|index| index / 10));
-        let tenfold = estimate(&by_prompt, Seed::new(1), mean(&repeated)).unwrap();
-        assert_eq!((once.low, once.high), (tenfold.low, tenfold.high));
+        let tenfold = estimate(&by_prompt, 1, mean(&repeated)).unwrap();
+        assert_eq!(once.interval, tenfold.interval);
+        assert!(once.is_above(0.2) && once.is_below(0.8) && !once.is_below(0.5));
         assert_eq!((once.n, tenfold.n), (30, 300));
     }
 
     #[test]
     fn what_is_undefined_has_no_estimate() {
-        assert_eq!(estimate(&clusters(0..3), Seed::new(1), |_| None), None);
+        assert_eq!(estimate(&clusters(0..30), 1, |_| None), None);
+    }
+
+    /// Catches: a value of few prompts, or of what few resamples define, passed off as one without any doubt.
+    #[test]
+    fn few_clusters_and_few_resamples_have_no_interval() {
+        let values = [1.0; 60];
+        let of = |clusters: &[Vec<usize>]| estimate(clusters, 1, mean(&values)).unwrap();
+        let one = of(&clusters([0; 60]));
+        assert_eq!((one.value, one.interval, one.n), (1.0, None, 60));
+        assert!(!one.is_above(0.5) && !one.is_below(1.5));
+        assert_eq!(of(&clusters((0..60).map(|index| index % 5))).interval, None);
+        assert!(of(&clusters((0..60).map(|index| index % 6))).is_above(0.5));
+        let all = |drawn: &[usize]| drawn.contains(&0) && drawn.contains(&1);
+        let rare = estimate(&clusters(0..60), 1, |drawn| all(drawn).then_some(1.0)).unwrap();
+        assert_eq!((rare.value, rare.interval), (1.0, None));
+    }
+
+    /// Catches: an absent interval that becomes one on its way through a file, a document of an earlier release that cannot be read.
+    #[test]
+    fn an_absent_interval_is_null_in_files() {
+        let text = r#"{"value":0.5,"low":null,"high":null,"n":3}"#;
+        let none: Estimate = serde_json::from_str(text).unwrap();
+        assert_eq!(none.interval, None);
+        assert_eq!(serde_json::to_string(&none).unwrap(), text);
+        assert_eq!(none.to_string(), "0.50 (no interval)");
+        let some: Estimate = serde_json::from_str(r#"{"value":0.5,"low":0.25,"high":0.75,"n":3}"#).unwrap();
+        assert_eq!(some.to_string(), "0.50 [0.25, 0.75]");
+    }
+
+    /// Catches: resamples that depend on how many threads draw them.
+    #[test]
+    fn threads_decide_nothing() {
+        let values: Vec<f64> = (0..40).map(|index| f64::from(index * index % 7)).collect();
+        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let several = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+        let drawn = || resample(&clusters(0..40), Seed::new(3), &Silent, mean(&values)).unwrap();
+        assert_eq!(alone.install(drawn), several.install(drawn));
     }
 }

@@ -19,7 +19,7 @@ pub fn pair(row: &Preference) -> JudgedPair {
 fn judgement(vote: &Vote) -> Judgement {
     let read = vote.verdict != Verdict::Unparsed.as_str();
     Judgement {
-        first_at_a: Some(vote.order == CHOSEN_FIRST),
+        first_at_a: (!vote.of_ratings()).then_some(vote.order == CHOSEN_FIRST),
         winner: match vote.prefers_chosen() {
             Some(true) => Winner::First,
             Some(false) => Winner::Second,
@@ -28,6 +28,7 @@ fn judgement(vote: &Vote) -> Judgement {
         },
         p_first: read.then(|| f64::from(vote.p_chosen())),
         principle_id: vote.principle_id.clone(),
+        alone: vote.of_ratings(),
     }
 }
 
@@ -49,6 +50,7 @@ pub fn both_without_answer(winner: Winner) -> Vec<Judgement> {
         winner,
         p_first: None,
         principle_id: String::new(),
+        alone: false,
     };
     vec![judgement.clone(), judgement]
 }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::control::Unit;
 use super::interval::{self, Estimate};
 use super::measure::{self, Comparison, LengthEffect};
+use crate::error::Result;
+use crate::progress::Silent;
 use crate::record::{Preference, messages_id};
 use crate::seed::Seed;
 
@@ -46,12 +48,18 @@ pub struct Entry {
     pub effect: Option<LengthEffect>,
     /// Of a policy against its baseline.
     pub against: Option<Against>,
+    /// Of the policy against others, or by other judges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Against>,
 }
 
 /// A policy beside the one it was trained from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Against {
     pub baseline: String,
+    /// The stage that measured the win rates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
     /// How much longer its answers to the same prompts are.
     pub longer_by: Option<Estimate>,
     pub win_rate: Option<Estimate>,
@@ -67,7 +75,7 @@ impl Against {
     /// The share of the reward gain that length alone explains, where there is a gain.
     pub fn share_of_length(&self) -> Option<f64> {
         let (gain, length) = (self.reward_gain?, self.reward_gain_of_length?);
-        (gain.low > 0.0).then(|| length.value / gain.value)
+        gain.is_above(0.0).then(|| length.value / gain.value)
     }
 
     /// Not known to be no longer than its baseline.
@@ -77,18 +85,18 @@ impl Against {
 
     /// What the numbers say together.
     pub fn reading(&self) -> Reading {
-        let rates = (self.win_rate, self.length_controlled_win_rate);
-        match rates {
-            (_, Some(controlled)) if controlled.low > 0.5 => Reading::Better,
-            (Some(raw), Some(controlled)) if raw.low > 0.5 && controlled.low <= 0.5 && self.is_longer() => {
+        match (self.win_rate, self.length_controlled_win_rate) {
+            (_, Some(controlled)) if controlled.is_above(0.5) => Reading::Better,
+            // A controlled rate without an interval says nothing, not even that the lead is gone.
+            (Some(raw), Some(controlled)) if raw.is_above(0.5) && controlled.interval.is_some() && self.is_longer() => {
                 Reading::MerelyLonger
             }
-            (_, Some(controlled)) if controlled.high < 0.5 => Reading::Worse,
+            (_, Some(controlled)) if controlled.is_below(0.5) => Reading::Worse,
             (_, Some(_)) => Reading::Undecided,
             (_, None) => match (self.reward_gain, self.share_of_length()) {
-                (Some(gain), Some(share)) if gain.low > 0.0 && share < 0.5 => Reading::Better,
-                (Some(gain), Some(_)) if gain.low > 0.0 => Reading::MerelyLonger,
-                (Some(gain), _) if gain.high < 0.0 => Reading::Worse,
+                (Some(gain), Some(share)) if gain.is_above(0.0) && share < 0.5 => Reading::Better,
+                (Some(gain), Some(_)) if gain.is_above(0.0) => Reading::MerelyLonger,
+                (Some(gain), _) if gain.is_below(0.0) => Reading::Worse,
                 _ => Reading::Undecided,
             },
         }
@@ -138,7 +146,7 @@ pub struct Compared<'a> {
 }
 
 /// The entry of a label set.
-pub fn labels(name: &str, rows: &[Preference], seed: Seed) -> Entry {
+pub fn labels(name: &str, rows: &[Preference], seed: Seed) -> Result<Entry> {
     let unit = Unit::of(rows);
     let prompts: Vec<String> = rows.iter().map(|row| messages_id(&row.prompt)).collect();
     let compared: Vec<Compared<'_>> = rows
@@ -154,18 +162,19 @@ pub fn labels(name: &str, rows: &[Preference], seed: Seed) -> Entry {
 }
 
 /// The entry of preferences between answers to one prompt.
-pub fn compared_entry(name: &str, subject: Subject, unit: Unit, pairs: &[Compared<'_>], seed: Seed) -> Entry {
+pub fn compared_entry(name: &str, subject: Subject, unit: Unit, pairs: &[Compared<'_>], seed: Seed) -> Result<Entry> {
     let clusters = interval::clusters(pairs.iter().map(|pair| pair.prompt));
     let all: Vec<Comparison> = pairs.iter().map(|pair| pair.comparison).collect();
     let typical = measure::typical(&all);
-    let mut sample = Vec::with_capacity(all.len());
-    let mut estimate = |what: &str, statistic: &dyn Fn(&[Comparison]) -> Option<f64>| {
-        interval::estimate(&clusters, seed.child(what), |drawn| {
-            sample.clear();
-            sample.extend(drawn.iter().map(|index| all[*index]));
+    let estimate = |what: &str, statistic: &(dyn Fn(&[Comparison]) -> Option<f64> + Sync)| {
+        interval::estimate(&clusters, seed.child(what), &Silent, |drawn| {
+            let sample: Vec<Comparison> = drawn.iter().map(|index| all[*index]).collect();
             statistic(&sample)
         })
     };
+    // Labels that do not tell it are no news; a reward model's rewards are what they are.
+    let effect =
+        measure::effect(&all).filter(|effect| subject != Subject::Labels || measure::told(&all, *effect).is_ok());
     let weights: f64 = all.iter().map(|comparison| comparison.weight).sum();
     let mean = |side: usize| {
         let sum: f64 = pairs
@@ -174,19 +183,25 @@ pub fn compared_entry(name: &str, subject: Subject, unit: Unit, pairs: &[Compare
             .sum();
         (weights > 0.0).then(|| sum / weights)
     };
-    Entry {
+    Ok(Entry {
         name: name.to_owned(),
         subject,
         unit,
         n: pairs.len() as u64,
         mean_length: mean(0),
         mean_length_rejected: mean(1),
-        prefer_longer: estimate("prefer_longer", &measure::prefer_longer_if_many),
-        length_effect: estimate("length_effect", &|sample| Some(measure::effect(sample)?.at(typical))),
-        correlation: estimate("correlation", &measure::correlation),
-        effect: measure::effect(&all),
+        prefer_longer: estimate("prefer_longer", &|sample| {
+            measure::prefer_longer_if_many(sample, unit.equal_length())
+        })?,
+        length_effect: match effect {
+            Some(_) => estimate("length_effect", &|sample| Some(measure::effect(sample)?.at(typical)))?,
+            None => None,
+        },
+        correlation: estimate("correlation", &measure::correlation)?,
+        effect,
         against: None,
-    }
+        others: Vec::new(),
+    })
 }
 
 /// One answer of a policy to a prompt.
@@ -197,23 +212,9 @@ pub struct Answered {
     pub reward: Option<f64>,
 }
 
-/// The entry of a policy, beside the answers of its baseline to the same prompts. `effect` is the reward model's.
-pub fn policy(
-    name: &str,
-    answers: &[Answered],
-    baseline: Option<(&str, &[Answered])>,
-    effect: Option<LengthEffect>,
-    seed: Seed,
-) -> Entry {
+/// The entry of a policy. What it is beside others comes of [`against`].
+pub fn policy(name: &str, answers: &[Answered]) -> Entry {
     let tokens: f64 = answers.iter().map(|answer| f64::from(answer.tokens)).sum();
-    let against = baseline.map(|(name, others)| {
-        let others: HashMap<&str, &Answered> = others.iter().map(|other| (other.prompt.as_str(), other)).collect();
-        let pairs: Vec<(&Answered, &Answered)> = answers
-            .iter()
-            .filter_map(|answer| Some((answer, *others.get(answer.prompt.as_str())?)))
-            .collect();
-        against(name, &pairs, effect, seed)
-    });
     Entry {
         name: name.to_owned(),
         subject: Subject::Policy,
@@ -225,15 +226,28 @@ pub fn policy(
         length_effect: None,
         correlation: None,
         effect: None,
-        against,
+        against: None,
+        others: Vec::new(),
     }
 }
 
-fn against(name: &str, pairs: &[(&Answered, &Answered)], effect: Option<LengthEffect>, seed: Seed) -> Against {
+/// Answers beside those of the baseline to the same prompts. `effect` is the reward model's.
+pub fn against(
+    answers: &[Answered],
+    baseline: &str,
+    others: &[Answered],
+    effect: Option<LengthEffect>,
+    seed: Seed,
+) -> Result<Against> {
+    let others: HashMap<&str, &Answered> = others.iter().map(|other| (other.prompt.as_str(), other)).collect();
+    let pairs: Vec<(&Answered, &Answered)> = answers
+        .iter()
+        .filter_map(|answer| Some((answer, *others.get(answer.prompt.as_str())?)))
+        .collect();
     let clusters = interval::clusters(pairs.iter().map(|(answer, _)| answer.prompt.as_str()));
     let longer = |index: usize| f64::from(pairs[index].0.tokens) - f64::from(pairs[index].1.tokens);
-    let mean = |what: &str, value: &dyn Fn(usize) -> Option<f64>| {
-        interval::estimate(&clusters, seed.child(what), |drawn| {
+    let mean = |what: &str, value: &(dyn Fn(usize) -> Option<f64> + Sync)| {
+        interval::estimate(&clusters, seed.child(what), &Silent, |drawn| {
             let values: Option<Vec<f64>> = drawn.iter().map(|index| value(*index)).collect();
             let values = values.filter(|values| !values.is_empty())?;
             Some(values.iter().sum::<f64>() / values.len() as f64)
@@ -241,21 +255,23 @@ fn against(name: &str, pairs: &[(&Answered, &Answered)], effect: Option<LengthEf
     };
     let gain = mean("reward_gain", &|index| {
         Some(pairs[index].0.reward? - pairs[index].1.reward?)
-    });
-    Against {
-        baseline: name.to_owned(),
-        longer_by: mean("longer_by", &|index| Some(longer(index))),
-        win_rate: None,
-        length_controlled_win_rate: None,
-        reward_gain_of_length: effect
-            .filter(|_| gain.is_some())
-            .and_then(|effect| mean("reward_gain_of_length", &|index| Some(effect.at(longer(index))))),
+    })?;
+    let of_length = match effect.filter(|_| gain.is_some()) {
+        Some(effect) => mean("reward_gain_of_length", &|index| Some(effect.at(longer(index))))?,
+        None => None,
+    };
+    Ok(Against {
+        baseline: baseline.to_owned(),
+        longer_by: mean("longer_by", &|index| Some(longer(index)))?,
         reward_gain: gain,
-    }
+        reward_gain_of_length: of_length,
+        ..Against::default()
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::interval::Interval;
     use super::*;
 
     fn answers(tokens: u32, reward: f64) -> Vec<Answered> {
@@ -277,8 +293,7 @@ mod tests {
         });
         let base = answers(20, 0.0);
         let told = |policy: &[Answered]| {
-            let entry = super::policy("dpo", policy, Some(("sft", &base)), effect, Seed::new(1));
-            let against = entry.against.unwrap();
+            let against = against(policy, "sft", &base, effect, Seed::new(1)).unwrap();
             (against.reading(), against.share_of_length())
         };
         let (reading, share) = told(&answers(30, 0.8));
@@ -293,8 +308,10 @@ mod tests {
         let estimate = |value: f64| {
             Some(Estimate {
                 value,
-                low: value - 0.05,
-                high: value + 0.05,
+                interval: Some(Interval {
+                    low: value - 0.05,
+                    high: value + 0.05,
+                }),
                 n: 100,
             })
         };

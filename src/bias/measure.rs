@@ -25,11 +25,11 @@ pub fn logit(p: f64) -> f64 {
 }
 
 /// The share of comparisons of unequal length that prefer the longer answer; one half is no bias. An
-/// exact tie counts one half. `None` without such comparisons.
-pub fn prefer_longer(comparisons: impl IntoIterator<Item = Comparison>) -> Option<f64> {
+/// exact tie counts one half. Lengths no further apart than `equal` are equal. `None` without such comparisons.
+pub fn prefer_longer(comparisons: impl IntoIterator<Item = Comparison>, equal: f64) -> Option<f64> {
     let (mut weights, mut longer) = (0.0, 0.0);
     for comparison in comparisons {
-        if comparison.length_difference.abs() <= EQUAL_LENGTH {
+        if comparison.length_difference.abs() <= equal {
             continue;
         }
         weights += comparison.weight;
@@ -48,10 +48,11 @@ pub fn prefer_longer(comparisons: impl IntoIterator<Item = Comparison>) -> Optio
 const FEW: usize = 20;
 
 /// The share of [`prefer_longer`], where there are enough comparisons for one.
-pub fn prefer_longer_if_many(comparisons: &[Comparison]) -> Option<f64> {
-    let unequal = |comparison: &&Comparison| comparison.length_difference.abs() > EQUAL_LENGTH;
+pub fn prefer_longer_if_many(comparisons: &[Comparison], equal: f64) -> Option<f64> {
+    let unequal = |comparison: &&Comparison| comparison.length_difference.abs() > equal;
     let many = comparisons.iter().filter(unequal).count() >= FEW;
-    many.then(|| prefer_longer(comparisons.iter().copied())).flatten()
+    many.then(|| prefer_longer(comparisons.iter().copied(), equal))
+        .flatten()
 }
 
 /// What length alone does to a preference: `slope · tanh(difference / scale)`.
@@ -98,6 +99,34 @@ pub fn effect(comparisons: &[Comparison]) -> Option<LengthEffect> {
         .map(|share| welsch(comparisons, share * spread, bandwidth))
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(effect, _)| effect)
+}
+
+/// Of the preferences, those that must lie near the line for it to be one of equal quality.
+const LEAST_NEAR: f64 = 0.1;
+
+/// Why preferences do not tell what length does at equal quality, though a line can be laid through them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Untold {
+    /// Only this share of them lies anywhere near the line: no answers seem equally good.
+    FewNear(f64),
+    /// Length would gain as much as a whole preference, of this strength on average.
+    AsStrong(f64),
+}
+
+/// Whether `effect`, as it was fitted on the comparisons, can be one at equal quality.
+pub fn told(comparisons: &[Comparison], effect: LengthEffect) -> Result<(), Untold> {
+    let strength = mean(comparisons, |comparison| comparison.preference.abs());
+    let near = mean(comparisons, |comparison| {
+        let residual = comparison.preference - effect.at(comparison.length_difference);
+        f64::from(u8::from(residual.abs() < 0.6 * strength))
+    });
+    if near < LEAST_NEAR {
+        return Err(Untold::FewNear(near));
+    }
+    match effect.at(typical(comparisons)).abs() > strength {
+        true => Err(Untold::AsStrong(strength)),
+        false => Ok(()),
+    }
 }
 
 /// The root mean square of the length differences.
@@ -168,12 +197,13 @@ mod tests {
 
     #[test]
     fn both_sides_of_a_pair_say_the_same() {
+        let share = |pairs: &[Comparison]| prefer_longer(pairs.iter().copied(), EQUAL_LENGTH);
         assert_eq!(
-            prefer_longer([pair(1.0, 10.0), pair(-1.0, -10.0), pair(0.5, -9.0), pair(1.0, 3.0)]),
+            share(&[pair(1.0, 10.0), pair(-1.0, -10.0), pair(0.5, -9.0), pair(1.0, 3.0)]),
             Some(2.0 / 3.0)
         );
-        assert_eq!(prefer_longer([pair(1.0, 1.0)]), None);
-        assert_eq!(prefer_longer([pair(0.0, 20.0)]), Some(0.5));
+        assert_eq!(share(&[pair(1.0, 1.0)]), None);
+        assert_eq!(share(&[pair(0.0, 20.0)]), Some(0.5));
     }
 
     /// Comparisons of which `equal` are equally good; of the others the better is the longer with the probability.

@@ -9,7 +9,7 @@ use super::stages::eval::FILE as EVAL_FILE;
 use super::stages::kept::Kept;
 use super::stages::train::LENGTH_FILE;
 use crate::atomic;
-use crate::bias::interval::Estimate;
+use crate::bias::interval::{Estimate, Interval};
 use crate::bias::ledger::{self, Against, Answered, Entry, Ledger, Subject};
 use crate::bias::measure::LengthEffect;
 use crate::dataset::{Dataset, Manifest};
@@ -43,32 +43,48 @@ pub fn gather(dir: &Path, journal: &RunJournal) -> Result<Ledger> {
         match stage.kind.as_str() {
             "judge" | "balance" if Manifest::exists(&place) => {
                 let rows: Vec<Preference> = Dataset::open(&place)?.read_all()?;
-                entries.push(ledger::labels(&stage.name, &rows, seed.child(&stage.name)));
+                entries.push(ledger::labels(&stage.name, &rows, seed.child(&stage.name))?);
             }
             "train-reward" => entries.extend(reward_entry(&place.join(LENGTH_FILE))?),
             "eval-policy" => policies.push(policy(&place, flag)?),
             "eval-winrate" => rates.push(Rates {
+                stage: stage.name.clone(),
                 models: flags("model"),
-                baseline: flag("baseline"),
+                baseline: flag("baseline").or_else(|| flag("baseline-answers")),
                 result: Kept::read(&place.join(EVAL_FILE))?.result,
             }),
             _ => {}
         }
     }
-    for policy in &policies {
-        let mut entry = policy_entry(policy, &policies, dir, &entries, seed)?;
-        for rates in &rates {
-            if let Some(model) = policy
-                .model
-                .as_deref()
-                .filter(|model| rates.models.iter().any(|known| known == model))
-            {
-                rates.add_to(&mut entry, model);
-            }
-        }
-        entries.push(entry);
-    }
+    let entries = entries_with_policies(entries, &policies, &rates, dir, seed)?;
     Ok(Ledger { entries })
+}
+
+/// The entries and, after them, those of the policies.
+fn entries_with_policies(
+    mut entries: Vec<Entry>,
+    policies: &[Policy],
+    rates: &[Rates],
+    dir: &Path,
+    seed: Seed,
+) -> Result<Vec<Entry>> {
+    let measured: Vec<Entry> = policies
+        .iter()
+        .map(|policy| {
+            let evaluated = Evaluated {
+                policy,
+                all: policies,
+                effect: policy
+                    .reward_model
+                    .as_deref()
+                    .and_then(|model| reward_effect(model, dir, &entries)),
+                seed: seed.child(&policy.name),
+            };
+            evaluated.entry(rates)
+        })
+        .collect::<Result<_>>()?;
+    entries.extend(measured);
+    Ok(entries)
 }
 
 /// Keeps the ledger beside the run's journal, if there is anything in it.
@@ -135,29 +151,76 @@ fn policy(place: &Path, flag: impl Fn(&str) -> Option<String>) -> Result<Policy>
     })
 }
 
-fn policy_entry(policy: &Policy, all: &[Policy], dir: &Path, entries: &[Entry], seed: Seed) -> Result<Entry> {
-    let scored = |other: &&Policy| other.reward_model == policy.reward_model;
-    let references = all
-        .iter()
-        .filter(|other| other.model.is_some() && other.model == policy.reference);
-    // Rewards of two reward models have no difference that means anything.
-    let same = references.clone().find(scored);
-    let mut answers = policy.answers.clone();
-    if same.is_none() {
-        answers.iter_mut().for_each(|answer| answer.reward = None);
+/// A policy among all that were evaluated.
+struct Evaluated<'a> {
+    policy: &'a Policy,
+    all: &'a [Policy],
+    /// What length does to the rewards.
+    effect: Option<LengthEffect>,
+    seed: Seed,
+}
+
+impl Evaluated<'_> {
+    fn entry(&self, rates: &[Rates]) -> Result<Entry> {
+        let mut entry = ledger::policy(&self.policy.name, &self.policy.answers);
+        if let Some(reference) = &self.policy.reference {
+            entry.against = self.beside(reference)?;
+        }
+        for rates in rates {
+            self.add(rates, &mut entry)?;
+        }
+        Ok(entry)
     }
-    let baseline = same.or_else(|| references.clone().next());
-    let effect = policy
-        .reward_model
-        .as_deref()
-        .and_then(|model| reward_effect(model, dir, entries));
-    Ok(ledger::policy(
-        &policy.name,
-        &answers,
-        baseline.map(|other| (other.name.as_str(), other.answers.as_slice())),
-        effect,
-        seed.child(&policy.name),
-    ))
+
+    /// The policy beside that with the model, if it was evaluated too.
+    fn beside(&self, model: &str) -> Result<Option<Against>> {
+        let scored = |other: &&Policy| other.reward_model == self.policy.reward_model;
+        let baselines = self.all.iter().filter(|other| other.model.as_deref() == Some(model));
+        // Rewards of two reward models have no difference that means anything.
+        let same = baselines.clone().find(scored);
+        let mut answers = self.policy.answers.clone();
+        if same.is_none() {
+            answers.iter_mut().for_each(|answer| answer.reward = None);
+        }
+        let Some(baseline) = same.or_else(|| baselines.clone().next()) else {
+            return Ok(None);
+        };
+        ledger::against(&answers, &baseline.name, &baseline.answers, self.effect, self.seed).map(Some)
+    }
+
+    /// Adds win rates of the policy, if they are: to what is known of it beside the same baseline, or by themselves. No rates
+    /// take the place of others.
+    fn add(&self, rates: &Rates, entry: &mut Entry) -> Result<()> {
+        let Some([raw, controlled]) = self.policy.model.as_deref().and_then(|model| rates.of(model)) else {
+            return Ok(());
+        };
+        let over_reference = rates.baseline == self.policy.reference;
+        let free = |against: &mut Against| over_reference && against.stage.is_none();
+        let rated = |against: Against| Against {
+            stage: Some(rates.stage.clone()),
+            win_rate: raw,
+            length_controlled_win_rate: controlled,
+            ..against
+        };
+        if let Some(there) = entry.against.take_if(free) {
+            entry.against = Some(rated(there));
+            return Ok(());
+        }
+        let baseline = rates.baseline.as_deref();
+        let known = match baseline {
+            Some(model) => self.beside(model)?,
+            None => None,
+        };
+        let rated = rated(known.unwrap_or_else(|| Against {
+            baseline: baseline.map(base_name).unwrap_or_default(),
+            ..Against::default()
+        }));
+        match &entry.against {
+            None => entry.against = Some(rated),
+            Some(_) => entry.others.push(rated),
+        }
+        Ok(())
+    }
 }
 
 /// What length does to the rewards of the model in a stage's directory.
@@ -172,6 +235,7 @@ fn reward_effect(model: &str, dir: &Path, entries: &[Entry]) -> Option<LengthEff
 
 /// Win rates over one baseline.
 struct Rates {
+    stage: String,
     models: Vec<String>,
     baseline: Option<String>,
     result: Value,
@@ -185,26 +249,139 @@ fn base_name(path: &str) -> String {
 }
 
 impl Rates {
-    /// Adds the rates of the policy with the model.
-    fn add_to(&self, entry: &mut Entry, model: &str) {
-        let all = self.result["models"].as_array().map_or(&[][..], Vec::as_slice);
+    /// The raw and the length-controlled rate of the model, if it is one of them.
+    fn of(&self, model: &str) -> Option<[Option<Estimate>; 2]> {
+        if !self.models.iter().any(|known| known == model) {
+            return None;
+        }
+        let all = self.result["models"].as_array()?;
         let named = |row: &&Value| row["model"] == model || row["model"] == base_name(model).as_str();
-        let Some(row) = all.iter().find(named) else { return };
+        let row = all.iter().find(named)?;
         let n = row["n"].as_u64().unwrap_or(0);
-        let estimate = |value: &str, ci: &str| {
-            let ends = row[ci].as_array()?;
+        let estimate = |value: &str, ends: &str| {
+            let ends = &row[ends];
+            let interval = ends[0].as_f64().zip(ends[1].as_f64());
             Some(Estimate {
                 value: row[value].as_f64()?,
-                low: ends.first()?.as_f64()?,
-                high: ends.get(1)?.as_f64()?,
+                interval: interval.map(|(low, high)| Interval { low, high }),
                 n,
             })
         };
-        let against = entry.against.get_or_insert_with(|| Against {
-            baseline: self.baseline.as_deref().map(base_name).unwrap_or_default(),
-            ..Against::default()
+        Some([
+            estimate("win_rate", "win_rate_ci"),
+            estimate("length_controlled_win_rate", "ci"),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bias::ledger::Reading;
+
+    fn evaluated(name: &str, reference: Option<&str>, reward_model: Option<&str>, tokens: u32) -> Policy {
+        let answers = (0..20).map(|index| Answered {
+            prompt: index.to_string(),
+            tokens,
+            reward: Some(f64::from(tokens)),
         });
-        against.win_rate = estimate("win_rate", "win_rate_ci");
-        against.length_controlled_win_rate = estimate("length_controlled_win_rate", "ci");
+        Policy {
+            name: name.into(),
+            model: Some(format!("run/{name}/model")),
+            reference: reference.map(|name| format!("run/{name}/model")),
+            reward_model: reward_model.map(str::to_owned),
+            answers: answers.collect(),
+        }
+    }
+
+    fn rated(stage: &str, baseline: &str, rate: f64) -> Rates {
+        let row = serde_json::json!({
+            "model": "run/dpo/model", "n": 20, "win_rate": rate, "win_rate_ci": [rate - 0.1, rate + 0.1],
+            "length_controlled_win_rate": rate, "ci": [rate - 0.1, rate + 0.1],
+        });
+        Rates {
+            stage: stage.into(),
+            models: vec!["run/dpo/model".into(), "run/other/model".into()],
+            baseline: Some(baseline.into()),
+            result: serde_json::json!({ "models": [row] }),
+        }
+    }
+
+    fn entry_of(policies: &[Policy], rates: &[Rates], name: &str) -> Entry {
+        let entries = entries_with_policies(Vec::new(), policies, rates, Path::new("run"), Seed::new(1)).unwrap();
+        entries.into_iter().find(|entry| entry.name == name).unwrap()
+    }
+
+    fn win_rate(against: &Against) -> f64 {
+        against.win_rate.unwrap().value
+    }
+
+    /// Catches: win rates over one baseline told as those over another, rates that take the place of others.
+    #[test]
+    fn win_rates_keep_their_baseline() {
+        let policies = [
+            evaluated("sft", None, None, 20),
+            evaluated("base", None, None, 10),
+            evaluated("dpo", Some("sft"), None, 30),
+        ];
+        let rates = [
+            rated("over-base", "run/base/model", 0.9),
+            rated("over-sft", "run/sft/model", 0.7),
+            rated("over-sft-again", "run/sft/model", 0.3),
+            rated("over-files", "answers/gpt.jsonl", 0.5),
+        ];
+        let entry = entry_of(&policies, &rates, "dpo");
+        let against = entry.against.unwrap();
+        assert_eq!((against.baseline.as_str(), win_rate(&against)), ("sft", 0.7));
+        assert_eq!(against.longer_by.unwrap().value, 10.0);
+        let others: Vec<(&str, &str, f64, Option<f64>)> = entry
+            .others
+            .iter()
+            .map(|other| {
+                (
+                    other.baseline.as_str(),
+                    other.stage.as_deref().unwrap(),
+                    win_rate(other),
+                    other.longer_by.map(|by| by.value),
+                )
+            })
+            .collect();
+        assert_eq!(
+            others,
+            [
+                ("base", "over-base", 0.9, Some(20.0)),
+                ("sft", "over-sft-again", 0.3, Some(10.0)),
+                ("gpt.jsonl", "over-files", 0.5, None),
+            ]
+        );
+        assert_eq!(entry.others[1].reading(), Reading::Worse);
+        let untouched = entry_of(&policies, &rates, "sft");
+        assert!(untouched.against.is_none() && untouched.others.is_empty());
+    }
+
+    /// Catches: win rates lost because the reference was not evaluated.
+    #[test]
+    fn win_rates_stand_alone_where_nothing_else_is_known() {
+        let policies = [evaluated("dpo", Some("sft"), None, 30)];
+        let entry = entry_of(&policies, &[rated("winrate", "run/sft/model", 0.7)], "dpo");
+        let against = entry.against.unwrap();
+        assert_eq!((against.baseline.as_str(), win_rate(&against)), ("model", 0.7));
+        assert!(against.longer_by.is_none());
+    }
+
+    /// Catches: rewards of two reward models subtracted from each other.
+    #[test]
+    fn rewards_of_two_models_are_not_compared() {
+        let gain = |reward_model: Option<&str>| {
+            let policies = [
+                evaluated("sft", None, Some("run/reward"), 20),
+                evaluated("dpo", Some("sft"), reward_model, 30),
+            ];
+            let against = entry_of(&policies, &[], "dpo").against.unwrap();
+            assert_eq!(against.longer_by.unwrap().value, 10.0);
+            against.reward_gain.map(|gain| gain.value)
+        };
+        assert_eq!(gain(Some("run/reward")), Some(10.0));
+        assert_eq!(gain(Some("run/other")), None);
     }
 }

@@ -16,6 +16,7 @@ mod recorded;
 mod reference;
 mod row;
 mod rows;
+mod scale;
 mod shape;
 pub mod shard;
 mod soundness;
@@ -31,7 +32,7 @@ pub use detected::{Detected, Found};
 pub(crate) use ids::UniqueIds;
 pub use manifest::{FILE as MANIFEST, Manifest, Provenance, Revision, Slice, Source, Status};
 pub use mapping::Mapping;
-pub use objects::{RawRecord, read_objects};
+pub use objects::{RawRecord, read_objects, text_of};
 pub use recorded::{RecordedPair, read_pairs, read_recorded};
 pub use reference::{
     Loaded, read_candidates, read_demonstrations, read_preferences, read_prompts, read_revisions,
@@ -39,6 +40,7 @@ pub use reference::{
 };
 pub use row::{Kind, Row, describe, from_batch, to_batch};
 pub use rows::Rows;
+pub use scale::Scale;
 pub use shape::{Form, Native, Shape};
 pub use shard::Shard;
 pub use source::Format;

@@ -57,3 +57,18 @@ fn of_ours(path: &Path) -> Error {
         .at_file(path)
         .help("name a .csv, .jsonl, .json, .parquet or .arrow file")
 }
+
+/// The first of some columns that has a text or a number, as text. Whole numbers are written in one way: pandas makes 3 to
+/// 3.0 where a column has gaps, and CSV has texts for numbers.
+pub fn text_of(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| {
+        let text = match object.get(*name)? {
+            Value::String(text) => text.trim().to_owned(),
+            Value::Number(number) => number.to_string(),
+            _ => return None,
+        };
+        let whole = text.strip_suffix(".0").filter(|whole| whole.parse::<i64>().is_ok());
+        let text = whole.map(str::to_owned).unwrap_or(text);
+        (!text.is_empty() && text != "nan" && text != "NaN").then_some(text)
+    })
+}

@@ -5,17 +5,19 @@
 //! | LLMBar (Zeng et al. 2024, arXiv 2310.07641) | `output_1`, `output_2` | `results[-1]`: `swap = False`, `swap = True` | `label` |
 //! | PandaLM (Wang et al. 2024, arXiv 2306.05087) | `response1`, `response2` | `gpt_result`, `pandalm_result`, in a file of its own by `idx` | `annotator1` to `annotator3` |
 //! | AlpacaEval (Li et al. 2023) | `output_1`, `output_2` | `preference`, 1 to 2 | |
-//! | any | `answer_1`, `answer_2` | `verdict`, `verdict_swapped`: 1, 2, tie | `gold`: 1, 2, tie |
+//! | any | `answer_1`, `answer_2`, or `response_1`, `response_2` | `verdict`, `verdict_swapped`: 1, 2, tie | `gold`: 1, 2, tie |
 //!
 //! Verdicts of the swapped order name the answers as they are numbered in the file, not by their place. What is no verdict at
-//! all (`garbage`, null, a word) is one that cannot be parsed; a row without two texts is a reject.
+//! all (`garbage`, null, an empty cell, a word) is one that cannot be parsed; a row without two texts is a reject. A
+//! preference or a gold that is null or an empty cell is none.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::objects::{RawRecord, read_objects};
+use super::objects::{RawRecord, read_objects, text_of};
 use super::reference::Loaded;
+use super::scale::Scale;
 use super::{combined_sha256, reject};
 use crate::error::{Error, Result};
 use crate::judged::{JudgedPair, Judgement, Winner};
@@ -39,8 +41,8 @@ const SWAPPED: [&str; 2] = ["verdict_swapped", "winner_swapped"];
 
 const ANNOTATORS: [&str; 3] = ["annotator1", "annotator2", "annotator3"];
 
-const EXPECTED: &str = "a row needs two answers (output_1 and output_2, response1 and response2, or answer_1 and \
-     answer_2), and what was said of them: `results` as LLMBar writes it, `verdict` and `verdict_swapped`, `preference`, \
+const EXPECTED: &str = "a row needs two answers (output_1 and output_2, response1 and response2, answer_1 and answer_2, or \
+     response_1 and response_2), and what was said of them: `results` as LLMBar writes it, `verdict` and `verdict_swapped`, `preference`, \
      `gold`, `label`, or three annotators";
 
 /// A pair with its texts, and what was said of it; nothing may have been.
@@ -48,8 +50,6 @@ const EXPECTED: &str = "a row needs two answers (output_1 and output_2, response
 pub struct RecordedPair {
     pub prompt: Vec<Message>,
     pub answers: [String; 2],
-    /// Whose answers they are, if the file says so.
-    pub authors: Option<[String; 2]>,
     pub said: JudgedPair,
 }
 
@@ -85,9 +85,11 @@ pub fn read_recorded(verdicts: &str, answers: Option<&str>) -> Result<Loaded<Rec
 
 fn pairs(records: Vec<RawRecord>, sha256: String, file: &str) -> Result<Loaded<RecordedPair>> {
     let (mut rows, mut rejects) = (Vec::new(), Vec::new());
+    let mut scale = Scale::default();
     for RawRecord { place, object } in records {
         let raw = || serde_json::to_string(&object.as_ref().ok()).unwrap_or_default();
-        match object.as_ref().map_err(Clone::clone).and_then(pair) {
+        let read = |object| pair(object, &place, &mut scale);
+        match object.as_ref().map_err(Clone::clone).and_then(read) {
             Ok(row) => rows.push(row),
             Err(reason) => rejects.push(reject(format!("{place}: {reason}"), raw())),
         }
@@ -100,6 +102,7 @@ fn pairs(records: Vec<RawRecord>, sha256: String, file: &str) -> Result<Loaded<R
             .at_file(file)
             .help(EXPECTED));
     }
+    scale.note(file)?;
     Ok(Loaded { rows, rejects, sha256 })
 }
 
@@ -108,7 +111,7 @@ fn joined(rows: Vec<RawRecord>, verdicts: Vec<RawRecord>, file: &str) -> Result<
     let mut by_index = BTreeMap::new();
     for RawRecord { place, object } in verdicts {
         let object = object.map_err(|reason| Error::input(format!("{place}: {reason}")).at_file(file))?;
-        let Some(index) = object.get("idx").map(Value::to_string) else {
+        let Some(index) = text_of(&object, &["idx"]) else {
             return Err(Error::input(format!(
                 "{place}: `idx` is missing, by which verdicts find their answers"
             ))
@@ -122,7 +125,8 @@ fn joined(rows: Vec<RawRecord>, verdicts: Vec<RawRecord>, file: &str) -> Result<
         .into_iter()
         .map(|RawRecord { place, object }| {
             let object = object.and_then(|mut object| {
-                let index = object.get("idx").map(Value::to_string).unwrap_or_default();
+                let index =
+                    text_of(&object, &["idx"]).ok_or("`idx` is missing, by which answers find their verdict")?;
                 let verdict = by_index
                     .remove(&index)
                     .ok_or_else(|| format!("no verdict has its idx {index}"))?;
@@ -138,11 +142,11 @@ fn joined(rows: Vec<RawRecord>, verdicts: Vec<RawRecord>, file: &str) -> Result<
     Ok(rows)
 }
 
-fn pair(object: &Object) -> Result<RecordedPair, String> {
+fn pair(object: &Object, place: &str, scale: &mut Scale) -> Result<RecordedPair, String> {
     let names = ANSWERS
         .into_iter()
         .find(|names| names.iter().all(|name| object.contains_key(*name)))
-        .ok_or_else(|| format!("there are no two answers; {EXPECTED}"))?;
+        .ok_or("there are no two answers")?;
     let mut texts = [String::new(), String::new()];
     for (text, name) in texts.iter_mut().zip(names) {
         *text = match &object[name] {
@@ -162,14 +166,11 @@ fn pair(object: &Object) -> Result<RecordedPair, String> {
     // Rows that name no prompt are not all of one.
     let cluster = if prompt.is_empty() { id.clone() } else { prompt.clone() };
     let mut said = JudgedPair::new(id, cluster, lengths);
-    said.judgements = judgements(object)?;
+    said.judgements = judgements(object, place, scale)?;
     said.gold = gold(object)?;
-    let author = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
-    let authors = author("generator_1").zip(author("generator_2"));
     Ok(RecordedPair {
         prompt: vec![Message::user(prompt)],
         answers: texts,
-        authors: authors.map(|(first, second)| [first, second]),
         said,
     })
 }
@@ -180,33 +181,47 @@ fn judgement(first_at_a: Option<bool>, winner: Winner, p_first: Option<f64>) -> 
         winner,
         p_first,
         principle_id: String::new(),
+        alone: false,
     }
 }
 
-fn judgements(object: &Object) -> Result<Vec<Judgement>, String> {
+fn judgements(object: &Object, place: &str, scale: &mut Scale) -> Result<Vec<Judgement>, String> {
     if let Some(results) = object.get("results").and_then(Value::as_array) {
         return llmbar(results);
     }
-    if let Some(value) = object.get("preference").filter(|value| !value.is_null()) {
+    if let Some(value) = filled(object, "preference") {
         let preference = number(value).ok_or("`preference` is no number")?;
-        if !(1.0..=2.0).contains(&preference) {
-            return Err(format!(
-                "`preference` is {preference}, expected 1 for the first answer to 2 for the second"
-            ));
-        }
-        let winner = match preference.total_cmp(&1.5) {
+        let second = scale.probability_of_second(preference, place).ok_or_else(|| {
+            format!("`preference` is {preference}, expected 1 for the first answer to 2 for the second, or 0 for a tie")
+        })?;
+        let winner = match second.total_cmp(&0.5) {
             std::cmp::Ordering::Less => Winner::First,
             std::cmp::Ordering::Equal => Winner::Tie,
             std::cmp::Ordering::Greater => Winner::Second,
         };
-        return Ok(vec![judgement(None, winner, Some(2.0 - preference))]);
+        return Ok(vec![judgement(None, winner, Some(1.0 - second))]);
     }
-    let find = |names: &[&str]| names.iter().find_map(|name| object.get(*name)).map(winner);
+    // A column that is empty everywhere is a verdict all the same, which cannot be parsed.
+    let find = |names: &[&str]| {
+        let filled = names.iter().find_map(|name| filled(object, name));
+        filled
+            .or_else(|| names.iter().find_map(|name| object.get(*name)))
+            .map(winner)
+    };
     let swapped = find(&SWAPPED);
     let first_at_a = swapped.is_some().then_some(true);
     let straight = find(&VERDICTS).map(|winner| judgement(first_at_a, winner, None));
     let swapped = swapped.map(|winner| judgement(Some(false), winner, None));
     Ok(straight.into_iter().chain(swapped).collect())
+}
+
+/// What stands in a column, unless that is null or, in a cell of a CSV file, nothing.
+fn filled<'a>(object: &'a Object, name: &str) -> Option<&'a Value> {
+    object.get(name).filter(|value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.trim().is_empty(),
+        _ => true,
+    })
 }
 
 /// The last of the results has the verdicts; what stands before it is what the judge was helped with.
@@ -234,14 +249,13 @@ fn gold(object: &Object) -> Result<Option<Winner>, String> {
     }
     let Some((name, value)) = ["gold", "label"]
         .iter()
-        .find_map(|name| Some((*name, object.get(*name)?)))
+        .find_map(|name| Some((*name, filled(object, name)?)))
     else {
         return Ok(None);
     };
-    match (winner(value), value) {
-        (_, Value::Null) => Ok(None),
-        (Winner::Unparsed, value) => Err(format!("`{name}` is {value}, expected 1, 2, or 0 for a tie")),
-        (winner, _) => Ok(Some(winner)),
+    match winner(value) {
+        Winner::Unparsed => Err(format!("`{name}` is {value}, expected 1, 2, or 0 for a tie")),
+        winner => Ok(Some(winner)),
     }
 }
 

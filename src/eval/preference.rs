@@ -9,8 +9,9 @@ use super::asked;
 use crate::bias::control::matching::Caliper;
 use crate::bias::control::residual::{self, Fitted, without_length};
 use crate::bias::control::{Unit, weights};
-use crate::bias::measure::{Comparison, mean, prefer_longer, sigmoid};
+use crate::bias::measure::{Comparison, EQUAL_LENGTH, mean, prefer_longer, sigmoid};
 use crate::error::{Error, Result};
+use crate::progress::Silent;
 use crate::record::{CHOSEN_FIRST, Candidates, Preference, REJECTED_FIRST, Vote};
 use crate::report::JudgeFigures;
 use crate::seed::Seed;
@@ -54,9 +55,11 @@ pub fn judge(oracle: &Oracle, labels: &[Preference], fitted: Option<&Fitted>) ->
     Ok(JudgeFigures {
         accuracy: share(right),
         order_consistency: share(consistent),
-        prefer_longer_on_ties_before: prefer_longer(ties.iter().map(comparison)),
-        prefer_longer_on_ties_after: fitted
-            .and_then(|fitted| prefer_longer(ties.iter().map(|row| comparison(&without_length(row, fitted))))),
+        prefer_longer_on_ties_before: prefer_longer(ties.iter().map(comparison), EQUAL_LENGTH),
+        prefer_longer_on_ties_after: fitted.and_then(|fitted| {
+            let after = ties.iter().map(|row| comparison(&without_length(row, fitted)));
+            prefer_longer(after, EQUAL_LENGTH)
+        }),
     })
 }
 
@@ -97,7 +100,7 @@ pub fn controls(oracle: &Oracle, labels: &[Preference], seed: Seed) -> Result<Ve
     let caliper = Caliper { unit, most: None };
     let mut tried = vec![control_figures(oracle, "none", labels)?];
     // Where the labels cannot tell, `balance` refuses them, and there is nothing to try.
-    if let Ok(fitted) = residual::fit(labels, seed) {
+    if let Ok(fitted) = residual::fit(labels, seed, &Silent)? {
         let after: Vec<Preference> = labels.iter().map(|row| without_length(row, &fitted)).collect();
         tried.push(control_figures(oracle, "residual", &after)?);
     }
@@ -107,7 +110,7 @@ pub fn controls(oracle: &Oracle, labels: &[Preference], seed: Seed) -> Result<Ve
         .cloned()
         .collect();
     tried.push(control_figures(oracle, "match", &alike)?);
-    let found = weights::fit(labels, seed).weights;
+    let found = weights::fit(labels, seed, &Silent)?.weights;
     let weighed = labels.iter().zip(found).map(|(row, weight)| Preference {
         weight: row.weight * weight as f32,
         ..row.clone()
@@ -140,7 +143,7 @@ fn control_figures(oracle: &Oracle, control: &str, labels: &[Preference]) -> Res
     Ok(ControlFigures {
         control: control.to_owned(),
         labels: labels.len() as u64,
-        prefer_longer_on_ties: prefer_longer(ties),
+        prefer_longer_on_ties: prefer_longer(ties, unit.equal_length()),
         longer_probability_on_ties: (!unequal.is_empty()).then(|| mean(&unequal, longer)),
         accuracy: (clear > 0.0).then(|| right / clear),
     })
@@ -190,7 +193,7 @@ pub fn reward(
     }
     Ok(RewardScore {
         accuracy: f64::from(right) / f64::from(clear.max(1)),
-        prefer_longer_on_ties: prefer_longer(ties.iter().copied()),
+        prefer_longer_on_ties: prefer_longer(ties.iter().copied(), EQUAL_LENGTH),
         clear: u64::from(clear),
         ties: ties.len() as u64,
     })

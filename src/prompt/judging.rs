@@ -106,13 +106,7 @@ impl Templates {
     /// The question how good one answer is; the model's next token is a digit from 1 to 5.
     pub fn rate(&self, messages: &[Message], question: &str, answer: &str) -> Result<Request> {
         let text = self.rating("rate", messages, question, answer)?;
-        Ok(match self.style {
-            Style::Chat => Request::Chat {
-                messages: vec![Message::user(text)],
-                prefix: self.render("rate_prefix", context! {})?,
-            },
-            Style::Transcript | Style::Raw => Request::Text(text),
-        })
+        self.by_token(text, "rate_prefix")
     }
 
     /// The request to explain how good one answer is, and to rate it from 1 to 5.
@@ -128,13 +122,7 @@ impl Templates {
     /// The question which of several answers is the best; the model's next token is its letter.
     pub fn list(&self, messages: &[Message], question: &str, answers: &[&str]) -> Result<Request> {
         let text = self.options("list", messages, question, answers)?;
-        Ok(match self.style {
-            Style::Chat => Request::Chat {
-                messages: vec![Message::user(text)],
-                prefix: self.render("judge_prefix", context! {})?,
-            },
-            Style::Transcript | Style::Raw => Request::Text(text),
-        })
+        self.by_token(text, "judge_prefix")
     }
 
     /// The request to explain how several answers compare, and to rank them.
@@ -144,6 +132,17 @@ impl Templates {
             Style::Transcript | Style::Raw => {
                 Request::Text(self.options("list_reasoning", messages, question, answers)?)
             }
+        })
+    }
+
+    /// The question that the model's next token answers; in a chat, after the words of `prefix`.
+    fn by_token(&self, text: String, prefix: &str) -> Result<Request> {
+        Ok(match self.style {
+            Style::Chat => Request::Chat {
+                messages: vec![Message::user(text)],
+                prefix: self.render(prefix, context! {})?,
+            },
+            Style::Transcript | Style::Raw => Request::Text(text),
         })
     }
 

@@ -6,7 +6,7 @@ use super::{
 };
 
 use crate::bias::control::Unit;
-use crate::bias::interval::Estimate;
+use crate::bias::interval::{Estimate, Interval};
 use crate::bias::ledger::{Against, Entry, Subject};
 
 /// Every section is filled.
@@ -50,8 +50,10 @@ fn estimate(value: f64) -> Option<Estimate> {
     Some(Estimate {
         value,
         // Numbers that are the same after a round trip through JSON.
-        low: (100.0 * value - 4.0).round() / 100.0,
-        high: (100.0 * value + 4.0).round() / 100.0,
+        interval: Some(Interval {
+            low: (100.0 * value - 4.0).round() / 100.0,
+            high: (100.0 * value + 4.0).round() / 100.0,
+        }),
         n: 320,
     })
 }
@@ -69,6 +71,7 @@ fn ledger() -> Ledger {
         correlation: None,
         effect: None,
         against: None,
+        others: Vec::new(),
     };
     let labels = |name, longer, effect| Entry {
         prefer_longer: estimate(longer),
@@ -79,6 +82,7 @@ fn ledger() -> Ledger {
     let policy = |name, length, by, wins, controlled| Entry {
         against: Some(Against {
             baseline: "sft".into(),
+            stage: None,
             longer_by: estimate(by),
             win_rate: estimate(wins),
             length_controlled_win_rate: estimate(controlled),

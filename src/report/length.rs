@@ -76,21 +76,28 @@ fn row(entry: &Entry) -> Row {
 
 /// What the ledger says of each policy that has a baseline.
 pub fn readings(ledger: &Ledger) -> Vec<String> {
-    let told = ledger.entries.iter().filter_map(|entry| {
-        let against = entry.against.as_ref()?;
-        let measured = against.length_controlled_win_rate.is_some() || against.reward_gain.is_some();
-        let by = against.longer_by.map_or(String::new(), |by| match by.value {
-            tokens if tokens < 0.0 => format!(", {} tokens shorter", decimal(-tokens, 1)),
-            tokens => format!(", {} tokens longer", decimal(tokens, 1)),
-        });
-        measured.then(|| {
-            format!(
-                "{} beside {}: {}{by}",
-                entry.name,
-                against.baseline,
-                against.reading().as_str()
-            )
-        })
+    let told = ledger.entries.iter().flat_map(|entry| {
+        let all = entry.against.iter().chain(&entry.others);
+        all.filter_map(|against| reading(entry, against))
     });
     told.collect()
+}
+
+fn reading(entry: &Entry, against: &Against) -> Option<String> {
+    let measured = against.length_controlled_win_rate.is_some() || against.reward_gain.is_some();
+    let by = against.longer_by.map_or(String::new(), |by| match by.value {
+        tokens if tokens < 0.0 => format!(", {} tokens shorter", decimal(-tokens, 1)),
+        tokens => format!(", {} tokens longer", decimal(tokens, 1)),
+    });
+    // Where there are several, the stage tells which.
+    let stage = against.stage.as_ref().filter(|_| !entry.others.is_empty());
+    let stage = stage.map_or(String::new(), |stage| format!(" ({stage})"));
+    measured.then(|| {
+        format!(
+            "{} beside {}{stage}: {}{by}",
+            entry.name,
+            against.baseline,
+            against.reading().as_str()
+        )
+    })
 }

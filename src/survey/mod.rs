@@ -25,7 +25,7 @@ use self::columns::Columns;
 use self::languages::Failure;
 use self::lengths::Lengths;
 use self::minhash::MinHash;
-use crate::bias::measure::{Comparison, prefer_longer};
+use crate::bias::measure::{Comparison, EQUAL_LENGTH, prefer_longer};
 use crate::error::{Error, Result};
 use crate::record::{Reject, content_id};
 use crate::seed::Seed;
@@ -224,7 +224,7 @@ impl<'a, R: Surveyed> Survey<'a, R> {
             length_difference: f64::from(chosen - rejected),
             weight: 1.0,
         };
-        if let Some(longer) = prefer_longer([comparison]) {
+        if let Some(longer) = prefer_longer([comparison], EQUAL_LENGTH) {
             labels.compared += 1;
             labels.longer += longer;
         }

@@ -18,13 +18,9 @@ impl Caliper {
     /// Why a pair is left out; nothing if it stays.
     pub fn refuses(self, row: &Preference) -> Option<String> {
         let [chosen, rejected] = self.unit.lengths(row);
-        let floor = match self.unit {
-            Unit::Tokens => crate::bias::measure::EQUAL_LENGTH,
-            Unit::Characters => 4.0 * crate::bias::measure::EQUAL_LENGTH,
-        };
         let most = self
             .most
-            .unwrap_or_else(|| floor.max(LIKE_SHARE * chosen.max(rejected)));
+            .unwrap_or_else(|| self.unit.equal_length().max(LIKE_SHARE * chosen.max(rejected)));
         let difference = (chosen - rejected).abs();
         (difference > most).then(|| {
             format!(

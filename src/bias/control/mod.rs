@@ -10,7 +10,7 @@ pub mod weights;
 
 use serde::{Deserialize, Serialize};
 
-use super::measure::Comparison;
+use super::measure::{Comparison, EQUAL_LENGTH};
 use crate::record::Preference;
 
 /// What lengths of answers are counted in.
@@ -34,6 +34,14 @@ impl Unit {
         match self {
             Self::Tokens => "tokens",
             Self::Characters => "characters",
+        }
+    }
+
+    /// How far apart lengths may be that count as equal; a token has about four characters.
+    pub fn equal_length(self) -> f64 {
+        match self {
+            Self::Tokens => EQUAL_LENGTH,
+            Self::Characters => 4.0 * EQUAL_LENGTH,
         }
     }
 

@@ -2,18 +2,18 @@
 //! keeps the rest.
 //!
 //! The effect is the one at equal quality ([`effect`]), so that a better answer that is longer stays better. An effect
-//! that may as well be none, by its bootstrap interval, is none: unbiased labels come out as they went in.
+//! that may as well be none, by its bootstrap interval, is none: unbiased labels come out as they went in, and so do
+//! labels that are too few for an interval.
 
 use serde::{Deserialize, Serialize};
 
 use super::Unit;
 use crate::bias::interval::{self, Estimate};
-use crate::bias::measure::{Comparison, LengthEffect, effect, mean, typical};
+use crate::bias::measure::{Comparison, LengthEffect, Untold, effect, told, typical};
+use crate::error::Result;
+use crate::progress::Progress;
 use crate::record::{Preference, Vote, messages_id};
 use crate::seed::Seed;
-
-/// Of the labels, those that must lie near the line for it to be one of equal quality.
-const LEAST_NEAR: f64 = 0.1;
 
 /// What the lengths were found to do to the labels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -27,10 +27,10 @@ pub struct Fitted {
     pub typical: f64,
 }
 
-/// Fits the effect of length on the labels.
+/// Fits the effect of length on the labels. `progress` hears of [`RESAMPLES`](interval::RESAMPLES) rounds.
 ///
-/// An error tells why the labels do not say what length does to them at equal quality.
-pub fn fit(rows: &[Preference], seed: Seed) -> Result<Fitted, String> {
+/// The inner error tells why the labels do not say what length does to them at equal quality.
+pub fn fit(rows: &[Preference], seed: Seed, progress: &dyn Progress) -> Result<Result<Fitted, String>> {
     let unit = Unit::of(rows);
     let comparisons: Vec<Comparison> = rows.iter().map(|row| unit.comparison(row)).collect();
     let typical = typical(&comparisons);
@@ -41,41 +41,32 @@ pub fn fit(rows: &[Preference], seed: Seed) -> Result<Fitted, String> {
         typical,
     };
     let Some(effect) = effect(&comparisons) else {
-        return Ok(none);
+        return Ok(Ok(none));
     };
-    let clusters = interval::clusters(rows.iter().map(|row| messages_id(&row.prompt)));
-    let mut sample = Vec::with_capacity(comparisons.len());
-    let found = interval::estimate(&clusters, seed, |drawn| {
-        sample.clear();
-        sample.extend(drawn.iter().map(|index| comparisons[*index]));
-        self::effect(&sample).map(|effect| effect.at(typical))
-    });
-    let Some(found) = found else { return Ok(none) };
-    let none = Fitted {
-        found: Some(found),
-        ..none
-    };
-    let strength = mean(&comparisons, |c| c.preference.abs());
-    let near = mean(&comparisons, |comparison| {
-        let residual = comparison.preference - effect.at(comparison.length_difference);
-        f64::from(u8::from(residual.abs() < 0.6 * strength))
-    });
-    if near < LEAST_NEAR {
-        return Err(format!(
+    let told = told(&comparisons, effect);
+    if let Err(Untold::FewNear(near)) = told {
+        return Ok(Err(format!(
             "only {:.0} % of the labels are anywhere near undecided: what length does to equally good answers cannot be told",
             100.0 * near
-        ));
+        )));
     }
-    if found.covers(0.0) {
-        return Ok(none);
-    }
-    if found.value.abs() > strength {
-        return Err(format!(
+    let clusters = interval::clusters(rows.iter().map(|row| messages_id(&row.prompt)));
+    let found = interval::estimate(&clusters, seed, progress, |drawn| {
+        let sample: Vec<Comparison> = drawn.iter().map(|index| comparisons[*index]).collect();
+        self::effect(&sample).map(|effect| effect.at(typical))
+    })?;
+    let none = Fitted { found, ..none };
+    // An effect that may be none is none, and so is one of which it cannot be said.
+    let Some(found) = found.filter(|found| found.is_above(0.0) || found.is_below(0.0)) else {
+        return Ok(Ok(none));
+    };
+    Ok(match told {
+        Err(Untold::AsStrong(strength)) => Err(format!(
             "the longer answer would gain {found} log-odds, as much as a whole label ({strength:.2} on average): length \
              and quality cannot be told apart here"
-        ));
-    }
-    Ok(Fitted { effect, ..none })
+        )),
+        Ok(()) | Err(Untold::FewNear(_)) => Ok(Fitted { effect, ..none }),
+    })
 }
 
 /// The row with the effect taken out of its log-odds. A label that changes sign has its answers swapped, so `p_chosen`
@@ -111,9 +102,14 @@ fn swapped(row: &Preference) -> Preference {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::progress::Silent;
     use crate::record::Message;
     use proptest::prelude::*;
     use rand::Rng as _;
+
+    fn fit(rows: &[Preference], seed: u64) -> Result<Fitted, String> {
+        super::fit(rows, Seed::new(seed), &Silent).unwrap()
+    }
 
     pub fn row(log_odds_first: f32, first_tokens: u32, second_tokens: u32) -> Preference {
         let p = 1.0 / (1.0 + (-log_odds_first.abs()).exp());
@@ -169,7 +165,7 @@ pub(super) mod tests {
     fn the_effect_is_the_planted_one_despite_real_differences() {
         for bias in [0.7, -0.5] {
             for better_longer in [0.5, 0.7] {
-                let fitted = fit(&planted(bias, better_longer, 5), Seed::new(1)).unwrap();
+                let fitted = fit(&planted(bias, better_longer, 5), 1).unwrap();
                 let expected = bias * (fitted.typical / 20.0).tanh();
                 let found = fitted.effect.at(fitted.typical);
                 assert!((found - expected).abs() < 0.1, "planted {expected}, found {found}");
@@ -184,7 +180,7 @@ pub(super) mod tests {
         let mut touched = 0;
         for seed in 0..10 {
             let rows = planted(0.0, 0.5 + 0.02 * seed as f64, seed);
-            let fitted = fit(&rows, Seed::new(seed)).unwrap();
+            let fitted = fit(&rows, seed).unwrap();
             let after: Vec<Preference> = rows.iter().map(|row| without_length(row, &fitted)).collect();
             touched += u32::from(after != rows);
         }
@@ -194,9 +190,9 @@ pub(super) mod tests {
     #[test]
     fn nothing_is_left_to_take_out() {
         let rows = planted(0.7, 0.6, 5);
-        let fitted = fit(&rows, Seed::new(1)).unwrap();
+        let fitted = fit(&rows, 1).unwrap();
         let rows: Vec<Preference> = rows.iter().map(|row| without_length(row, &fitted)).collect();
-        let left = fit(&rows, Seed::new(2)).unwrap();
+        let left = fit(&rows, 2).unwrap();
         assert_eq!(left.effect.slope, 0.0, "{left:?}");
         assert!(rows.iter().all(|row| row.p_chosen >= 0.5 && row.margin >= 0.0));
     }
@@ -211,8 +207,20 @@ pub(super) mod tests {
                 ..row.clone()
             })
             .collect();
-        let error = fit(&hard, Seed::new(1)).unwrap_err();
+        let error = fit(&hard, 1).unwrap_err();
         assert!(error.contains("cannot be told"), "{error}");
+    }
+
+    /// Catches: labels changed by an effect that was found on a prompt or two, as if it were certain.
+    #[test]
+    fn labels_of_one_prompt_are_left_alone() {
+        let mut rows = planted(0.7, 0.6, 5);
+        rows.iter_mut().for_each(|row| row.prompt = vec![Message::user("hi")]);
+        let fitted = fit(&rows, 1).unwrap();
+        assert_eq!(fitted.effect.slope, 0.0);
+        let found = fitted.found.unwrap();
+        assert!(found.value > 0.3 && found.interval.is_none(), "{found}");
+        assert!(rows.iter().all(|row| without_length(row, &fitted) == *row));
     }
 
     proptest! {

@@ -4,9 +4,11 @@
 //!
 //! Labels stay what they are. Weights have mean 1 and are cut at a tenth of and at ten times it, so that no single pair can rule.
 
-use crate::bias::interval;
+use crate::bias::interval::{self, Estimate};
 use crate::bias::logistic::{self, Observation};
 use crate::bias::measure::sigmoid;
+use crate::error::Result;
+use crate::progress::Progress;
 use crate::record::{Preference, messages_id};
 use crate::seed::Seed;
 
@@ -25,10 +27,13 @@ pub struct Weights {
     pub weights: Vec<f64>,
     /// Pairs of equal weight that would tell as much (Kish 1965).
     pub effective: f64,
+    /// How often the longer of two answers is the chosen one; without an interval all weights are 1.
+    pub longer: Option<Estimate>,
 }
 
-/// Weights of the rows. Where the longer answer is chosen about as often as the other, all are 1.
-pub fn fit(rows: &[Preference], seed: Seed) -> Weights {
+/// Weights of the rows. Where the longer answer is chosen about as often as the other, or that cannot be said, all are 1.
+/// `progress` hears of [`RESAMPLES`](interval::RESAMPLES) rounds.
+pub fn fit(rows: &[Preference], seed: Seed, progress: &dyn Progress) -> Result<Weights> {
     let unit = Unit::of(rows);
     let unequal: Vec<(usize, f64, bool)> = rows
         .iter()
@@ -38,7 +43,8 @@ pub fn fit(rows: &[Preference], seed: Seed) -> Weights {
         .map(|(index, difference)| (index, difference.abs(), difference > 0.0))
         .collect();
     let mut weights = vec![1.0; rows.len()];
-    if biased(rows, &unequal, seed) {
+    let longer = longer(rows, &unequal, seed, progress)?;
+    if longer.is_some_and(|share| share.is_above(0.5) || share.is_below(0.5)) {
         let scale = |values: &mut dyn Iterator<Item = f64>| {
             let (sum, n) = values.fold((0.0, 0.0), |(sum, n), value| (sum + value * value, n + 1.0));
             (sum / f64::max(n, 1.0)).sqrt().max(1e-9)
@@ -67,20 +73,25 @@ pub fn fit(rows: &[Preference], seed: Seed) -> Weights {
     let (sum, squares) = weights
         .iter()
         .fold((0.0, 0.0), |(sum, squares), w| (sum + w, squares + w * w));
-    Weights {
+    Ok(Weights {
         effective: if squares > 0.0 { sum * sum / squares } else { 0.0 },
         weights,
-    }
+        longer,
+    })
 }
 
-/// Whether the longer answer is chosen more, or less, often than the shorter, by the interval of its share.
-fn biased(rows: &[Preference], unequal: &[(usize, f64, bool)], seed: Seed) -> bool {
+/// The share of pairs of unequal length in which the longer answer is chosen.
+fn longer(
+    rows: &[Preference],
+    unequal: &[(usize, f64, bool)],
+    seed: Seed,
+    progress: &dyn Progress,
+) -> Result<Option<Estimate>> {
     let clusters = interval::clusters(unequal.iter().map(|(index, ..)| messages_id(&rows[*index].prompt)));
-    let share = interval::estimate(&clusters, seed, |drawn| {
+    interval::estimate(&clusters, seed, progress, |drawn| {
         let longer = drawn.iter().filter(|index| unequal[**index].2).count();
         (!drawn.is_empty()).then(|| longer as f64 / drawn.len() as f64)
-    });
-    share.is_some_and(|share| !share.covers(0.5))
+    })
 }
 
 fn normalise(weights: &mut [f64]) {
@@ -97,6 +108,12 @@ mod tests {
     use super::super::residual::tests::planted;
     use super::*;
     use crate::bias::measure::prefer_longer;
+    use crate::progress::Silent;
+    use crate::record::Message;
+
+    fn fit(rows: &[Preference], seed: u64) -> Weights {
+        super::fit(rows, Seed::new(seed), &Silent).unwrap()
+    }
 
     fn weighted(rows: &[Preference], weights: &[f64]) -> f64 {
         let comparisons = rows
@@ -106,14 +123,14 @@ mod tests {
                 weight: *weight,
                 ..Unit::Tokens.comparison(row)
             });
-        prefer_longer(comparisons).unwrap()
+        prefer_longer(comparisons, Unit::Tokens.equal_length()).unwrap()
     }
 
     /// Catches: weights that leave the longer answer ahead, or that one pair rules.
     #[test]
     fn weighed_labels_lean_to_neither_side() {
         let rows = planted(0.7, 0.5, 3);
-        let found = fit(&rows, Seed::new(1));
+        let found = fit(&rows, 1);
         assert!(weighted(&rows, &vec![1.0; rows.len()]) > 0.6);
         let after = weighted(&rows, &found.weights);
         assert!((after - 0.5).abs() < 0.05, "{after}");
@@ -127,7 +144,17 @@ mod tests {
 
     #[test]
     fn labels_without_a_bias_weigh_alike() {
-        let found = fit(&planted(0.0, 0.5, 4), Seed::new(1));
+        let found = fit(&planted(0.0, 0.5, 4), 1);
         assert!(found.weights.iter().all(|weight| *weight == 1.0));
+    }
+
+    /// Catches: weights by a share of which nobody can say that it is none of chance.
+    #[test]
+    fn labels_of_one_prompt_weigh_alike() {
+        let mut rows = planted(0.7, 0.5, 3);
+        rows.iter_mut().for_each(|row| row.prompt = vec![Message::user("hi")]);
+        let found = fit(&rows, 1);
+        assert!(found.weights.iter().all(|weight| *weight == 1.0));
+        assert!(found.longer.unwrap().value > 0.6 && found.longer.unwrap().interval.is_none());
     }
 }

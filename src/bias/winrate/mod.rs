@@ -26,10 +26,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use self::difficulty::{Trial, difficulties};
-use super::interval::{self, Estimate, LEVEL};
+use super::interval::{self, Estimate, Interval, LEVEL};
 use super::logistic::{Failure, Observation, fit};
 use super::measure::sigmoid;
 use crate::error::{Error, Result};
+use crate::progress::Silent;
 use crate::seed::Seed;
 
 /// Comparisons below which there is no fit.
@@ -182,11 +183,11 @@ pub fn rates(pairs: &[ModelPair], config: WinRateConfig, seed: Seed) -> Result<V
     });
     let samples: Vec<Sample<'_>> = sorted.chunk_by(|a, b| a.model == b.model).map(Sample::new).collect();
     let gammas = shared_difficulties(&samples);
-    Ok(samples
+    samples
         .par_iter()
         .zip(gammas)
         .map(|(sample, gammas)| sample.rates(gammas.as_deref(), config, seed))
-        .collect())
+        .collect()
 }
 
 fn check(pair: &ModelPair) -> Result<(), String> {
@@ -224,34 +225,33 @@ impl<'a> Sample<'a> {
         }
     }
 
-    fn rates(&self, gammas: Option<&[f64]>, config: WinRateConfig, seed: Seed) -> ModelRates {
+    fn rates(&self, gammas: Option<&[f64]>, config: WinRateConfig, seed: Seed) -> Result<ModelRates> {
         let pairs = self.pairs;
         let model = pairs[0].model.clone();
         let clusters = interval::clusters(pairs.iter().map(|pair| pair.instruction.as_str()));
         let seed = seed.child("winrate").child(&model);
         let length = |of: fn(&ModelPair) -> f64| mean(&pairs.iter().map(|pair| of(pair)).collect::<Vec<_>>());
-        ModelRates {
+        Ok(ModelRates {
             n: pairs.len(),
             instructions: clusters.len(),
-            raw: self.raw(&clusters, seed),
-            controlled: self.controlled(gammas, config, &clusters, seed),
+            raw: self.raw(&clusters, seed)?,
+            controlled: self.controlled(gammas, config, &clusters, seed)?,
             mean_length: length(|pair| pair.len_model),
             baseline_mean_length: length(|pair| pair.len_baseline),
             model,
-        }
+        })
     }
 
-    fn raw(&self, clusters: &[Vec<usize>], seed: Seed) -> Estimate {
+    fn raw(&self, clusters: &[Vec<usize>], seed: Seed) -> Result<Estimate> {
         let p = |drawn: &[usize]| drawn.iter().map(|index| self.pairs[*index].p).sum::<f64>() / drawn.len() as f64;
         let all: Vec<usize> = (0..self.pairs.len()).collect();
         let value = p(&all);
-        self.estimate(value, clusters, interval::resample(clusters, seed, p))
-            .unwrap_or(Estimate {
-                value,
-                low: 0.0,
-                high: 1.0,
-                n: self.pairs.len() as u64,
-            })
+        let resampled = interval::resample(clusters, seed, &Silent, p)?;
+        Ok(self.estimate(value, clusters, resampled).unwrap_or(Estimate {
+            value,
+            interval: Some(Interval { low: 0.0, high: 1.0 }),
+            n: self.pairs.len() as u64,
+        }))
     }
 
     /// An estimate with its interval. One instruction says nothing of others, and a model that never loses may: where
@@ -267,8 +267,7 @@ impl<'a> Sample<'a> {
         };
         Some(Estimate {
             value,
-            low,
-            high,
+            interval: Some(Interval { low, high }),
             n: self.pairs.len() as u64,
         })
     }
@@ -284,39 +283,38 @@ impl<'a> Sample<'a> {
         config: WinRateConfig,
         clusters: &[Vec<usize>],
         seed: Seed,
-    ) -> Result<Controlled, Untrusted> {
+    ) -> Result<Result<Controlled, Untrusted>> {
         if self.pairs.len() < LEAST_PAIRS {
-            return Err(Untrusted::TooFew);
+            return Ok(Err(Untrusted::TooFew));
         }
         if self.pairs.iter().all(|pair| pair.len_model == pair.len_baseline) {
-            return Ok(Controlled {
-                rate: self.raw(clusters, seed),
+            return Ok(Ok(Controlled {
+                rate: self.raw(clusters, seed)?,
                 coefficients: None,
                 extrapolated: false,
-            });
+            }));
         }
         if !self.varies {
-            return Err(Untrusted::ConstantDifference);
+            return Ok(Err(Untrusted::ConstantDifference));
         }
         if self.one_sided().is_some() {
-            return Err(Untrusted::OneSided);
+            return Ok(Err(Untrusted::OneSided));
         }
-        let (rate, coefficients) = match gammas {
+        let fitted = match gammas {
             None => {
                 let columns = |index: usize| [1.0, self.effects[index]];
-                let (rate, [model, length]) = self.regress(clusters, seed, [0.0, config.l2], columns)?;
-                (rate, (model, length, None))
+                let fitted = self.regress(clusters, seed, [0.0, config.l2], columns)?;
+                fitted.map(|(rate, [model, length])| (rate, model, length, None))
             }
             Some(gammas) => {
                 let columns = |index: usize| [1.0, self.effects[index], gammas[index]];
                 let penalty = [0.0, config.l2, config.l2];
-                let (rate, [model, length, difficulty]) = self.regress(clusters, seed, penalty, columns)?;
-                (rate, (model, length, Some(difficulty)))
+                let fitted = self.regress(clusters, seed, penalty, columns)?;
+                fitted.map(|(rate, [model, length, difficulty])| (rate, model, length, Some(difficulty)))
             }
         };
-        let (model, length, difficulty) = coefficients;
         let sign = |pair: &ModelPair| pair.len_model.total_cmp(&pair.len_baseline);
-        Ok(Controlled {
+        Ok(fitted.map(|(rate, model, length, difficulty)| Controlled {
             rate,
             coefficients: Some(Coefficients {
                 model,
@@ -324,7 +322,7 @@ impl<'a> Sample<'a> {
                 difficulty,
             }),
             extrapolated: self.pairs[1..].iter().all(|pair| sign(pair) == sign(self.pairs[0])),
-        })
+        }))
     }
 
     /// Fits the columns, of which the second is length, and answers the mean prediction without it.
@@ -334,7 +332,7 @@ impl<'a> Sample<'a> {
         seed: Seed,
         penalty: [f64; K],
         columns: impl Fn(usize) -> [f64; K],
-    ) -> Result<(Estimate, [f64; K]), Untrusted> {
+    ) -> Result<Result<(Estimate, [f64; K]), Untrusted>> {
         let rows: Vec<Observation<K>> = (0..self.pairs.len())
             .map(|index| Observation {
                 x: columns(index),
@@ -343,11 +341,13 @@ impl<'a> Sample<'a> {
             })
             .collect();
         let predicted = |beta: &[f64; K], row: &Observation<K>| sigmoid(row.log_odds(beta) - beta[1] * row.x[1]);
-        let beta = fit(&rows, |_| 1.0, &penalty, [0.0; K]).map_err(untrusted)?;
+        let beta = match fit(&rows, |_| 1.0, &penalty, [0.0; K]) {
+            Ok(beta) => beta,
+            Err(failure) => return Ok(Err(untrusted(failure))),
+        };
         let value = rows.iter().map(|row| predicted(&beta, row)).sum::<f64>() / rows.len() as f64;
-        let mut counts = vec![0.0; rows.len()];
-        let resampled = interval::resample(clusters, seed, |drawn| {
-            counts.fill(0.0);
+        let resampled = interval::resample(clusters, seed, &Silent, |drawn| {
+            let mut counts = vec![0.0; rows.len()];
             for index in drawn {
                 counts[*index] += 1.0;
             }
@@ -360,9 +360,9 @@ impl<'a> Sample<'a> {
             };
             let rates = drawn.iter().map(|index| predicted(&beta, &rows[*index]));
             rates.sum::<f64>() / drawn.len() as f64
-        });
-        let rate = self.estimate(value, clusters, resampled).ok_or(Untrusted::Unstable)?;
-        Ok((rate, beta))
+        })?;
+        let rate = self.estimate(value, clusters, resampled);
+        Ok(rate.map(|rate| (rate, beta)).ok_or(Untrusted::Unstable))
     }
 }
 

@@ -167,7 +167,10 @@ fn a_preference_for_length_alone_is_taken_out() {
         assert!((raw - 0.5).abs() > 0.15 && (raw > 0.5) == longer, "raw {raw}");
         near(rate.value, even, 0.025, "length controlled");
         assert!(
-            rate.low < rate.value && rate.value < rate.high && rate.covers(even),
+            rate.is_above(0.0)
+                && !rate.is_above(rate.value)
+                && !rate.is_below(rate.value)
+                && rate.interval.unwrap().covers(even),
             "{rate:?}"
         );
     }
@@ -285,12 +288,13 @@ fn sound(rates: &[ModelRates]) {
         let mut numbers = vec![found.mean_length, found.baseline_mean_length];
         let estimates = [Some(found.raw), found.controlled.ok().map(|found| found.rate)];
         for estimate in estimates.into_iter().flatten() {
-            numbers.extend([estimate.value, estimate.low, estimate.high]);
+            let Interval { low, high } = estimate.interval.unwrap();
+            numbers.extend([estimate.value, low, high]);
             assert!(
-                (0.0..=1.0).contains(&estimate.low) && (0.0..=1.0).contains(&estimate.high),
+                (0.0..=1.0).contains(&low) && (0.0..=1.0).contains(&high),
                 "{estimate:?}"
             );
-            assert!(estimate.low <= estimate.high, "{estimate:?}");
+            assert!(low <= high, "{estimate:?}");
         }
         if let Some(fitted) = found.controlled.ok().and_then(|found| found.coefficients) {
             numbers.extend([fitted.model, fitted.length]);
@@ -372,10 +376,11 @@ fn intervals_count_instructions() {
     let found = measured(&repeated, 1.0);
     sound(&found);
     assert_eq!((found[0].n, found[0].instructions), (40, 1));
-    assert_eq!((found[0].raw.low, found[0].raw.high), (0.0, 1.0));
+    assert_eq!(found[0].raw.interval, Some(Interval { low: 0.0, high: 1.0 }));
     let wins = measured(&dozen(|_| 1.0), 1.0);
-    near(wins[0].raw.low, 0.025_f64.powf(1.0 / 12.0), 1e-12, "all wins");
-    assert_eq!(wins[0].raw.high, 1.0);
+    let Interval { low, high } = wins[0].raw.interval.unwrap();
+    near(low, 0.025_f64.powf(1.0 / 12.0), 1e-12, "all wins");
+    assert_eq!(high, 1.0);
 }
 
 /// Catches: difficulties from nowhere, or a model that takes its own.

@@ -1,5 +1,6 @@
 //! `balance`: length control of preferences.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use super::{Done, Stage};
 use crate::bias::control::matching::Caliper;
 use crate::bias::control::residual::{self, Fitted, without_length};
 use crate::bias::control::{Unit, weights};
+use crate::bias::interval::{Estimate, LEAST_CLUSTERS, RESAMPLES};
 use crate::bias::measure::{self, LengthEffect, effect, prefer_longer_if_many};
 use crate::bounds;
 use crate::cli::session::{Session, data_source};
@@ -61,7 +63,7 @@ pub struct Balance {
 }
 
 /// What a control found in the labels and did to them.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Balanced {
     pub method: Method,
     /// Of `residual`.
@@ -72,6 +74,9 @@ pub struct Balanced {
     pub rejected: f64,
     /// Of `weight`: pairs of equal weight that would tell as much.
     pub effective: Option<f64>,
+    /// Why nothing was changed, where nothing can be said of the labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untold: Option<String>,
     pub before: Lean,
     pub after: Lean,
 }
@@ -90,7 +95,7 @@ impl Lean {
         let comparisons: Vec<_> = rows.map(|row| unit.comparison(row)).collect();
         Self {
             effect: effect(&comparisons).map(|effect| effect.at(typical)),
-            prefer_longer: prefer_longer_if_many(&comparisons),
+            prefer_longer: prefer_longer_if_many(&comparisons, unit.equal_length()),
         }
     }
 }
@@ -113,19 +118,21 @@ impl Balanced {
             lean.prefer_longer
                 .map_or("–".into(), |share| format!("{:.0} %", 100.0 * share))
         };
-        let done = match self.method {
-            Method::Residual => match self.fitted.filter(|fitted| fitted.effect.slope != 0.0) {
+        let done = match (self.method, &self.untold) {
+            (_, Some(reason)) => format!("nothing changed: {reason}"),
+            (Method::Residual, None) => match self.fitted.filter(|fitted| fitted.effect.slope != 0.0) {
                 Some(fitted) => format!(
                     "the longer answer gained {} log-odds, {:.1} % of labels turned",
-                    fitted
-                        .found
-                        .map_or_else(|| format!("{:.2}", fitted.effect.slope), |found| found.to_string()),
+                    fitted.found.map_or_else(
+                        || format!("{:.2}", fitted.effect.at(fitted.typical)),
+                        |found| found.to_string()
+                    ),
                     100.0 * self.changed
                 ),
                 None => "no length bias found, nothing changed".into(),
             },
-            Method::Match => format!("{:.1} % of pairs were of unlike length", 100.0 * self.rejected),
-            Method::Weight => format!("weights worth {:.0} of {rows} pairs", self.effective.unwrap_or(0.0)),
+            (Method::Match, None) => format!("{:.1} % of pairs were of unlike length", 100.0 * self.rejected),
+            (Method::Weight, None) => format!("weights worth {:.0} of {rows} pairs", self.effective.unwrap_or(0.0)),
         };
         format!(
             "{done}; prefers the longer {} before, {} after",
@@ -139,8 +146,14 @@ impl Balanced {
 enum Control {
     Residual(Fitted),
     Match(Caliper),
-    /// By id.
-    Weight(HashMap<String, f32>, f64),
+    Weight(Weighing),
+}
+
+struct Weighing {
+    by_id: HashMap<String, f32>,
+    effective: f64,
+    /// How often the longer answer is the chosen one.
+    longer: Option<Estimate>,
 }
 
 impl Control {
@@ -156,39 +169,95 @@ impl Control {
                     raw: serde_json::to_string(row).unwrap_or_default(),
                 }),
             },
-            Self::Weight(weights, _) => Ok(Preference {
-                weight: row.weight * weights.get(&row.id).copied().unwrap_or(1.0),
+            Self::Weight(weighing) => Ok(Preference {
+                weight: row.weight * weighing.by_id.get(&row.id).copied().unwrap_or(1.0),
                 ..row.clone()
             }),
         }
     }
 }
 
+impl Control {
+    /// Why labels stay as they are, though they may lean to a side.
+    fn untold(&self) -> Option<String> {
+        let (what, remedy, found) = match self {
+            Self::Residual(fitted) => (
+                "the longer answer seems to gain",
+                "give --length-effect, as `bylaw audit --model JUDGE` measures it",
+                fitted.found,
+            ),
+            Self::Weight(weighing) => (
+                "the share of longer answers chosen is",
+                "use --method match",
+                weighing.longer,
+            ),
+            Self::Match(_) => return None,
+        };
+        let found = found.filter(|found| found.interval.is_none())?;
+        Some(format!(
+            "{what} {found}, of which labels of fewer than {LEAST_CLUSTERS} prompts, or with few pairs that count, say \
+             nothing for certain; label more prompts, or {remedy}"
+        ))
+    }
+}
+
 impl Balance {
+    /// Whether the flags are those of the method.
+    fn check(&self) -> Result<()> {
+        let others = [
+            (
+                self.length_effect.is_some(),
+                "--length-effect",
+                Method::Residual,
+                "residual",
+            ),
+            (
+                self.max_difference.is_some(),
+                "--max-difference",
+                Method::Match,
+                "match",
+            ),
+        ];
+        for (given, flag, method, name) in others {
+            if given && self.method != method {
+                return Err(Error::config(format!("{flag} belongs to --method {name}"))
+                    .help(format!("give --method {name}, or leave {flag} out")));
+            }
+        }
+        Ok(())
+    }
+
     fn control(&self, session: &Session, rows: &[Preference]) -> Result<Control> {
         let seed = session.stage_seed("balance");
         let unit = Unit::of(rows);
-        Ok(match self.method {
-            Method::Residual => Control::Residual(match self.length_effect {
-                Some(gain) => given(rows, unit, gain),
-                None => residual::fit(rows, seed).map_err(|reason| {
+        let progress = session.progress();
+        Ok(match (self.method, self.length_effect) {
+            (Method::Residual, Some(gain)) => Control::Residual(given(rows, unit, gain)),
+            (Method::Residual, None) => {
+                progress.start("length effect", RESAMPLES as u64, "resamples");
+                let fitted = residual::fit(rows, seed, progress)?;
+                progress.finish();
+                Control::Residual(fitted.map_err(|reason| {
                     Error::input(reason).at_file(&self.preferences).help(
                         "measure the effect with `bylaw audit --model JUDGE` and give it as --length-effect, or use --method \
                          match or weight",
                     )
-                })?,
-            }),
-            Method::Match => Control::Match(Caliper {
+                })?)
+            }
+            (Method::Match, _) => Control::Match(Caliper {
                 unit,
                 most: self.max_difference,
             }),
-            Method::Weight => {
-                let found = weights::fit(rows, seed);
+            (Method::Weight, _) => {
+                progress.start("weights", RESAMPLES as u64, "resamples");
+                let found = weights::fit(rows, seed, progress)?;
+                progress.finish();
                 let ids = rows.iter().map(|row| row.id.clone());
-                Control::Weight(
-                    ids.zip(found.weights.iter().map(|weight| *weight as f32)).collect(),
-                    found.effective,
-                )
+                Control::Weight(Weighing {
+                    by_id: ids.zip(found.weights.iter().map(|weight| *weight as f32)).collect(),
+                    effective: found.effective,
+                    longer: found.longer,
+                })
             }
         })
     }
@@ -226,9 +295,9 @@ impl Stage for Balance {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        self.check()?;
         let preferences = dataset::read_preferences(&self.preferences)?;
         let rows = &preferences.rows;
-        let control = self.control(session, rows)?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.inputs = vec![data_source(&self.preferences, &preferences)];
         let job = Job {
@@ -236,12 +305,30 @@ impl Stage for Balance {
             replica: session.replica(),
             ..Job::new(out, provenance, "balance", session.progress())
         };
+        // Fitted when the first row asks for it: what is complete already is not fitted again.
+        let fitted = OnceCell::new();
+        let control = || match fitted.get() {
+            Some(control) => Ok(control),
+            None => {
+                let control = self.control(session, rows)?;
+                Ok::<&Control, Error>(fitted.get_or_init(|| control))
+            }
+        };
         let finished = job.run(rows, &preferences.rejects, |rows: &[Preference]| {
+            let control = control()?;
             Ok(rows.iter().map(|row| control.apply(row)).collect())
         })?;
-        let balanced = self.balanced(rows, &control);
-        let json = serde_json::to_vec_pretty(&balanced).map_err(|error| Error::unexpected("balance").because(error))?;
-        atomic::write(&out.join(BALANCED), &json)?;
+        let path = out.join(BALANCED);
+        let balanced = match fitted.get() {
+            None if path.exists() => Balanced::read(out)?,
+            _ => {
+                let balanced = self.balanced(rows, control()?);
+                let json = serde_json::to_vec_pretty(&balanced)
+                    .map_err(|error| Error::unexpected("balance").because(error))?;
+                atomic::write(&path, &json)?;
+                balanced
+            }
+        };
         Ok(Done {
             rows: Some(finished.rows),
             rejects: Some(finished.rejects),
@@ -266,14 +353,15 @@ impl Balance {
             method: self.method,
             fitted: match control {
                 Control::Residual(fitted) => Some(*fitted),
-                Control::Match(_) | Control::Weight(..) => None,
+                Control::Match(_) | Control::Weight(_) => None,
             },
             changed: share(changed.count()),
             rejected: share(after.iter().filter(|row| row.is_err()).count()),
             effective: match control {
-                Control::Weight(_, effective) => Some(*effective),
+                Control::Weight(weighing) => Some(weighing.effective),
                 Control::Residual(_) | Control::Match(_) => None,
             },
+            untold: control.untold(),
             before: Lean::of(rows.iter(), unit, typical),
             after: Lean::of(after.iter().flatten(), unit, typical),
         }

@@ -399,7 +399,7 @@ fn write_length(out: &Path, model: &reward::RewardModel, pairs: &[pairs::Pair], 
         Unit::Tokens,
         &compared,
         seed.child("length"),
-    );
+    )?;
     let json = serde_json::to_vec_pretty(&entry).map_err(|error| Error::unexpected("length").because(error))?;
     atomic::write(&out.join(LENGTH_FILE), &json)
 }

@@ -7,6 +7,7 @@ mod duel;
 mod judged;
 mod page;
 mod pairs;
+mod work;
 
 use std::path::Path;
 

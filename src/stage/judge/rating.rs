@@ -14,7 +14,7 @@ use super::{
 use crate::constitution::Constitution;
 use crate::engine::{GenerateRequest, Refusal, ScoreRequest};
 use crate::error::Result;
-use crate::record::{Message, Preference, Verdict};
+use crate::record::{EXPECTED_RATINGS, Message, Preference, Verdict};
 use crate::stage::reject;
 
 /// Ratings go from 1 to this one.
@@ -241,7 +241,7 @@ fn ballot(asked: &Asked<'_>, [a, b]: [&Rated; 2], first_at_a: bool) -> Ballot {
     let mut ballot = Ballot::scored(id, asked.share, first_at_a, [log_odds, 0.0]);
     [ballot.logprob_a, ballot.logprob_b] = logprobs;
     let expected = format!(
-        "Expected ratings: (A) {:.3}, (B) {:.3}.",
+        "{EXPECTED_RATINGS} (A) {:.3}, (B) {:.3}.",
         expected(&a_ratings),
         expected(&b_ratings)
     );

@@ -3,7 +3,7 @@
 //! Every comparison goes through the judge of `bylaw judge` and the durable job, so an interrupted audit goes on
 //! where it was, and all that the judge said stays in `DIR/labels`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use rand::seq::SliceRandom as _;
@@ -55,6 +55,7 @@ pub struct Experiment {
     originals: Vec<Candidates>,
     changed: Vec<Changed>,
     unread: Vec<Reject>,
+    unmatched: Vec<Reject>,
     config: JudgeConfig,
     pub provenance: Provenance,
     subject: String,
@@ -69,9 +70,8 @@ impl Experiment {
         let constitution = Constitution::resolve(reference)?;
         let padding = padding(&audit.padding)?;
         let seed = session.stage_seed("audit");
-        let (mut found, inputs, unread) = read(audit, seed)?;
-        found.truncate(audit.most_pairs);
-        let (pairs, known): (Vec<Pair>, Vec<Known>) = found.into_iter().unzip();
+        let read = read(audit, seed)?;
+        let (pairs, known): (Vec<Pair>, Vec<Known>) = read.pairs.into_iter().take(audit.most_pairs).unzip();
         let mut asked = Asked::load(session, model, &audit.prompting, false, &audit.remote)?;
         let judging = audit.judging.settled(asked.engine.as_ref(), asked.templates.style())?;
         asked.templates = judging.templates(asked.templates)?;
@@ -81,7 +81,7 @@ impl Experiment {
             ..audit.clone()
         };
         let mut provenance = session.provenance("audit", &settled)?;
-        provenance.inputs = inputs;
+        provenance.inputs = read.inputs;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.constitution = Some(constitution_source(reference, &constitution));
         provenance.prompts = asked.templates.hashes();
@@ -96,7 +96,8 @@ impl Experiment {
             changed,
             pairs,
             known,
-            unread,
+            unread: read.unread,
+            unmatched: read.unmatched,
             provenance,
             config,
             subject: format!("judge {model}"),
@@ -131,7 +132,7 @@ impl Experiment {
                     usage: &usage,
                     ..Job::new(&labels, provenance, "audit", session.progress())
                 };
-                job.run(&rows, &self.unread, judge)?;
+                job.run(&rows, &[&self.unread[..], &self.unmatched].concat(), judge)?;
                 Said::read(&labels)?
             }
             None => {
@@ -156,10 +157,16 @@ impl Experiment {
             .map(|((pair, row), known)| said.of_pair(pair, row, *known))
             .collect();
         let seed = session.stage_seed("audit");
+        let progress = session.progress();
+        let audited = Audited::of(self.subject.clone(), &pairs, Some(&self.constitution), seed, progress)?;
+        let trials = self.trials(&said);
+        progress.start("changes", causal::ROUNDS * audit.changes.len() as u64, "resamples");
+        let changes = causal::effects(&trials, seed.child("changes"), progress)?;
+        progress.finish();
         Ok(Audited {
-            changes: causal::effects(&self.trials(&said), seed.child("changes")),
-            unread: self.unread.len() as u64,
-            ..Audited::of(self.subject.clone(), &pairs, Some(&self.constitution), seed)
+            changes,
+            unmatched: self.unmatched.len() as u64,
+            ..audited.beside(&self.unread)
         })
     }
 
@@ -198,10 +205,17 @@ fn padding(reference: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Pairs, where they come from, and what could not be read.
-type Read = (Vec<(Pair, Known)>, Vec<Source>, Vec<Reject>);
+/// What there is to compare.
+struct Read {
+    pairs: Vec<(Pair, Known)>,
+    inputs: Vec<Source>,
+    unread: Vec<Reject>,
+    /// Rows without a partner in the other model's data.
+    unmatched: Vec<Reject>,
+}
 
-/// The pairs in an order that takes one of each prompt before a second of any.
+/// The pairs of `--pairs` in a drawn order; those of candidates in one that takes one of each prompt before a second of
+/// any.
 fn read(audit: &Audit, seed: Seed) -> Result<Read> {
     let mut rng = seed.child("pairs").rng();
     if let Some(reference) = &audit.pairs {
@@ -221,7 +235,12 @@ fn read(audit: &Audit, seed: Seed) -> Result<Read> {
         });
         let mut pairs: Vec<(Pair, Known)> = pairs.collect();
         pairs.shuffle(&mut rng);
-        return Ok((pairs, inputs, data.rejects));
+        return Ok(Read {
+            pairs,
+            inputs,
+            unread: data.rejects,
+            unmatched: Vec::new(),
+        });
     }
     let Some(reference) = &audit.candidates else {
         return Err(Error::config("a judge needs something to compare").help("give --candidates or --pairs"));
@@ -229,10 +248,23 @@ fn read(audit: &Audit, seed: Seed) -> Result<Read> {
     let mut data = dataset::read_candidates(reference)?;
     let mut inputs = vec![data_source(reference, &data)];
     data.rows.shuffle(&mut rng);
-    if let Some(reference) = &audit.others {
-        let others = dataset::read_candidates(reference)?;
-        inputs.push(data_source(reference, &others));
-        return Ok((own_and_others(&data.rows, &others.rows), inputs, data.rejects));
+    if let Some(other) = &audit.others {
+        let others = dataset::read_candidates(other)?;
+        inputs.push(data_source(other, &others));
+        let (pairs, unmatched) = own_and_others(&data.rows, &others.rows);
+        if pairs.is_empty() {
+            return Err(
+                Error::input(format!("answers no prompt that is answered in {reference}"))
+                    .at_file(other)
+                    .help("sample both models on the same prompts"),
+            );
+        }
+        return Ok(Read {
+            pairs,
+            inputs,
+            unread: [data.rejects, others.rejects].concat(),
+            unmatched,
+        });
     }
     let mut by_round: Vec<Vec<(Pair, Known)>> = Vec::new();
     for row in &data.rows {
@@ -248,26 +280,49 @@ fn read(audit: &Audit, seed: Seed) -> Result<Read> {
             by_round[round].push((pair, Known::default()));
         }
     }
-    Ok((by_round.into_iter().flatten().collect(), inputs, data.rejects))
+    Ok(Read {
+        pairs: by_round.into_iter().flatten().collect(),
+        inputs,
+        unread: data.rejects,
+        unmatched: Vec::new(),
+    })
 }
 
-/// The first answers of both models to each prompt that both answered.
-fn own_and_others(own: &[Candidates], others: &[Candidates]) -> Vec<(Pair, Known)> {
-    let by_prompt: HashMap<String, &Candidates> = others.iter().map(|row| (messages_id(&row.prompt), row)).collect();
-    let pairs = own.iter().filter_map(|row| {
-        let other = by_prompt.get(&messages_id(&row.prompt))?;
+/// The first answers of both models to each prompt that both answered, and the rows of the others.
+fn own_and_others(own: &[Candidates], others: &[Candidates]) -> (Vec<(Pair, Known)>, Vec<Reject>) {
+    let mut by_prompt: HashMap<String, &Candidates> = HashMap::new();
+    for row in others {
+        by_prompt.insert(messages_id(&row.prompt), row);
+    }
+    let (mut pairs, mut unmatched, mut met) = (Vec::new(), Vec::new(), HashSet::new());
+    let alone = |row: &Candidates, reason: &str| Reject {
+        id: row.id.clone(),
+        stage: "audit".into(),
+        reason: reason.into(),
+        raw: serde_json::to_string(row).unwrap_or_default(),
+    };
+    for row in own {
+        let prompt = messages_id(&row.prompt);
+        let other = by_prompt.get(&prompt).and_then(|other| other.completions.first());
+        let (Some(first), Some(other)) = (row.completions.first(), other) else {
+            unmatched.push(alone(row, "the other model has no answer to this prompt"));
+            continue;
+        };
         let pair = Pair {
             id: content_id([row.id.as_str(), "own"]),
             prompt: row.prompt.clone(),
-            answers: [row.completions.first()?.clone(), other.completions.first()?.clone()],
+            answers: [first.clone(), other.clone()],
         };
         let known = Known {
             own_first: Some(true),
             ..Known::default()
         };
-        Some((pair, known))
-    });
-    pairs.collect()
+        pairs.push((pair, known));
+        met.insert(prompt);
+    }
+    let strange = others.iter().filter(|row| !met.contains(&messages_id(&row.prompt)));
+    unmatched.extend(strange.map(|row| alone(row, "the judge has no answer of its own to this prompt")));
+    (pairs, unmatched)
 }
 
 /// What the judge said, by comparison.
@@ -340,5 +395,113 @@ impl Said {
         said.gold = known.gold.map(|gold| if turned { gold.swapped() } else { gold });
         said.own_first = known.own_first.map(|own| own != turned);
         said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{CHOSEN_FIRST, Message, REJECTED_FIRST, TIE, Vote};
+
+    fn pair() -> Pair {
+        Pair {
+            id: "x".into(),
+            prompt: vec![Message::user("q")],
+            answers: [causal::answer("first".into()), causal::answer("the second".into())],
+        }
+    }
+
+    fn label(row: &Candidates, chosen: &str, rejected: &str) -> Preference {
+        let vote = |order: &str, p_a: f32| Vote {
+            principle_id: "kind".into(),
+            order: order.into(),
+            logprob_a: 0.0,
+            logprob_b: 0.0,
+            p_a,
+            cot: None,
+            verdict: crate::record::Verdict::of_probability(p_a).as_str().into(),
+        };
+        Preference {
+            id: Said::id(row).unwrap(),
+            prompt: row.prompt.clone(),
+            chosen: vec![Message::assistant(chosen)],
+            rejected: vec![Message::assistant(rejected)],
+            p_chosen: 0.8,
+            margin: 1.4,
+            weight: 1.0,
+            source: "judge".into(),
+            votes: vec![vote(CHOSEN_FIRST, 0.8), vote(REJECTED_FIRST, 0.2)],
+            chosen_tokens: 1,
+            rejected_tokens: 1,
+            chosen_chars: chosen.len() as u32,
+            rejected_chars: rejected.len() as u32,
+            p_raw: 0.8,
+        }
+    }
+
+    /// Catches: the truth, or whose answer it is, left on the side of the file where the label has the chosen answer first.
+    #[test]
+    fn what_is_known_turns_with_the_label() {
+        let (pair, known) = (
+            pair(),
+            Known {
+                gold: Some(Winner::First),
+                own_first: Some(true),
+            },
+        );
+        let row = pair.row();
+        let of = |outcome: Outcome<Preference>| {
+            let mut said = Said::default();
+            said.add(outcome);
+            (said.of_pair(&pair, &row, known), said.log_odds(&row))
+        };
+        let (right, odds) = of(Ok(label(&row, "first", "the second")));
+        assert_eq!(
+            (right.gold, right.own_first, right.lengths),
+            (Some(Winner::First), Some(true), [5, 10])
+        );
+        assert!((odds.unwrap() - 1.4).abs() < 1e-6);
+        let (wrong, odds) = of(Ok(label(&row, "the second", "first")));
+        assert_eq!(
+            (wrong.gold, wrong.own_first, wrong.lengths),
+            (Some(Winner::Second), Some(false), [10, 5])
+        );
+        assert!(
+            wrong
+                .judgements
+                .iter()
+                .all(|judgement| judgement.winner == Winner::First)
+        );
+        assert!((odds.unwrap() + 1.4).abs() < 1e-6);
+        // Without a label the answers stay as they stand in the file.
+        let (tied, odds) = of(Err(Reject {
+            id: Said::id(&row).unwrap(),
+            stage: "judge".into(),
+            reason: TIE.into(),
+            raw: String::new(),
+        }));
+        assert_eq!(
+            (tied.gold, tied.judgements.len(), odds),
+            (Some(Winner::First), 2, Some(0.0))
+        );
+    }
+
+    /// Catches: prompts that one model alone answered lost without a word, or paired with another prompt's answer.
+    #[test]
+    fn prompts_without_a_partner_are_told() {
+        let row = |prompt: &str, id: &str| Candidates {
+            id: id.into(),
+            prompt: vec![Message::user(prompt)],
+            completions: vec![causal::answer(format!("{id} to {prompt}"))],
+        };
+        let own = [row("q", "own-q"), row("r", "own-r")];
+        let others = [row("s", "other-s"), row("r", "other-r")];
+        let (pairs, unmatched) = own_and_others(&own, &others);
+        assert_eq!(pairs.len(), 1);
+        assert_eq!(pairs[0].0.answers[0].text, "own-r to r");
+        assert_eq!(pairs[0].0.answers[1].text, "other-r to r");
+        let ids: Vec<&str> = unmatched.iter().map(|reject| reject.id.as_str()).collect();
+        assert_eq!(ids, ["own-q", "other-s"]);
+        assert_eq!(own_and_others(&own, &others[..1]).0.len(), 0);
     }
 }

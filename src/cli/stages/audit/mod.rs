@@ -14,7 +14,7 @@ use super::judging::Judging;
 use super::kept;
 use super::prompting::Prompting;
 use super::{Done, Stage};
-use crate::bias::audit::{Requirement, Section, section};
+use crate::bias::audit::{ROUNDS, Requirement, Section, section};
 use crate::bias::causal::{Change, Effect};
 use crate::bias::labels;
 use crate::bounds;
@@ -24,7 +24,8 @@ use crate::dataset::{self, Dataset, Manifest, Provenance};
 use crate::engine::remote::RemoteConfig;
 use crate::error::{Error, Result};
 use crate::judged::JudgedPair;
-use crate::record::Preference;
+use crate::progress::Progress;
+use crate::record::{Preference, Reject};
 use crate::seed::Seed;
 
 /// The result of an audit.
@@ -119,24 +120,54 @@ pub struct Audited {
     pub changes: Vec<Effect>,
     /// Rows that could not be read.
     pub unread: u64,
+    /// Why the first of them could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_unread: Option<String>,
+    /// Rows of a prompt that only one of the two models answered.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unmatched: u64,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Audited {
-    fn of(subject: String, pairs: &[JudgedPair], constitution: Option<&Constitution>, seed: Seed) -> Self {
+    fn of(
+        subject: String,
+        pairs: &[JudgedPair],
+        constitution: Option<&Constitution>,
+        seed: Seed,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         let all: Vec<&JudgedPair> = pairs.iter().collect();
-        let mut sections = vec![section("all", &all, seed)];
-        let groups = groups(pairs, constitution);
-        if groups.len() > 1 {
-            sections.extend(groups.iter().map(|(name, pairs)| {
-                let pairs: Vec<&JudgedPair> = pairs.iter().collect();
-                section(name, &pairs, seed.child(name))
-            }));
+        let mut groups = groups(pairs, constitution);
+        if groups.len() == 1 {
+            groups.clear();
         }
-        Self {
+        progress.start("intervals", (1 + groups.len() as u64) * ROUNDS, "resamples");
+        let mut sections = vec![section("all", &all, seed, progress)?];
+        for (name, pairs) in &groups {
+            let pairs: Vec<&JudgedPair> = pairs.iter().collect();
+            sections.push(section(name, &pairs, seed.child(name), progress)?);
+        }
+        progress.finish();
+        Ok(Self {
             subject,
             sections,
             changes: Vec::new(),
             unread: 0,
+            first_unread: None,
+            unmatched: 0,
+        })
+    }
+
+    /// With the rows that could not be read.
+    fn beside(self, unread: &[Reject]) -> Self {
+        Self {
+            unread: unread.len() as u64,
+            first_unread: unread.first().map(|reject| reject.reason.clone()),
+            ..self
         }
     }
 
@@ -183,10 +214,30 @@ fn groups(pairs: &[JudgedPair], constitution: Option<&Constitution>) -> BTreeMap
     groups
 }
 
+/// What is there already, to be audited without asking anybody.
+struct Recorded {
+    subject: String,
+    pairs: Vec<JudgedPair>,
+    constitution: Option<Constitution>,
+    unread: Vec<Reject>,
+}
+
+impl Recorded {
+    fn measure(&self, session: &Session, seed: Seed) -> Result<Value> {
+        let constitution = self.constitution.as_ref();
+        let audited = Audited::of(
+            self.subject.clone(),
+            &self.pairs,
+            constitution,
+            seed,
+            session.progress(),
+        )?;
+        to_value(&audited.beside(&self.unread))
+    }
+}
+
 impl Audit {
-    /// Audits what is there already, without asking anybody.
-    fn measure(&self, session: &Session, provenance: &mut Provenance) -> Result<Audited> {
-        let seed = session.stage_seed(self.kind());
+    fn read(&self, provenance: &mut Provenance) -> Result<Recorded> {
         let constitution = self.constitution.as_deref().map(Constitution::resolve).transpose()?;
         if let (Some(reference), Some(constitution)) = (&self.constitution, &constitution) {
             provenance.constitution = Some(constitution_source(reference, constitution));
@@ -194,26 +245,29 @@ impl Audit {
         if let Some(reference) = &self.preferences {
             let data = dataset::read_preferences(reference)?;
             provenance.inputs = vec![data_source(reference, &data)];
-            let unread = data.rejects.len() as u64;
-            let pairs: Vec<JudgedPair> = data.rows.iter().map(labels::pair).collect();
+            let mut pairs: Vec<JudgedPair> = data.rows.iter().map(labels::pair).collect();
             // Ties, and verdicts that could not be read, lie beside the labels.
-            let rejects = match Manifest::exists(Path::new(reference)) {
-                true => Dataset::<Preference>::open(reference)?.rejects()?,
-                false => data.rejects,
-            };
-            let pairs: Vec<JudgedPair> = pairs.into_iter().chain(labels::unlabelled(&rejects)).collect();
-            let audited = Audited::of(format!("labels of {reference}"), &pairs, constitution.as_ref(), seed);
-            return Ok(Audited { unread, ..audited });
+            match Manifest::exists(Path::new(reference)) {
+                true => pairs.extend(labels::unlabelled(&Dataset::<Preference>::open(reference)?.rejects()?)),
+                false => pairs.extend(labels::unlabelled(&data.rejects)),
+            }
+            return Ok(Recorded {
+                subject: format!("labels of {reference}"),
+                pairs,
+                constitution,
+                unread: data.rejects,
+            });
         }
         let Some(reference) = &self.verdicts else {
             return Err(Error::config("nothing to audit").help("give --preferences, --verdicts or --model"));
         };
         let data = dataset::read_recorded(reference, self.answers.as_deref())?;
         provenance.inputs = vec![data_source(reference, &data)];
-        let pairs: Vec<JudgedPair> = data.rows.iter().map(|row| row.said.clone()).collect();
-        Ok(Audited {
-            unread: data.rejects.len() as u64,
-            ..Audited::of(format!("verdicts of {reference}"), &pairs, None, seed)
+        Ok(Recorded {
+            subject: format!("verdicts of {reference}"),
+            pairs: data.rows.into_iter().map(|row| row.said).collect(),
+            constitution: None,
+            unread: data.rejects,
         })
     }
 
@@ -250,9 +304,9 @@ impl Stage for Audit {
             return self.done(result);
         }
         let mut provenance = session.provenance(self.kind(), self)?;
-        let audited = self.measure(session, &mut provenance)?;
+        let recorded = self.read(&mut provenance)?;
         self.done(kept::keep(session, out, FILE, provenance, "audit", || {
-            to_value(&audited)
+            recorded.measure(session, session.stage_seed(self.kind()))
         })?)
     }
 
@@ -262,6 +316,7 @@ impl Stage for Audit {
             return self.done(to_value(&experiment.run(self, session, None)?)?);
         }
         let mut provenance = session.provenance(self.kind(), self)?;
-        self.done(to_value(&self.measure(session, &mut provenance)?)?)
+        let recorded = self.read(&mut provenance)?;
+        self.done(recorded.measure(session, session.stage_seed(self.kind()))?)
     }
 }

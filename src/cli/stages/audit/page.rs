@@ -33,11 +33,9 @@ pub fn page(audited: &Audited) -> String {
     // Writing to a String cannot fail.
     if let Some(all) = audited.sections.first() {
         let _ = writeln!(text, "{} pairs, {} verdicts\n", all.pairs, all.judgements);
-        if audited.unread > 0 {
-            let _ = writeln!(text, "{} rows could not be read\n", audited.unread);
-        }
+        left_out(&mut text, audited);
         for (figure, estimate) in &all.figures {
-            let _ = writeln!(text, "  {:<42} {}", figure.label(), shown(*estimate));
+            let _ = writeln!(text, "  {:<42} {}", figure.label(), shown(*estimate, figure.counts()));
         }
         reliability(&mut text, all);
     }
@@ -51,10 +49,33 @@ pub fn page(audited: &Audited) -> String {
     text
 }
 
-/// With the count where the value is a share of whole verdicts.
-fn shown(estimate: Estimate) -> String {
+/// What was given and takes no part.
+fn left_out(text: &mut String, audited: &Audited) {
+    let rows = |count: u64| if count == 1 { "row" } else { "rows" };
+    if audited.unread > 0 {
+        let first = audited.first_unread.as_deref();
+        let first = first.map_or(String::new(), |reason| format!("; the first: {reason}"));
+        let _ = writeln!(
+            text,
+            "{} {} could not be read{first}\n",
+            audited.unread,
+            rows(audited.unread)
+        );
+    }
+    if audited.unmatched > 0 {
+        let _ = writeln!(
+            text,
+            "{} {} left out, for only one of the two models has an answer to the prompt\n",
+            audited.unmatched,
+            rows(audited.unmatched)
+        );
+    }
+}
+
+/// With the count where the value is a share of whole verdicts, unless weights or halves are in it.
+fn shown(estimate: Estimate, counts: bool) -> String {
     let count = estimate.value * estimate.n as f64;
-    let whole = (0.0..=1.0).contains(&estimate.value) && (count - count.round()).abs() < 1e-9 * count.max(1.0);
+    let whole = counts && (count - count.round()).abs() < 1e-9 * count.max(1.0);
     match whole {
         true => format!("{estimate:<22} {count:.0} of {}", estimate.n),
         false => format!("{estimate:<22} of {}", estimate.n),
@@ -81,15 +102,15 @@ fn changed(text: &mut String, effect: &Effect) {
         let _ = writeln!(text, "  {} could not be judged", effect.unjudged);
     }
     let rows = [
-        ("  is preferred to itself unchanged", effect.preferred),
-        ("  with the probability", effect.probability),
-        ("  gains log-odds over itself", effect.gain),
-        ("  wins where it had lost", effect.flips),
-        ("  loses where it had won", effect.flips_back),
+        ("  is preferred to itself unchanged", effect.preferred, true),
+        ("  with the probability", effect.probability, false),
+        ("  gains log-odds over itself", effect.gain, false),
+        ("  wins where it had lost", effect.flips, true),
+        ("  loses where it had won", effect.flips_back, true),
     ];
-    for (label, estimate) in rows {
+    for (label, estimate, counts) in rows {
         if let Some(estimate) = estimate {
-            let _ = writeln!(text, "  {label:<42} {}", shown(estimate));
+            let _ = writeln!(text, "  {label:<42} {}", shown(estimate, counts));
         }
     }
 }

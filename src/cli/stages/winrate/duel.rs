@@ -10,12 +10,9 @@ use super::{Winrate, page};
 use crate::bias::winrate::{ModelPair, rates};
 use crate::cli::session::Session;
 use crate::cli::stages::Stage as _;
-use crate::cli::stages::generate::judge_rows;
-use crate::constitution::Constitution;
 use crate::error::{Error, Result};
-use crate::record::{Candidates, Completion, Prompt, TIE};
-use crate::stage::Context;
-use crate::stage::judge::JudgeConfig;
+use crate::record::{Candidates, Completion, Preference, Prompt, TIE};
+use crate::stage::Outcome;
 
 /// An answer, and whether it reached its limit of tokens.
 #[derive(Debug, Clone)]
@@ -102,13 +99,12 @@ impl Duel<'_> {
     }
 }
 
-/// Judges each duel in both orders. Identical answers are a tie without being asked; what cannot be judged is told.
+/// Has each duel judged in both orders by `judge`, which answers a label a row. Identical answers are a tie without being
+/// asked; what cannot be judged is told.
 pub fn judge_duels(
-    context: Context<'_>,
-    constitution: &Constitution,
-    config: &JudgeConfig,
     duels: &[Duel<'_>],
     verdicts: &mut Verdicts,
+    judge: impl FnOnce(&[Candidates]) -> Result<Vec<Outcome<Preference>>>,
 ) -> Result<()> {
     let mut asked = Vec::new();
     let mut rows = Vec::new();
@@ -131,7 +127,7 @@ pub fn judge_duels(
         rows.push(candidates(duel.prompt, ours, theirs));
         asked.push((duel, ours, theirs));
     }
-    let labels = judge_rows(context, constitution, &rows, config)?;
+    let labels = judge(&rows)?;
     if labels.len() != asked.len() {
         return Err(Error::unexpected("a pair has no verdict, or two"));
     }

@@ -1,7 +1,8 @@
 //! Pairs that are judged here: answers of the models and of the baseline, drawn or read, each pair judged in both
 //! orders under the constitution.
 //!
-//! Knows nothing of the regression. What it leaves is `pairs.jsonl`, which `--pairs` reads again.
+//! Knows nothing of the regression. What it leaves is `pairs.jsonl`, which `--pairs` reads again. Interrupted, it goes on
+//! with what is not answered or judged yet.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -13,10 +14,12 @@ use serde::Serialize;
 use super::Winrate;
 use super::duel::{Answer, Duel, Verdicts, judge_duels, line, measure};
 use super::pairs::Rejected;
+use super::work::{self, Work};
+use crate::atomic;
 use crate::bounds;
 use crate::cli::session::{Session, constitution_source, data_source, engine_source};
 use crate::cli::stages::eval::evaluate;
-use crate::cli::stages::generate::Asked;
+use crate::cli::stages::generate::{Asked, judge_rows};
 use crate::cli::stages::prompting::Prompting;
 use crate::cli::stages::{Done, Stage as _};
 use crate::constitution::Constitution;
@@ -24,17 +27,13 @@ use crate::dataset::{self, Provenance};
 use crate::engine::Sampling;
 use crate::engine::remote::RemoteConfig;
 use crate::error::{Error, Result};
-use crate::record::{Completion, FinishReason, Prompt, Reject, messages_id};
-use crate::stage::judge::{JudgeConfig, Reading};
+use crate::record::{Candidates, Completion, FinishReason, Prompt, Reject, messages_id};
+use crate::stage::judge::{JudgeConfig, Reading, contests};
 use crate::stage::{Context, sample};
-use crate::{atomic, interrupt};
 
 /// The judged pairs, and where they lie until the figures are there.
 pub const FILE: &str = "pairs.jsonl";
 const UNFINISHED: &str = ".pairs.jsonl";
-
-/// Prompts asked at once.
-const UNIT: usize = 256;
 
 #[derive(Debug, Clone, Serialize, Args)]
 pub struct Judging {
@@ -166,12 +165,17 @@ impl Judging {
         provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.constitution = Some(constitution_source(reference, &constitution));
         provenance.prompts = asked.templates.hashes();
+        let work = Work {
+            session,
+            out,
+            provenance: provenance.clone(),
+        };
         let done = evaluate(session, out, provenance, "winrate", || {
             let mut verdicts = Verdicts {
                 rejected: contest.unread.clone(),
                 rows: Vec::new(),
             };
-            contest.judge(&mut models, stage, judge, &constitution, &mut verdicts)?;
+            contest.judge(&mut models, &work, stage, judge, &constitution, &mut verdicts)?;
             let lines = verdicts.rows.iter().map(line).collect::<Result<String>>()?;
             atomic::write(&out.join(UNFINISHED), lines.as_bytes())?;
             measure(session, stage, judge, &verdicts)
@@ -182,8 +186,9 @@ impl Judging {
     }
 }
 
-/// Gives the pairs their name, once the figures made of them are there.
+/// Gives the pairs their name, once the figures made of them are there, and takes the work away.
 fn settle(out: &Path) -> Result<()> {
+    work::clear(out)?;
     let (from, to) = (out.join(UNFINISHED), out.join(FILE));
     match fs::rename(&from, &to) {
         Ok(()) => atomic::sync_directory(out),
@@ -279,22 +284,30 @@ impl Contest {
     fn judge(
         &self,
         models: &mut Models<'_>,
+        work: &Work<'_>,
         stage: &Winrate,
         judge: &str,
         constitution: &Constitution,
         verdicts: &mut Verdicts,
     ) -> Result<()> {
         let mut answered = Vec::new();
-        for (name, origin) in &self.sides {
+        for (index, (name, origin)) in self.sides.iter().enumerate() {
+            let answers = match origin {
+                Origin::Data(answers) => self.found(answers),
+                Origin::Model(reference) => {
+                    let context = models.context(reference, stage.kind())?;
+                    let job = (format!("answers-{index}"), format!("answers of {name}"));
+                    self.drawn(context, work, job, &stage.judging.sampling)?
+                }
+            };
             answered.push(Side {
                 name: name.clone(),
-                answers: self.answers(name, origin, models, stage)?,
+                answers,
             });
         }
         let Some((baseline, contestants)) = answered.split_last() else {
             return Err(Error::unexpected("no baseline"));
         };
-        let progress = models.session.progress();
         let context = models.context(judge, stage.kind())?;
         let config = JudgeConfig {
             principles_per_pair: stage.judging.principles_per_pair,
@@ -305,67 +318,68 @@ impl Contest {
             },
             ..JudgeConfig::default()
         };
-        progress.start("judge", (self.prompts.len() * contestants.len()) as u64, "pairs");
-        for side in contestants {
-            for from in (0..self.prompts.len()).step_by(UNIT) {
-                interrupt::check()?;
-                let unit = from..(from + UNIT).min(self.prompts.len());
-                progress.advance(unit.len() as u64);
-                let prompts = &self.prompts[unit.clone()];
-                let pairs = side.answers[unit.clone()].iter().zip(&baseline.answers[unit]);
-                let duels: Vec<Duel<'_>> = prompts
-                    .iter()
-                    .zip(pairs)
-                    .map(|(prompt, (ours, theirs))| Duel {
-                        model: &side.name,
-                        prompt,
-                        ours,
-                        theirs,
-                    })
-                    .collect();
-                judge_duels(context, constitution, &config, &duels, verdicts)?;
-            }
+        for (index, side) in contestants.iter().enumerate() {
+            let pairs = side.answers.iter().zip(&baseline.answers);
+            let duels: Vec<Duel<'_>> = self
+                .prompts
+                .iter()
+                .zip(pairs)
+                .map(|(prompt, (ours, theirs))| Duel {
+                    model: &side.name,
+                    prompt,
+                    ours,
+                    theirs,
+                })
+                .collect();
+            judge_duels(&duels, verdicts, |rows| {
+                let (name, label) = (format!("judged-{index}"), format!("judge {}", side.name));
+                let usage = || context.engine.usage();
+                let mut labels = work.outcomes(&name, &label, rows, &usage, |rows: &[Candidates]| {
+                    judge_rows(context, constitution, rows, &config)
+                })?;
+                rows.iter().map(|row| labels.take(&contest_id(row)?)).collect()
+            })?;
         }
-        progress.finish();
         Ok(())
     }
 
-    fn answers(
+    /// The answers to the prompts among those that are there.
+    fn found(&self, answers: &HashMap<String, Answer>) -> Vec<Result<Answer, String>> {
+        let found = |prompt: &Prompt| answers.get(&messages_id(&prompt.messages)).cloned();
+        let absent = || "there is no answer to this prompt".to_owned();
+        let prompts = self.prompts.iter();
+        prompts.map(|prompt| found(prompt).ok_or_else(absent)).collect()
+    }
+
+    /// The answers that a model draws.
+    fn drawn(
         &self,
-        name: &str,
-        origin: &Origin,
-        models: &mut Models<'_>,
-        stage: &Winrate,
+        context: Context<'_>,
+        work: &Work<'_>,
+        (name, label): (String, String),
+        sampling: &Sampling,
     ) -> Result<Vec<Result<Answer, String>>> {
-        let reference = match origin {
-            Origin::Data(answers) => {
-                let found = |prompt: &Prompt| answers.get(&messages_id(&prompt.messages)).cloned();
-                let absent = || "there is no answer to this prompt".to_owned();
-                return Ok(self
-                    .prompts
-                    .iter()
-                    .map(|prompt| found(prompt).ok_or_else(absent))
-                    .collect());
-            }
-            Origin::Model(reference) => reference,
-        };
-        let progress = models.session.progress();
-        let context = models.context(reference, stage.kind())?;
-        progress.start(&format!("answers of {name}"), self.prompts.len() as u64, "rows");
-        let mut answers = Vec::with_capacity(self.prompts.len());
-        for unit in self.prompts.chunks(UNIT) {
-            interrupt::check()?;
-            for row in sample::sample(context, unit, 1, &stage.judging.sampling)? {
-                let answer = row.map_err(|reject| reject.reason).and_then(|row| {
-                    let first = row.completions.into_iter().next();
-                    first.map(answer).ok_or_else(|| "there is no answer".into())
-                });
-                answers.push(answer);
-            }
-            progress.advance(unit.len() as u64);
-        }
-        progress.finish();
-        Ok(answers)
+        let usage = || context.engine.usage();
+        let mut rows = work.outcomes(&name, &label, &self.prompts, &usage, |prompts: &[Prompt]| {
+            sample::sample(context, prompts, 1, sampling)
+        })?;
+        let taken = self.prompts.iter().map(|prompt| {
+            let row = rows.take(&prompt.id)?;
+            Ok(row.map_err(|reject| reject.reason).and_then(|row| {
+                let first = row.completions.into_iter().next();
+                first.map(answer).ok_or_else(|| "there is no answer".into())
+            }))
+        });
+        taken.collect()
+    }
+}
+
+/// The id under which the only pair of a row is judged.
+fn contest_id(row: &Candidates) -> Result<String> {
+    match contests(row, true).into_iter().next() {
+        Some(Ok(contest)) => Ok(contest.id),
+        Some(Err(reject)) => Ok(reject.id),
+        None => Err(Error::unexpected("a pair without a contest")),
     }
 }
 

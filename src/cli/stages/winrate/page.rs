@@ -47,7 +47,7 @@ fn finite(document: &Value) -> bool {
 }
 
 fn model(rates: &ModelRates) -> Value {
-    let ends = |estimate: &Estimate| json!([estimate.low, estimate.high]);
+    let ends = |estimate: &Estimate| json!(estimate.interval.map(|interval| [interval.low, interval.high]));
     let found = rates.controlled.as_ref();
     json!({
         "model": rates.model,

@@ -9,14 +9,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::bias::winrate::ModelPair;
-use crate::dataset;
+use crate::dataset::{self, Scale, text_of};
 use crate::error::{Error, Result};
 
 const COLUMNS: &str = "the columns are `model` (or `generator_2`), `idx` (or `index`, or `instruction`), `len_1_chars` and \
      `len_2_chars` (or `output_1` and `output_2`), and `preference` (1 to 2) or `p` (0 to 1); 1 is the baseline, 2 the model";
-
-const SCALE: &str = "`preference` is from 1 (the baseline's answer, output 1, is better) to 2 (the model's, output 2), and \
-     1.5 is a tie, as in AlpacaEval; the probability that the model's is better, from 0 to 1, goes into a column `p` instead";
 
 /// A row that is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,12 +43,12 @@ enum Fault {
 pub fn read(reference: &str) -> Result<Pairs> {
     let (records, sha256) = dataset::read_objects(reference)?;
     let (mut pairs, mut rejected) = (Vec::new(), Vec::new());
-    let mut zeros = Zeros::default();
+    let mut scale = Scale::default();
     let mut baselines = BTreeSet::new();
     for record in records {
         let pair = record.object.map_err(Fault::Absent).and_then(|object| {
-            baselines.extend(text(&object, &["generator_1"]));
-            pair(&object, &record.place, &mut zeros)
+            baselines.extend(text_of(&object, &["generator_1"]));
+            pair(&object, &record.place, &mut scale)
         });
         match pair {
             Ok(pair) => pairs.push(pair),
@@ -76,7 +73,7 @@ pub fn read(reference: &str) -> Result<Pairs> {
         return Err(Error::input(message).at_file(reference).help(COLUMNS));
     }
     let mut notes = Vec::new();
-    notes.extend(zeros.note(reference)?);
+    notes.extend(scale.note(reference)?);
     if baselines.len() > 1 {
         let names: Vec<&str> = baselines.iter().map(String::as_str).collect();
         notes.push(format!(
@@ -92,68 +89,36 @@ pub fn read(reference: &str) -> Result<Pairs> {
     })
 }
 
-/// Preferences of 0, which AlpacaEval takes for ties. In a file without a preference above 1 they are something else.
-#[derive(Default)]
-struct Zeros {
-    first: Option<String>,
-    count: usize,
-    above_one: bool,
-}
-
-impl Zeros {
-    fn note(self, reference: &str) -> Result<Option<String>> {
-        match self.first {
-            None => Ok(None),
-            Some(_) if self.above_one => Ok(Some(format!(
-                "{} preferences of 0 are taken for ties, as AlpacaEval does",
-                self.count
-            ))),
-            Some(place) => Err(
-                Error::input(format!("{place}: the preference is 0, and no row has one above 1"))
-                    .at_file(reference)
-                    .help(SCALE),
-            ),
-        }
-    }
-}
-
-fn pair(object: &Map<String, Value>, place: &str, zeros: &mut Zeros) -> Result<ModelPair, Fault> {
+fn pair(object: &Map<String, Value>, place: &str, scale: &mut Scale) -> Result<ModelPair, Fault> {
     let absent = |what: &str| Fault::Absent(format!("{what} is absent or empty"));
-    let model = text(object, &["model", "generator_2"]).ok_or_else(|| absent("`model`"))?;
-    let instruction = text(object, &["idx", "index", "instruction"]).ok_or_else(|| absent("`idx`"))?;
+    let model = text_of(object, &["model", "generator_2"]).ok_or_else(|| absent("`model`"))?;
+    let instruction = text_of(object, &["idx", "index", "instruction"]).ok_or_else(|| absent("`idx`"))?;
     Ok(ModelPair {
         model,
         instruction,
         len_baseline: length(object, ["len_1_chars", "len_1"], "output_1")?,
         len_model: length(object, ["len_2_chars", "len_2"], "output_2")?,
-        p: preference(object, place, zeros)?,
+        p: preference(object, place, scale)?,
     })
 }
 
 /// The probability that the model's answer is the better one.
-fn preference(object: &Map<String, Value>, place: &str, zeros: &mut Zeros) -> Result<f64, Fault> {
+fn preference(object: &Map<String, Value>, place: &str, scale: &mut Scale) -> Result<f64, Fault> {
     match (number(object, "preference")?, number(object, "p")?) {
         (Some(_), Some(_)) => Err(Fault::Wrong(
             "has both `preference` and `p`".into(),
             "leave one of the two columns out",
         )),
-        (Some(0.0), None) => {
-            zeros.first.get_or_insert_with(|| place.to_owned());
-            zeros.count += 1;
-            Ok(0.5)
-        }
-        (Some(preference), None) if (1.0..=2.0).contains(&preference) => {
-            zeros.above_one |= preference > 1.0;
-            Ok(preference - 1.0)
-        }
-        (Some(preference), None) => Err(Fault::Wrong(
-            format!("the preference {preference} is not from 1 to 2"),
-            SCALE,
-        )),
+        (Some(preference), None) => scale.probability_of_second(preference, place).ok_or_else(|| {
+            Fault::Wrong(
+                format!("the preference {preference} is not from 1 to 2"),
+                Scale::EXPECTED,
+            )
+        }),
         (None, Some(p)) if (0.0..=1.0).contains(&p) => Ok(p),
         (None, Some(p)) => Err(Fault::Wrong(
             format!("the probability p, {p}, is not from 0 to 1"),
-            SCALE,
+            Scale::EXPECTED,
         )),
         (None, None) => Err(Fault::Absent(
             "has no preference: `preference` and `p` are absent, empty or NaN".into(),
@@ -203,19 +168,4 @@ fn number(object: &Map<String, Value>, name: &str) -> Result<Option<f64>, Fault>
             ))
         }
     }
-}
-
-/// The first of some columns that has a text or a number. Whole numbers are written in one way: pandas makes 3 to 3.0
-/// where a column has gaps.
-fn text(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
-    names.iter().find_map(|name| {
-        let text = match object.get(*name)? {
-            Value::String(text) => text.trim().to_owned(),
-            Value::Number(number) => number.to_string(),
-            _ => return None,
-        };
-        let whole = text.strip_suffix(".0").filter(|whole| whole.parse::<i64>().is_ok());
-        let text = whole.map(str::to_owned).unwrap_or(text);
-        (!text.is_empty() && text != "nan" && text != "NaN").then_some(text)
-    })
 }
