@@ -186,9 +186,9 @@ fn a_quantised_model_stays_quantised() {
     assert_eq!(again.tokenizer.special(), model.tokenizer.special());
     assert_ne!(again.sha256, model.sha256);
     // And trained, which needs numbers in f32.
-    assert!(Weights::new(&model.decoder).is_ok());
+    assert!(Weights::training(&model.decoder, 1).is_ok());
     let stored = Model::load_in(&model.reference, Precision::AsStored).unwrap();
-    assert!(Weights::new(&stored.decoder).is_err());
+    assert!(Weights::training(&stored.decoder, 1).is_err());
 }
 
 /// Loads bytes as a file.
