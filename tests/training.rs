@@ -144,11 +144,8 @@ fn dpo_config() -> DpoConfig {
         learning_rate: 1e-3,
         epochs: 3,
         batch_size: 2,
-        beta: 0.1,
-        label_smoothing: 0.0,
-        sft_coef: 0.0,
-        length: DpoLengthConfig::default(),
         optim: optim(),
+        ..DpoConfig::default()
     }
 }
 
@@ -229,10 +226,14 @@ struct CopyAt {
 }
 
 impl Progress for CopyAt {
-    fn start(&self, _: &str, _: u64, _: &'static str) {}
+    /// Of several loops, the last one counts.
+    fn start(&self, _: &str, _: u64, _: &'static str) {
+        self.done.store(0, Ordering::SeqCst);
+    }
 
     fn advance(&self, done: u64) {
-        if done > 0 && self.done.fetch_add(done, Ordering::SeqCst) + done == self.at {
+        let so_far = self.done.fetch_add(done, Ordering::SeqCst) + done;
+        if done > 0 && so_far == self.at && self.from.join(metrics::FILE).exists() {
             copy_directory(&self.from, &self.to);
         }
     }
@@ -641,7 +642,9 @@ fn resumes_exactly<R: PartialEq>(train: impl Fn(Setup<'_>) -> Result<R>) {
 struct Counting<'a>(&'a AtomicUsize);
 
 impl Progress for Counting<'_> {
-    fn start(&self, _: &str, _: u64, _: &'static str) {}
+    fn start(&self, _: &str, _: u64, _: &'static str) {
+        self.0.store(0, Ordering::SeqCst);
+    }
 
     fn advance(&self, done: u64) {
         // The steps already done are told all at once.

@@ -4,8 +4,8 @@
 //! of our own datasets, for `validate`.
 
 use crate::record::{
-    Candidates, Demonstration, Message, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference, Verdict,
-    Vote,
+    Candidates, Demonstration, Message, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference,
+    Verdict, Vote,
 };
 
 use super::row::Row;
@@ -225,7 +225,11 @@ impl Sound for Reject {
 
 impl Sound for ReferenceLogprobs {
     fn check(&self, broken: Broken<'_>) {
-        if let Some(wrong) = self.logprobs.iter().find(|logprob| !logprob.is_finite() || **logprob > ABOVE_ZERO) {
+        if let Some(wrong) = self
+            .logprobs
+            .iter()
+            .find(|logprob| !logprob.is_finite() || **logprob > ABOVE_ZERO)
+        {
             broken(Promise::Number, format!("`logprobs` holds {wrong}"));
         }
     }

@@ -18,7 +18,9 @@ use super::soundness::{Promise, Sound};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::record::{Candidates, Demonstration, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference};
+use crate::record::{
+    Candidates, Demonstration, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference,
+};
 
 /// Rows that a finding names one by one.
 const NAMED: usize = 5;

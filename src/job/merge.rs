@@ -7,7 +7,9 @@ use crate::atomic;
 use crate::dataset::{Dataset, Kind, Manifest, Provenance, Row, Shards, Slice, Source, Status, rejects_dir};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::record::{Candidates, Demonstration, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference};
+use crate::record::{
+    Candidates, Demonstration, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference,
+};
 
 /// What a merge left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

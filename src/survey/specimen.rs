@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::words;
 use crate::record::{
-    Candidates, Demonstration, Message, Preference, Prompt, ReferenceLogprobs, Reject, Revision, Round, UnpairedPreference,
+    Candidates, Demonstration, Message, Preference, Prompt, ReferenceLogprobs, Reject, Revision, Round,
+    UnpairedPreference,
 };
 
 /// A row, seen in one way whatever its kind.
@@ -231,7 +232,10 @@ impl Surveyed for ReferenceLogprobs {
     fn specimen(&self) -> Specimen<'_> {
         let sum: f32 = self.logprobs.iter().sum();
         Specimen {
-            facts: vec![("tokens", self.logprobs.len().to_string()), ("logp", format!("{sum:.3}"))],
+            facts: vec![
+                ("tokens", self.logprobs.len().to_string()),
+                ("logp", format!("{sum:.3}")),
+            ],
             ..Specimen::of(&self.id, &[], Vec::new())
         }
     }

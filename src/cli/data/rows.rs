@@ -5,7 +5,9 @@ use std::path::Path;
 use crate::cli::place;
 use crate::dataset::{self, Dataset, Kind, Loaded, Manifest, Provenance, Row, Status, rejects_dir};
 use crate::error::{Error, Result};
-use crate::record::{Candidates, Demonstration, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference};
+use crate::record::{
+    Candidates, Demonstration, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference,
+};
 use crate::survey::Surveyed;
 
 /// Rows that the commands of `bylaw data` read, look at and write.

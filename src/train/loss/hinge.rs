@@ -1,5 +1,5 @@
 //! The hinge loss of SLiC (Zhao et al. 2023, arXiv 2305.10425) on the rewards of DPO, as Liu et al. (2024, RSO, arXiv
-//! 2309.06657, equation 10) and TRL have it: a pair that is won by a margin of 1 is left alone.
+//! 2309.06657) and TRL have it: a pair that is won by a margin of 1 is left alone.
 
 use candle_core::{Result, Tensor};
 

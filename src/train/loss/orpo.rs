@@ -23,12 +23,7 @@ pub struct OrpoLoss {
 
 /// `nll - β (p log σ(o) + (1-p) log σ(-o))` with `o = log (odds(chosen) / odds(rejected))`, where
 /// `odds = P / (1 - P)` and `log P (B)` is the mean over the tokens of an answer. `nll` is what [`nll`] answers.
-pub fn loss<'a>(
-    policy: PairLogps<'_>,
-    nll: &Tensor,
-    labels: impl Into<SoftLabels<'a>>,
-    beta: f64,
-) -> Result<OrpoLoss> {
+pub fn loss<'a>(policy: PairLogps<'_>, nll: &Tensor, labels: impl Into<SoftLabels<'a>>, beta: f64) -> Result<OrpoLoss> {
     let labels = labels.into();
     let log_odds_ratio = (log_odds(policy.chosen)? - log_odds(policy.rejected)?)?;
     let won = log_sigmoid(&log_odds_ratio)?;
@@ -64,5 +59,8 @@ pub fn nll<'a>(
     };
     let tokens = labels.expected(&of_chosen, &of_rejected)?.sum_all()?;
     // Without a token the sum above is 0 as well.
-    logps.sum_all()?.div(&tokens.maximum(f64::from(f32::MIN_POSITIVE))?)?.neg()
+    logps
+        .sum_all()?
+        .div(&tokens.maximum(f64::from(f32::MIN_POSITIVE))?)?
+        .neg()
 }

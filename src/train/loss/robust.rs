@@ -1,4 +1,4 @@
-//! Robust DPO (Chowdhury et al. 2024, arXiv 2403.00409, equation 11): an unbiased estimate of the loss under labels of
+//! Robust DPO (Chowdhury et al. 2024, arXiv 2403.00409): an unbiased estimate of the loss under labels of
 //! which a known share is wrong.
 
 use candle_core::{Result, Tensor};

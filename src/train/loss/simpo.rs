@@ -11,12 +11,7 @@ use super::ops::{SoftLabels, log_sigmoid};
 ///
 /// Whichever answer the label takes for the better has to win by `γ`. TRL's `label_smoothing` keeps the margin on the side
 /// of the chosen answer, so that a pair of even chances is pushed to it all the same.
-pub fn loss<'a>(
-    policy: PairLogps<'_>,
-    labels: impl Into<SoftLabels<'a>>,
-    beta: f64,
-    gamma: f64,
-) -> Result<DpoLoss> {
+pub fn loss<'a>(policy: PairLogps<'_>, labels: impl Into<SoftLabels<'a>>, beta: f64, gamma: f64) -> Result<DpoLoss> {
     let (chosen_rewards, rejected_rewards) = ((policy.chosen * beta)?, (policy.rejected * beta)?);
     let difference = (&chosen_rewards - &rejected_rewards)?;
     let labels = labels.into();
