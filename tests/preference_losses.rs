@@ -140,7 +140,7 @@ fn orpo_is_torchs() {
 /// answer that are infinite.
 #[test]
 fn log_odds_have_their_slope_everywhere() {
-    let points = [-1e-5, -1e-3, -0.1, -0.6931, -0.6932, -3.0, -40.0, -700.0, 0.0, 1e-3];
+    let points: [f64; 10] = [-1e-5, -1e-3, -0.1, -0.6931, -0.6932, -3.0, -40.0, -700.0, 0.0, 1e-3];
     let x = Var::new(&points, &Device::Cpu).unwrap();
     let odds = log_odds(x.as_tensor()).unwrap();
     let found = values(&odds);
