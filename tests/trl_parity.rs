@@ -1,8 +1,10 @@
 //! The trainers against TRL's own (`tests/golden/trl.json`, made by `scripts/golden/trainers.py`; the version is in the
 //! file): the same checkpoint, tokens, order and settings, five optimiser steps, every figure of every step.
 //!
-//! A figure may differ by one part in 10⁴. That of a figure which is a difference of log-probabilities is counted from the
-//! resolution of single precision up: sums near 100 that agree to the last digit but one differ by [`RESOLUTION`].
+//! A figure may differ by one part in 10⁴. Where TRL has 0, before the first step, policy and reference are the same model;
+//! here the engine scores the one and the trunk the other, which sum in another order, and the difference of two sums near
+//! 100 is 0 to within [`RESOLUTION`]. So is KTO's KL, a few hundredths made of such differences, of which neither side has
+//! four digits.
 
 #[path = "support/small.rs"]
 mod small;
@@ -26,7 +28,7 @@ use tempfile::TempDir;
 
 const RELATIVE: f64 = 1e-4;
 /// Of a difference of two log-probabilities of whole answers, in nats.
-const RESOLUTION: f64 = 4e-5;
+const RESOLUTION: f64 = 1e-5;
 
 const SEED: u64 = 11;
 
@@ -118,7 +120,11 @@ fn compare(golden: &Value, run: &str, dir: &Path, names: &[(&str, &str, f64)]) {
         for (name, own, scale) in always.iter().chain(names) {
             let (found, expected) = (number(&ours[*own]), number(&theirs[*name]));
             let difference = (found - expected).abs();
-            let allowed = RELATIVE * expected.abs() + RESOLUTION * scale;
+            let allowed = match *name {
+                _ if expected == 0.0 => RESOLUTION * scale,
+                "kl" => (RELATIVE * expected.abs()).max(RESOLUTION),
+                _ => RELATIVE * expected.abs(),
+            };
             println!(
                 "{run} step {step} {name}: {found} {expected} {:.1e}",
                 difference / expected.abs()

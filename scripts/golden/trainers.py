@@ -56,12 +56,12 @@ SETTINGS = {
 
 
 def make_rows(vocab):
-    """Prompts and answers of several lengths; 0, 1 and the last token are special. Four rows over and over: rewards of rows
-    that were never seen before are rounding of their log-probabilities for the most part."""
+    """Prompts and answers of several lengths; 0, 1 and the last token are special. Three rows over and over, two to a
+    step: the rewards of a step whose rows were never learnt before are rounding of their log-probabilities."""
     generator = numpy.random.default_rng(7)
     draw = lambda low, high: generator.integers(2, vocab - 1, generator.integers(low, high)).tolist()  # noqa: E731
     rows = []
-    for _ in range(4):
+    for _ in range(3):
         rows.append({"prompt": draw(3, 14), "chosen": draw(1, 18) + [EOS], "rejected": draw(1, 18) + [EOS]})
     return [rows[index % len(rows)] for index in range(STEPS * BATCH)]
 
