@@ -209,6 +209,10 @@ fn the_bytes_of_each_kind_stay_as_they_were() {
             "5e6cdc5c0c22e0c06de92db14510e7917a0d60b3ceca2a0e60ed3ab9c5f0d88d",
             "caf0caeeb145004eb5b0f8a8cc5d684aaba6ca3b7835845449f373590a818161",
         ],
+        [
+            "f149188bbecd8c57dc385a2d16754e3e5c8f542170b6f0b7a98fc82c4ca95b87",
+            "d184ce543c34066b67bc4befa9b1dc0d9906d62e6c1bf8ec8369225d397f87a9",
+        ],
     ];
     assert_eq!(found, expected);
 }
