@@ -140,17 +140,25 @@ fn orpo_is_torchs() {
 /// answer that are infinite.
 #[test]
 fn log_odds_have_their_slope_everywhere() {
-    let points: [f64; 10] = [-1e-5, -1e-3, -0.1, -0.6931, -0.6932, -3.0, -40.0, -700.0, 0.0, 1e-3];
+    let even = -std::f64::consts::LN_2;
+    let points: [f64; 10] = [
+        -1e-5,
+        -1e-3,
+        -0.1,
+        even - 1e-4,
+        even + 1e-4,
+        -3.0,
+        -40.0,
+        -700.0,
+        0.0,
+        1e-3,
+    ];
     let x = Var::new(&points, &Device::Cpu).unwrap();
     let odds = log_odds(x.as_tensor()).unwrap();
     let found = values(&odds);
     assert_near("near certainty", &found[..1], &[(1e5f64).ln() - 0.5e-5], 1e-9);
-    assert_near(
-        "even",
-        &[found[3] + found[4]],
-        &[(0.6931 - 0.693_147_180_56) * -2.0 + (0.6932 - 0.693_147_180_56) * -2.0],
-        1e-7,
-    );
+    // The slope is 2 there, and the odds bend by p / (1 - p)².
+    assert_near("even", &found[3..5], &[-2e-4 + 1e-8, 2e-4 + 1e-8], 1e-11);
     assert_near("hopeless", &found[6..8], &[-40.0, -700.0], 1e-12);
     assert!(found[8] == found[9] && found[8].is_finite(), "{found:?}");
     let store = odds.sum_all().unwrap().backward().unwrap();

@@ -52,13 +52,12 @@ impl Reference {
         place: &Place<'_>,
         policy: &Decoder,
         total: usize,
-        sequences: impl Iterator<Item = Sequence>,
+        mut sequences: impl Iterator<Item = Sequence>,
     ) -> Result<Self> {
         let mut work = Work::new(place, identity(policy)?)?;
         place.progress.start("reference", total as u64, "answers");
         let computed = sequences
-            .map(|sequence| work.take(policy, sequence))
-            .collect::<Result<()>>()
+            .try_for_each(|sequence| work.take(policy, sequence))
             .and_then(|()| work.pass(policy));
         if let Err(error) = computed {
             if error.kind() == ErrorKind::Interrupted && work.new > 0 {
