@@ -290,6 +290,14 @@ pub struct UnpairedPreference {
     pub weight: f32,
 }
 
+/// What a reference model gives to one answer: the log-probability of each of its tokens. The id is the hash of the
+/// tokens, of where the answer begins, and of the model's weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReferenceLogprobs {
+    pub id: String,
+    pub logprobs: Vec<f32>,
+}
+
 /// A row that could not be used, kept with the reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reject {

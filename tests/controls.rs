@@ -17,7 +17,6 @@ use bylaw::seed::Seed;
 use bylaw::stage::{Context, judge, revise, sample};
 use bylaw::train::batch::Encoder;
 use bylaw::train::dpo::DpoConfig;
-use bylaw::train::length::DpoLengthConfig;
 use bylaw::train::optim::{OptimConfig, Schedule};
 use bylaw::train::run::Setup;
 use bylaw::train::sft::SftConfig;
@@ -150,11 +149,9 @@ impl Bench {
             learning_rate: 3e-4,
             epochs: 1,
             batch_size: 16,
-            beta: 0.1,
-            label_smoothing: 0.0,
             sft_coef: 0.5,
-            length: DpoLengthConfig::default(),
             optim: optim(),
+            ..DpoConfig::default()
         };
         let dir = tempfile::tempdir().unwrap();
         dpo::train(

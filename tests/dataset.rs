@@ -229,7 +229,13 @@ fn schemas_are_stable() {
             "demonstrations",
             format!("id: string; prompt: {MESSAGES}; prefix: string; completion: string; weight: f32"),
         ),
+        (
+            "unpaired",
+            format!("id: string; prompt: {MESSAGES}; completion: {MESSAGES}; label: bool; weight: f32"),
+        ),
+        ("reference_logprobs", "id: string; logprobs: list<f32>".to_owned()),
     ];
+    assert_eq!(Kind::ALL.len(), expected.len());
     let mut nullable = Vec::new();
     for (kind, (name, columns)) in Kind::ALL.into_iter().zip(expected) {
         let schema = kind.schema();

@@ -11,8 +11,8 @@ use arrow::record_batch::RecordBatch;
 use bylaw::dataset::{Kind, Row, from_batch, shard, to_batch};
 use bylaw::error::Result;
 use bylaw::record::{
-    Candidates, Completion, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, UnpairedPreference,
-    Vote,
+    Candidates, Completion, Demonstration, Message, Preference, Prompt, ReferenceLogprobs, Reject, Revision, Round,
+    UnpairedPreference, Vote,
 };
 
 /// More rows than two record batches hold, so that the cuts between batches count.
@@ -148,6 +148,13 @@ fn unpaired(index: usize) -> UnpairedPreference {
     }
 }
 
+fn reference_logprobs(index: usize) -> ReferenceLogprobs {
+    ReferenceLogprobs {
+        id: format!("id-{index}"),
+        logprobs: (0..index % 5).map(|token| -0.25 * (index + token) as f32).collect(),
+    }
+}
+
 /// SHA-256 of the shards of 2100 rows and of no rows.
 fn written<R: Row>(row: impl Fn(usize) -> R) -> [String; 2] {
     let dir = tempfile::tempdir().unwrap();
@@ -171,6 +178,7 @@ fn the_bytes_of_each_kind_stay_as_they_were() {
         written(reject),
         written(demonstration),
         written(unpaired),
+        written(reference_logprobs),
     ];
     let expected = [
         [
@@ -200,6 +208,10 @@ fn the_bytes_of_each_kind_stay_as_they_were() {
         [
             "5e6cdc5c0c22e0c06de92db14510e7917a0d60b3ceca2a0e60ed3ab9c5f0d88d",
             "caf0caeeb145004eb5b0f8a8cc5d684aaba6ca3b7835845449f373590a818161",
+        ],
+        [
+            "f149188bbecd8c57dc385a2d16754e3e5c8f542170b6f0b7a98fc82c4ca95b87",
+            "d184ce543c34066b67bc4befa9b1dc0d9906d62e6c1bf8ec8369225d397f87a9",
         ],
     ];
     assert_eq!(found, expected);
@@ -239,7 +251,8 @@ fn columns_and_json_have_the_same_names() {
     check(reject(1));
     check(demonstration(1));
     check(unpaired(1));
-    assert_eq!(Kind::ALL.len(), 7, "a new kind is checked here and in the test above");
+    check(reference_logprobs(1));
+    assert_eq!(Kind::ALL.len(), 8, "a new kind is checked here and in the test above");
 }
 
 fn read(columns: Vec<(&str, ArrayRef)>) -> Result<Vec<Prompt>> {

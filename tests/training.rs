@@ -144,11 +144,8 @@ fn dpo_config() -> DpoConfig {
         learning_rate: 1e-3,
         epochs: 3,
         batch_size: 2,
-        beta: 0.1,
-        label_smoothing: 0.0,
-        sft_coef: 0.0,
-        length: DpoLengthConfig::default(),
         optim: optim(),
+        ..DpoConfig::default()
     }
 }
 
@@ -229,10 +226,14 @@ struct CopyAt {
 }
 
 impl Progress for CopyAt {
-    fn start(&self, _: &str, _: u64, _: &'static str) {}
+    /// Of several loops, the last one counts.
+    fn start(&self, _: &str, _: u64, _: &'static str) {
+        self.done.store(0, Ordering::SeqCst);
+    }
 
     fn advance(&self, done: u64) {
-        if done > 0 && self.done.fetch_add(done, Ordering::SeqCst) + done == self.at {
+        let so_far = self.done.fetch_add(done, Ordering::SeqCst) + done;
+        if done > 0 && so_far == self.at && self.from.join(metrics::FILE).exists() {
             copy_directory(&self.from, &self.to);
         }
     }
@@ -641,7 +642,9 @@ fn resumes_exactly<R: PartialEq>(train: impl Fn(Setup<'_>) -> Result<R>) {
 struct Counting<'a>(&'a AtomicUsize);
 
 impl Progress for Counting<'_> {
-    fn start(&self, _: &str, _: u64, _: &'static str) {}
+    fn start(&self, _: &str, _: u64, _: &'static str) {
+        self.0.store(0, Ordering::SeqCst);
+    }
 
     fn advance(&self, done: u64) {
         // The steps already done are told all at once.
@@ -672,6 +675,47 @@ fn dpo_resumes_to_the_bit() {
     let pairs = pairs(&model, |index| 0.6 + 0.05 * index as f32);
     let config = dpo_config();
     resumes_exactly(|setup| Ok(bits(&dpo::train(setup, &config, &model.decoder, &pairs, Seed::new(5))?)));
+}
+
+/// Catches: a term of a loss that begins again, answers to other prompts that are drawn in another order after a stop.
+#[test]
+fn the_dpo_family_resumes_to_the_bit() {
+    use bylaw::train::dpo::PreferenceLoss::{Hinge, Ipo, Kto, Orpo, Robust, Simpo};
+    let model = small::model();
+    let pairs = pairs(&model, |index| 0.6 + 0.05 * index as f32);
+    for loss in [Hinge, Ipo, Kto, Orpo, Robust, Simpo] {
+        let config = DpoConfig {
+            loss,
+            label_smoothing: if loss == Robust { 0.2 } else { 0.0 },
+            prompt_loss_weight: (loss == Orpo).then_some(0.5),
+            ..dpo_config()
+        };
+        resumes_exactly(|setup| Ok(bits(&dpo::train(setup, &config, &model.decoder, &pairs, Seed::new(5))?)));
+    }
+}
+
+/// Catches: a step against the labels, a loss whose gradient does not reach the policy.
+#[test]
+fn each_loss_of_the_dpo_family_prefers_the_chosen() {
+    use bylaw::train::dpo::PreferenceLoss::{Hinge, Ipo, Kto, Orpo, Robust, Simpo};
+    let model = small::model();
+    let pairs = pairs(&model, |_| 0.8);
+    for loss in [Hinge, Ipo, Kto, Orpo, Robust, Simpo] {
+        let dir = TempDir::new().unwrap();
+        let config = DpoConfig {
+            loss,
+            label_smoothing: if loss == Robust { 0.1 } else { 0.0 },
+            epochs: 12,
+            batch_size: 6,
+            optim: steady(),
+            ..dpo_config()
+        };
+        let setup = setup(dir.path(), &Silent, 0);
+        dpo::train(setup, &config, &model.decoder, &pairs, Seed::new(1)).unwrap();
+        let (losses, margins) = (figures(dir.path(), "loss"), figures(dir.path(), "rewards/margins"));
+        assert!(losses[11] < losses[0], "{loss:?}: {losses:?}");
+        assert!(margins[11] > margins[0] + 0.01, "{loss:?}: {margins:?}");
+    }
 }
 
 /// Catches: tokens drawn anew in a resumed run; a control that changes nothing, or something where it is neutral.

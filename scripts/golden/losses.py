@@ -9,6 +9,18 @@ position holds a number (often a large one) that must not matter; outputs and gr
     dpo            delta = (policy_chosen - policy_rejected) - (reference_chosen - reference_rejected)
                    row = -(p log sigmoid(beta delta) + (1-p) log sigmoid(-beta delta)); loss = mean
                    (Rafailov et al. 2023, and its conservative form with p = 1 - label_smoothing)
+    robust         ((1-s) L(p) - s L(1-p)) / (1-2s) with the rows L of dpo and the label_smoothing s (Chowdhury et al. 2024)
+    hinge          p max(0, 1 - beta delta) + (1-p) max(0, 1 + beta delta)
+    ipo            p (delta - 1/(2 beta))^2 + (1-p) (delta + 1/(2 beta))^2 (Azar et al. 2023); rewards are beta * log-ratio
+    simpo          -(p log sigmoid(d - gamma) + (1-p) log sigmoid(-d - gamma)), d = beta (chosen - rejected) (Meng et al.
+                   2024)
+    kto            per answer, wanted with probability q (p for the chosen, 1-p for the rejected), r its log-ratio:
+                   q desirable (1 - sigmoid(beta (r - z))) + (1-q) undesirable (1 - sigmoid(beta (z - r))); a row is the
+                   mean of both (Ethayarajh et al. 2024). z = max(0, mean(policy - reference)) of other answers
+    orpo           logprobs (B, T), lengths; logps their means; o = log odds(chosen) - log odds(rejected);
+                   row = -beta (p log sigmoid(o) + (1-p) log sigmoid(-o)); nll = -sum q w logprobs / sum q w over the tokens
+                   of both answers, w = 1, or prompt_weight for the first `prompts` of them; loss = nll + mean(row)
+                   (Hong et al. 2024). The prompts' tokens are in the nll alone
     bradley_terry  d = chosen - rejected - margin; row as above with d for beta delta;
                    loss = mean(row) + centre_coef * mean((chosen + rejected)^2)
     dpo_length     logps = sum over t of w_t logprobs_t, for policy and reference; dpo as above with a margin added to
@@ -127,6 +139,187 @@ def dpo_cases():
         dpo("label_smoothing", DPO_ORDINARY, 0.1, [0.9] * 7, label_smoothing=0.1),
         dpo("extreme_hard", DPO_EXTREME, 1.0, [1.0] * 5),
         dpo("extreme_soft", DPO_EXTREME, 1.0, [0.75, 0.25, 0.9, 0.5, 0.0]),
+    ]
+
+
+# robust, hinge, ipo, simpo, kto -------------------------------------------------------------------
+
+SOFT = [0.5, 0.9, 0.125, 1.0, 0.0, 0.7310585786300049, 0.35]
+
+
+def log_ratios(inputs):
+    leaves = {name: leaf(inputs[f"policy_{name}_logps"]) for name in ("chosen", "rejected")}
+    ratios = {name: value - constant(inputs[f"reference_{name}_logps"]) for name, value in leaves.items()}
+    return leaves, ratios["chosen"], ratios["rejected"]
+
+
+def pair_case(name, settings, inputs, leaves, rows, rewards):
+    loss = rows.mean()
+    return {
+        "name": name,
+        **settings,
+        "inputs": inputs,
+        "expected": {
+            "loss": loss,
+            "per_row": rows,
+            "chosen_rewards": rewards[0],
+            "rejected_rewards": rewards[1],
+            "gradient": gradients(loss, **{f"policy_{name}_logps": value for name, value in leaves.items()}),
+        },
+    }
+
+
+def with_reference(kind, name, inputs, p_chosen, **settings):
+    """A case of robust, hinge, ipo or kto; settings are beta and what the loss has besides."""
+    leaves, chosen, rejected = log_ratios(inputs)
+    p, beta, delta = constant(p_chosen), settings["beta"], chosen - rejected
+    if kind == "robust":
+        s = settings["label_smoothing"]
+        rows = (1 - s) * preference_rows(beta * delta, p) - s * preference_rows(beta * delta, 1 - p)
+        rows = rows / (1 - 2 * s)
+    elif kind == "hinge":
+        # No row is at a kink, so every gradient is a derivative.
+        assert ((beta * delta).abs() - 1).abs().min() > 1e-6
+        rows = p * (1 - beta * delta).clamp(min=0) + (1 - p) * (1 + beta * delta).clamp(min=0)
+    elif kind == "ipo":
+        target = 1 / (2 * beta)
+        rows = p * (delta - target) ** 2 + (1 - p) * (delta + target) ** 2
+    elif kind == "kto":
+        policy, reference = constant(inputs["other_policy_logps"]), constant(inputs["other_reference_logps"])
+        point = (policy - reference).mean().clamp(min=0)
+        settings["reference_point"] = point
+        answer = lambda q, r: (  # noqa: E731
+            q * settings["desirable_weight"] * (1 - torch.sigmoid(beta * (r - point)))
+            + (1 - q) * settings["undesirable_weight"] * (1 - torch.sigmoid(beta * (point - r)))
+        )
+        rows = (answer(p, chosen) + answer(1 - p, rejected)) / 2
+    rewards = (beta * chosen, beta * rejected)
+    return pair_case(name, settings, {**inputs, "p_chosen": p_chosen}, leaves, rows, rewards)
+
+
+# Log-ratios of answers to other prompts: their mean is 1.4375, and below 0.
+OTHERS = {
+    "other_policy_logps": [-20.0, -31.5, -8.25, -50.0],
+    "other_reference_logps": [-22.5, -30.0, -9.0, -54.0],
+}
+OTHERS_BELOW = {"other_policy_logps": [-20.0, -31.5], "other_reference_logps": [-19.0, -31.75]}
+
+
+def simpo(name, chosen_logps, rejected_logps, p_chosen, beta, gamma):
+    leaves = {"chosen": leaf(chosen_logps), "rejected": leaf(rejected_logps)}
+    d, p = beta * (leaves["chosen"] - leaves["rejected"]), constant(p_chosen)
+    rows = -(p * logsigmoid(d - gamma) + (1 - p) * logsigmoid(-d - gamma))
+    inputs = {"policy_chosen_logps": chosen_logps, "policy_rejected_logps": rejected_logps, "p_chosen": p_chosen}
+    settings = {"beta": beta, "simpo_gamma": gamma}
+    return pair_case(name, settings, inputs, leaves, rows, (beta * leaves["chosen"], beta * leaves["rejected"]))
+
+
+def family_cases():
+    hard, mixed = [1.0] * 7, [0.75, 0.25, 0.9, 0.5, 0.0]
+    kto = lambda name, inputs, p, **settings: with_reference(  # noqa: E731
+        "kto", name, inputs, p, **{"desirable_weight": 1.0, "undesirable_weight": 1.0, **settings}
+    )
+    means = [-0.5, -1.25, -3.0, -0.125], [-0.75, -1.0, -3.0, -2.5]
+    return {
+        "robust": [
+            with_reference("robust", "hard", DPO_ORDINARY, hard, beta=0.1, label_smoothing=0.2),
+            with_reference("robust", "soft", DPO_ORDINARY, SOFT, beta=0.5, label_smoothing=0.125),
+            with_reference("robust", "extreme", DPO_EXTREME, mixed, beta=1.0, label_smoothing=0.1),
+        ],
+        "hinge": [
+            with_reference("hinge", "hard", DPO_ORDINARY, hard, beta=0.1),
+            with_reference("hinge", "soft", DPO_ORDINARY, SOFT, beta=0.3),
+            with_reference("hinge", "extreme", DPO_EXTREME, mixed, beta=1.0),
+        ],
+        "ipo": [
+            with_reference("ipo", "hard", DPO_ORDINARY, hard, beta=0.1),
+            with_reference("ipo", "soft", DPO_ORDINARY, SOFT, beta=0.5),
+            with_reference("ipo", "extreme", DPO_EXTREME, mixed, beta=0.01),
+        ],
+        "simpo": [
+            simpo("hard", *means, [1.0] * 4, 2.0, 1.0),
+            simpo("soft", *means, [0.5, 0.9, 0.125, 0.75], 2.5, 0.5),
+            simpo("extreme", [0.0, -500.0, -90.0], [-500.0, 0.0, -90.0], [0.75, 0.9, 0.5], 10.0, 3.0),
+        ],
+        "kto": [
+            kto("hard", {**DPO_ORDINARY, **OTHERS}, hard, beta=0.1),
+            kto("soft", {**DPO_ORDINARY, **OTHERS}, SOFT, beta=0.5, desirable_weight=1.5, undesirable_weight=0.75),
+            kto("below_the_reference", {**DPO_ORDINARY, **OTHERS_BELOW}, SOFT, beta=0.3),
+            kto("extreme", {**DPO_EXTREME, **OTHERS}, mixed, beta=1.0),
+        ],
+    }
+
+
+# orpo --------------------------------------------------------------------------------------------
+
+
+def log_odds(logps):
+    return logps - torch.log(-torch.expm1(logps))
+
+
+def orpo(name, inputs, lengths, p_chosen, beta, prompts=None, prompt_weight=0.0):
+    """Rows of `inputs` hold the prompt's tokens, of which there are `prompts`, then the answer's."""
+    sides, q = ("chosen", "rejected"), {"chosen": constant(p_chosen), "rejected": 1 - constant(p_chosen)}
+    prompts = prompts or [0] * len(p_chosen)
+    leaves = {side: leaf(inputs[f"policy_{side}_logprobs"]) for side in sides}
+    logps, weights = {}, {}
+    for side in sides:
+        own = torch.tensor(lengths[side])[:, None]
+        start = torch.tensor(prompts)[:, None]
+        position = torch.arange(leaves[side].shape[1])[None]
+        answer = ((position >= start) & (position < start + own)).double()
+        logps[side] = (leaves[side] * answer).sum(1) / answer.sum(1)
+        weights[side] = answer + prompt_weight * (position < start).double()
+    o = log_odds(logps["chosen"]) - log_odds(logps["rejected"])
+    rows = -beta * (q["chosen"] * logsigmoid(o) + q["rejected"] * logsigmoid(-o))
+    likelihood = sum((q[side][:, None] * weights[side] * leaves[side]).sum() for side in sides)
+    nll = -likelihood / sum((q[side][:, None] * weights[side]).sum() for side in sides)
+    loss = nll + rows.mean()
+    return {
+        "name": name,
+        "beta": beta,
+        "prompt_weight": prompt_weight,
+        "inputs": {
+            **{f"policy_{side}_logprobs": inputs[f"policy_{side}_logprobs"] for side in sides},
+            **{f"{side}_lengths": lengths[side] for side in sides},
+            "prompts": prompts,
+            "p_chosen": p_chosen,
+        },
+        "expected": {
+            "loss": loss,
+            "per_row": rows,
+            "nll": nll,
+            "log_odds_ratio": o,
+            "gradient": gradients(loss, **{f"policy_{side}_logprobs": leaves[side] for side in sides}),
+        },
+    }
+
+
+def orpo_cases():
+    shorter = {side: [length - 1 for length in lengths] for side, lengths in DPO_LENGTHS.items()}
+    with_prompt = [index for index in range(5) if min(side[index] for side in shorter.values()) > 0]
+    picked = lambda rows: [rows[index] for index in with_prompt]  # noqa: E731
+    prompted = {name: picked(rows) for name, rows in DPO_TOKENS.items()}
+    # Chosen almost sure, hopeless; as sure as it gets.
+    extreme = {
+        "policy_chosen_logprobs": [[-1e-4, -1e-5], [-700.0, -77.0], [-1e-3, -1e-3]],
+        "policy_rejected_logprobs": [[-90.0, -60.0], [-1e-3, -2e-3], [-1e-3, -77.0]],
+    }
+    extreme_lengths = {"chosen": [2, 1, 2], "rejected": [2, 2, 1]}
+    soft = [0.5, 0.9, 0.125, 1.0, 0.7310585786300049]
+    return [
+        orpo("hard", DPO_TOKENS, DPO_LENGTHS, [1.0] * 5, 0.1),
+        orpo("soft", DPO_TOKENS, DPO_LENGTHS, soft, 0.5),
+        orpo(
+            "prompt",
+            prompted,
+            {side: picked(lengths) for side, lengths in shorter.items()},
+            picked(soft),
+            0.25,
+            prompts=[1] * len(with_prompt),
+            prompt_weight=0.5,
+        ),
+        orpo("extreme", extreme, extreme_lengths, [0.75, 0.9, 1.0], 1.0),
     ]
 
 
@@ -711,6 +904,8 @@ def main():
     cases = {
         "dpo": dpo_cases(),
         "dpo_length": dpo_length_cases(),
+        **family_cases(),
+        "orpo": orpo_cases(),
         "bradley_terry": bradley_terry_cases(),
         "reward_length": reward_length_cases(),
         "length_slope": length_slope_cases(),

@@ -21,6 +21,7 @@ use crate::dataset::export::{Format, Hyperparameters, LearningRateSchedule, PpoP
 use crate::dataset::{Manifest, Options, Status};
 use crate::error::{Error, Result};
 use crate::record::{Demonstration, Preference, Prompt};
+use crate::train::dpo::{DpoConfig, PreferenceLoss};
 use crate::train::length::RewardLength;
 use crate::train::loss::length::DpoLength;
 use crate::train::optim::{OptimConfig, Schedule};
@@ -206,7 +207,8 @@ impl Stage<'_> {
                 let config = &command.stage.config;
                 (with.learning_rate, with.epochs, with.batch_size) =
                     (config.learning_rate, config.epochs, config.batch_size);
-                with.beta = config.beta;
+                with.beta = config.beta();
+                preference_loss(&mut with, config);
                 with.label_smoothing = rounded(config.label_smoothing);
                 with.sft_coef = config.sft_coef;
                 dpo_length(&mut with, config.length.choice());
@@ -280,6 +282,22 @@ fn lacks(with: &mut Hyperparameters, name: &str, value: f64, neutral: f64) {
     if value != neutral {
         with.not_carried.push(format!("{name} = {value}"));
     }
+}
+
+/// The tools are told of plain DPO alone.
+fn preference_loss(with: &mut Hyperparameters, config: &DpoConfig) {
+    let own = [
+        ("simpo_gamma", config.simpo_gamma),
+        ("desirable_weight", config.desirable_weight),
+        ("undesirable_weight", config.undesirable_weight),
+        ("prompt_loss_weight", config.prompt_loss_weight.map(rounded)),
+    ];
+    if config.loss != PreferenceLoss::Sigmoid {
+        with.not_carried.push(format!("loss = {}", config.loss.name()));
+    }
+    let given = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    with.not_carried
+        .extend(given.map(|(name, value)| format!("{name} = {value}")));
 }
 
 fn dpo_length(with: &mut Hyperparameters, control: DpoLength) {

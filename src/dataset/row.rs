@@ -17,8 +17,8 @@ use super::columns::{Null, Record, record};
 use super::migrate;
 use crate::error::{Error, Result};
 use crate::record::{
-    Candidates, Completion, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, UnpairedPreference,
-    Vote,
+    Candidates, Completion, Demonstration, Message, Preference, Prompt, ReferenceLogprobs, Reject, Revision, Round,
+    UnpairedPreference, Vote,
 };
 
 /// What the rows of a dataset are.
@@ -33,10 +33,12 @@ pub enum Kind {
     Demonstrations,
     #[serde(rename = "unpaired")]
     UnpairedPreferences,
+    /// What a trainer computed once, beside its run.
+    ReferenceLogprobs,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Prompts,
         Self::Revisions,
         Self::Candidates,
@@ -44,6 +46,7 @@ impl Kind {
         Self::Rejects,
         Self::Demonstrations,
         Self::UnpairedPreferences,
+        Self::ReferenceLogprobs,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -55,6 +58,7 @@ impl Kind {
             Self::Rejects => "rejects",
             Self::Demonstrations => "demonstrations",
             Self::UnpairedPreferences => "unpaired",
+            Self::ReferenceLogprobs => "reference_logprobs",
         }
     }
 
@@ -96,6 +100,7 @@ impl Kind {
             Self::Rejects => Reject::fields(),
             Self::Demonstrations => Demonstration::fields(),
             Self::UnpairedPreferences => UnpairedPreference::fields(),
+            Self::ReferenceLogprobs => ReferenceLogprobs::fields(),
         };
         let schema = Schema::new(columns);
         Arc::new(match self.changed_in() {
@@ -113,7 +118,8 @@ impl Kind {
             | Self::Candidates
             | Self::Rejects
             | Self::Demonstrations
-            | Self::UnpairedPreferences => 1,
+            | Self::UnpairedPreferences
+            | Self::ReferenceLogprobs => 1,
         }
     }
 }
@@ -223,6 +229,11 @@ record! { UnpairedPreference {
     weight: f32,
 } }
 
+record! { ReferenceLogprobs {
+    id: String,
+    logprobs: Vec<f32>,
+} }
+
 /// A row of a dataset.
 pub trait Row: Record + Serialize + DeserializeOwned + Clone {
     const KIND: Kind;
@@ -257,6 +268,7 @@ rows! {
     Reject => Rejects,
     Demonstration => Demonstrations,
     UnpairedPreference => UnpairedPreferences,
+    ReferenceLogprobs => ReferenceLogprobs,
 }
 
 /// The rows as one record batch, with the schema of their kind.

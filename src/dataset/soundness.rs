@@ -4,7 +4,8 @@
 //! of our own datasets, for `validate`.
 
 use crate::record::{
-    Candidates, Demonstration, Message, Preference, Prompt, Reject, Revision, UnpairedPreference, Verdict, Vote,
+    Candidates, Demonstration, Message, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference,
+    Verdict, Vote,
 };
 
 use super::row::Row;
@@ -218,6 +219,18 @@ impl Sound for Reject {
     fn check(&self, broken: Broken<'_>) {
         if self.stage.is_empty() || self.reason.is_empty() {
             broken(Promise::Answer, "`stage` or `reason` is empty".into());
+        }
+    }
+}
+
+impl Sound for ReferenceLogprobs {
+    fn check(&self, broken: Broken<'_>) {
+        if let Some(wrong) = self
+            .logprobs
+            .iter()
+            .find(|logprob| !logprob.is_finite() || **logprob > ABOVE_ZERO)
+        {
+            broken(Promise::Number, format!("`logprobs` holds {wrong}"));
         }
     }
 }

@@ -104,8 +104,8 @@ fn files<R: Shape>(reference: &str, options: &Options) -> Result<Vec<File>> {
     if manifest.rows == 0 {
         return Err(empty(&dir));
     }
-    if manifest.kind == Kind::Rejects {
-        return Err(wrong_kind::<R>(Kind::Rejects, &dir));
+    if matches!(manifest.kind, Kind::Rejects | Kind::ReferenceLogprobs) {
+        return Err(wrong_kind::<R>(manifest.kind, &dir));
     }
     let shards = manifest.shards.into_iter();
     Ok(shards
@@ -315,7 +315,7 @@ impl<R: Shape> RowStream<R> {
                 self.natives(shard::read(dir, shard)?, Native::UnpairedPreference, before, dir)?;
             }
             Kind::Demonstrations => self.natives(shard::read(dir, shard)?, Native::Demonstration, before, dir)?,
-            Kind::Rejects => return Err(wrong_kind::<R>(Kind::Rejects, dir)),
+            Kind::Rejects | Kind::ReferenceLogprobs => return Err(wrong_kind::<R>(kind, dir)),
         }
         self.hashes.push(shard.sha256.clone());
         self.finished += shard.bytes;
@@ -338,7 +338,7 @@ impl<R: Shape> RowStream<R> {
                 self.natives(row::from_batch(batch, path)?, Native::UnpairedPreference, before, path)
             }
             Kind::Demonstrations => self.natives(row::from_batch(batch, path)?, Native::Demonstration, before, path),
-            Kind::Rejects => Err(wrong_kind::<R>(Kind::Rejects, path)),
+            Kind::Rejects | Kind::ReferenceLogprobs => Err(wrong_kind::<R>(kind, path)),
         }
     }
 

@@ -18,7 +18,9 @@ use super::soundness::{Promise, Sound};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision, UnpairedPreference};
+use crate::record::{
+    Candidates, Demonstration, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference,
+};
 
 /// Rows that a finding names one by one.
 const NAMED: usize = 5;
@@ -314,6 +316,7 @@ impl Walk<'_> {
             Some(Kind::Rejects) => self.rows::<Reject>(dir, &shards)?,
             Some(Kind::Demonstrations) => self.rows::<Demonstration>(dir, &shards)?,
             Some(Kind::UnpairedPreferences) => self.rows::<UnpairedPreference>(dir, &shards)?,
+            Some(Kind::ReferenceLogprobs) => self.rows::<ReferenceLogprobs>(dir, &shards)?,
         }
         Ok(running)
     }

@@ -7,7 +7,9 @@ use crate::atomic;
 use crate::dataset::{Dataset, Kind, Manifest, Provenance, Row, Shards, Slice, Source, Status, rejects_dir};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision, UnpairedPreference};
+use crate::record::{
+    Candidates, Demonstration, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference,
+};
 
 /// What a merge left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,7 @@ pub fn merge(parts: &[PathBuf], out: &Path, inputs: Option<&[Source]>, progress:
         Kind::Demonstrations => write::<Demonstration>(&parts, out, provenance)?,
         Kind::UnpairedPreferences => write::<UnpairedPreference>(&parts, out, provenance)?,
         Kind::Rejects => write::<Reject>(&parts, out, provenance)?,
+        Kind::ReferenceLogprobs => write::<ReferenceLogprobs>(&parts, out, provenance)?,
     }
     merged(out, parts.len())
 }

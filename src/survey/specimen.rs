@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::words;
 use crate::record::{
-    Candidates, Demonstration, Message, Preference, Prompt, Reject, Revision, Round, UnpairedPreference,
+    Candidates, Demonstration, Message, Preference, Prompt, ReferenceLogprobs, Reject, Revision, Round,
+    UnpairedPreference,
 };
 
 /// A row, seen in one way whatever its kind.
@@ -223,6 +224,19 @@ impl Surveyed for Reject {
         Specimen {
             facts: vec![("stage", self.stage.clone()), ("reason", self.reason.clone())],
             ..Specimen::of(&self.id, &[], vec![Answer::new("raw", &self.raw, false)])
+        }
+    }
+}
+
+impl Surveyed for ReferenceLogprobs {
+    fn specimen(&self) -> Specimen<'_> {
+        let sum: f32 = self.logprobs.iter().sum();
+        Specimen {
+            facts: vec![
+                ("tokens", self.logprobs.len().to_string()),
+                ("logp", format!("{sum:.3}")),
+            ],
+            ..Specimen::of(&self.id, &[], Vec::new())
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod loss;
 pub mod metrics;
 pub mod optim;
 pub mod pairs;
+pub mod reference;
 pub mod run;
 pub mod seam;
 

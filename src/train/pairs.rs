@@ -49,9 +49,29 @@ pub fn weights(batch: &[&Pair]) -> Result<Option<Tensor>> {
     Ok(Some(Tensor::from_vec(weights, batch.len(), &Device::Cpu)?))
 }
 
-/// The sequences of a batch of pairs: all chosen answers, then all rejected ones.
+/// The sequences of a batch of pairs, each chosen answer beside its rejected one: neighbours share their prompt.
 pub fn sequences(batch: &[&Pair]) -> Vec<Sequence> {
-    let chosen = batch.iter().map(|pair| pair.chosen.clone());
-    let rejected = batch.iter().map(|pair| pair.rejected.clone());
-    chosen.chain(rejected).collect()
+    alternate(batch, Clone::clone)
+}
+
+/// One value a sequence, in the order of [`sequences`].
+pub fn alternate<T>(batch: &[&Pair], of: impl Fn(&Sequence) -> T) -> Vec<T> {
+    batch
+        .iter()
+        .flat_map(|pair| [of(&pair.chosen), of(&pair.rejected)])
+        .collect()
+}
+
+/// What belongs to the chosen and to the rejected answers `(B, ...)`, from values `(2B, ...)` in the order of
+/// [`sequences`].
+pub fn sides(values: &Tensor) -> Result<[Tensor; 2]> {
+    let dims = values.dims();
+    let shape = [&[dims[0] / 2, 2], &dims[1..]].concat();
+    let pairs = values.reshape(shape)?;
+    Ok([pairs.narrow(1, 0, 1)?.squeeze(1)?, pairs.narrow(1, 1, 1)?.squeeze(1)?])
+}
+
+/// The same of plain values.
+pub fn split<T: Copy>(values: &[T]) -> [Vec<T>; 2] {
+    [0, 1].map(|side| values.iter().skip(side).step_by(2).copied().collect())
 }

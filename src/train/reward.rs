@@ -209,9 +209,9 @@ impl Aid {
         match self {
             Self::Nothing => Ok((None, None)),
             Self::Slope { slope, scale, .. } => {
-                let (chosen, rejected) = leaves.lengths.split_at(rows);
+                let [chosen, rejected] = pairs::split(&leaves.lengths);
                 let effect = |(c, r): (&usize, &usize)| (((*c as f64 - *r as f64) / scale).tanh()) as f32;
-                let effects: Vec<f32> = chosen.iter().zip(rejected).map(effect).collect();
+                let effects: Vec<f32> = chosen.iter().zip(&rejected).map(effect).collect();
                 let effects = Tensor::from_vec(effects, rows, &Device::Cpu)?;
                 Ok((Some(residual_margin(&effects, slope.as_tensor())?), None))
             }
@@ -230,8 +230,8 @@ impl Aid {
                     length_weight: length_head.weight.as_tensor(),
                 };
                 let penalty = decorrelation(&heads, *length_coef, *orthogonal_coef)?;
-                let margin = (of_length.narrow(0, rows, rows)? - of_length.narrow(0, 0, rows)?)?;
-                Ok((Some(margin), Some(penalty)))
+                let [chosen, rejected] = pairs::sides(&of_length)?;
+                Ok((Some((rejected - chosen)?), Some(penalty)))
             }
         }
     }
@@ -239,7 +239,7 @@ impl Aid {
 
 type Figures = Vec<(&'static str, f64)>;
 
-/// The loss of a batch whose first half are the chosen answers. The figures are of the rewards that are kept.
+/// The loss of a batch of pairs. The figures are of the rewards that are kept.
 fn objective(
     leaves: &Leaves,
     head: &ScalarHead,
@@ -247,9 +247,8 @@ fn objective(
     labels: SoftLabels<'_>,
     centre_coef: f64,
 ) -> Result<(Tensor, Figures)> {
-    let rows = labels.p_chosen.dim(0)?;
     let rewards = leaves.apply_head(Some(head))?;
-    let (chosen, rejected) = (rewards.narrow(0, 0, rows)?, rewards.narrow(0, rows, rows)?);
+    let [chosen, rejected] = pairs::sides(&rewards)?;
     let (explained, penalty) = aid.explain(leaves, head, &rewards)?;
     let mut loss = loss::reward::loss(&chosen, &rejected, labels, explained.as_ref(), centre_coef)?.loss;
     if let Some(penalty) = penalty {
@@ -261,8 +260,8 @@ fn objective(
         ("rewards/accuracies", share_positive(&margins)?),
         ("rewards/margins", scalar(&margins.mean_all()?)?),
     ];
-    let (of_chosen, of_rejected) = leaves.lengths.split_at(rows);
-    figures.extend(length::figures(&margins.to_vec1()?, of_chosen, of_rejected));
+    let [of_chosen, of_rejected] = pairs::split(&leaves.lengths);
+    figures.extend(length::figures(&margins.to_vec1()?, &of_chosen, &of_rejected));
     if let Aid::Slope { slope, .. } = aid {
         figures.push(("length/slope", scalar(&slope.as_tensor().squeeze(0)?)?));
     }

@@ -95,6 +95,9 @@ pub fn run(session: &Session, args: &Convert) -> Result<()> {
         Kind::UnpairedPreferences => convert::<UnpairedPreference>(session, args, &options),
         Kind::Revisions => convert::<Revision>(session, args, &options),
         Kind::Candidates => convert::<Candidates>(session, args, &options),
+        Kind::ReferenceLogprobs => Err(
+            Error::input("holds log-probabilities of a reference, which are not converted").at_file(&args.reference),
+        ),
         Kind::Rejects => Err(Error::input("holds rejected rows, which are not converted").at_file(&args.reference)),
     }?;
     tell(session, args, &record, &detected);

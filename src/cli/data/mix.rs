@@ -118,6 +118,13 @@ pub fn run(session: &Session, args: &Mix) -> Result<()> {
             .at_file(&args.data[0].reference)
             .help("name the dataset itself"));
     }
+    if kind == Kind::ReferenceLogprobs {
+        return Err(
+            Error::input("log-probabilities of a reference are not mixed: a trainer finds them by their ids")
+                .at_file(&args.data[0].reference)
+                .help("mix the data that they were computed for"),
+        );
+    }
     with_rows!(kind, make(session, args))
 }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 use crate::cli::place;
 use crate::dataset::{self, Dataset, Kind, Loaded, Manifest, Provenance, Row, Status, rejects_dir};
 use crate::error::{Error, Result};
-use crate::record::{Candidates, Demonstration, Preference, Prompt, Reject, Revision, UnpairedPreference};
+use crate::record::{
+    Candidates, Demonstration, Preference, Prompt, ReferenceLogprobs, Reject, Revision, UnpairedPreference,
+};
 use crate::survey::Surveyed;
 
 /// Rows that the commands of `bylaw data` read, look at and write.
@@ -31,11 +33,13 @@ readable! {
     Preference => dataset::read_preferences,
     Demonstration => dataset::read_demonstrations,
     UnpairedPreference => dataset::read_unpaired_preferences,
-    Reject => read_rejects,
+    Reject => read_ours,
+    ReferenceLogprobs => read_ours,
 }
 
-fn read_rejects(reference: &str) -> Result<Loaded<Reject>> {
-    let dataset = Dataset::<Reject>::open(reference)?;
+/// Rows that nobody but this program writes.
+fn read_ours<R: Row>(reference: &str) -> Result<Loaded<R>> {
+    let dataset = Dataset::<R>::open(reference)?;
     Ok(Loaded {
         rows: dataset.read_all()?,
         rejects: Vec::new(),
@@ -53,6 +57,7 @@ macro_rules! with_rows {
             $crate::dataset::Kind::Preferences => $function::<$crate::record::Preference>($($argument),*),
             $crate::dataset::Kind::Rejects => $function::<$crate::record::Reject>($($argument),*),
             $crate::dataset::Kind::Demonstrations => $function::<$crate::record::Demonstration>($($argument),*),
+            $crate::dataset::Kind::ReferenceLogprobs => $function::<$crate::record::ReferenceLogprobs>($($argument),*),
             $crate::dataset::Kind::UnpairedPreferences => {
                 $function::<$crate::record::UnpairedPreference>($($argument),*)
             }

@@ -84,6 +84,13 @@ pub fn run(session: &Session, args: &Split) -> Result<()> {
             .at_file(&args.reference)
             .help("name the dataset itself"));
     }
+    if kind == Kind::ReferenceLogprobs {
+        return Err(
+            Error::input("log-probabilities of a reference are not split: a trainer finds them by their ids")
+                .at_file(&args.reference)
+                .help("split the data that they were computed for"),
+        );
+    }
     with_rows!(kind, make(session, args))
 }
 

@@ -371,7 +371,7 @@ impl Stage for Reward {
 /// Measures what length does to the rewards, for the ledger of length.
 fn write_length(out: &Path, model: &reward::RewardModel, pairs: &[pairs::Pair], seed: Seed) -> Result<()> {
     let rewards = model.score(&pairs::sequences(&pairs.iter().collect::<Vec<_>>()))?;
-    let (chosen, rejected) = rewards.split_at(pairs.len());
+    let [chosen, rejected] = pairs::split(&rewards);
     let prompts: Vec<String> = pairs
         .iter()
         .map(|pair| format!("{:?}", &pair.chosen.tokens[..pair.chosen.completion]))
@@ -411,7 +411,7 @@ impl Stage for Dpo {
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let mut stage = self.clone();
-        stage.config.length = self.config.length.settled()?;
+        stage.config = self.config.settled()?;
         train_on_pairs(session, out, &stage, &stage.common, |setup, decoder, pairs, seed| {
             Ok((dpo::train(setup, &stage.config, decoder, pairs, seed)?, None))
         })

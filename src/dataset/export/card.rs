@@ -86,6 +86,7 @@ fn title(kind: Kind) -> &'static str {
         Kind::Rejects => "Rejected rows",
         Kind::Demonstrations => "Demonstrations",
         Kind::UnpairedPreferences => "Answers, labelled good or bad",
+        Kind::ReferenceLogprobs => "Log-probabilities of a reference",
     }
 }
 
@@ -104,6 +105,7 @@ fn description(kind: Kind) -> &'static str {
         Kind::Rejects => "Rows that could not be used, each with the reason.",
         Kind::Demonstrations => "Each row is a prompt and the answer to learn.",
         Kind::UnpairedPreferences => "Each row is a prompt and one answer; `label` says whether it is a good one.",
+        Kind::ReferenceLogprobs => "Each row is what a reference model gives to the tokens of one answer.",
     }
 }
 

@@ -157,7 +157,7 @@ impl Format {
         use Training::{Dpo, Kto, Online, Reward, Sft};
         let sft: Option<&[Training]> = Some(&[Sft]);
         match (self, kind) {
-            (_, Kind::Rejects) => None,
+            (_, Kind::Rejects | Kind::ReferenceLogprobs) => None,
             (Self::Parquet | Self::Jsonl | Self::Arrow, _) => Some(&[]),
             (_, Kind::Demonstrations | Kind::Revisions) => sft,
             (Self::Trl | Self::Openrlhf | Self::LlamaFactory, Kind::Preferences) => Some(&[Dpo, Reward]),
@@ -182,6 +182,7 @@ impl Format {
             }
             Kind::UnpairedPreferences => "`--to trl` and `--to llama-factory` train on labelled single answers (KTO)",
             Kind::Prompts => "`--to trl` and `--to openrlhf` train on prompts, with a reward model",
+            Kind::ReferenceLogprobs => "`bylaw train dpo --reference-logprobs DIR` takes them",
             Kind::Rejects | Kind::Demonstrations | Kind::Revisions | Kind::Preferences => {
                 "`--to parquet` and `--to jsonl` keep rows as they are"
             }

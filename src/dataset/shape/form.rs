@@ -241,7 +241,7 @@ impl Form {
                 Self::InputOutput,
                 Self::Text,
             ],
-            Kind::Rejects => &[],
+            Kind::Rejects | Kind::ReferenceLogprobs => &[],
         }
     }
 

@@ -88,7 +88,7 @@ fn native(kind: Kind, object: &Object) -> Option<Result<Native, Reason>> {
         Kind::Preferences => Some(typed(kind, object, Native::Preference)),
         Kind::UnpairedPreferences => Some(typed(kind, object, Native::UnpairedPreference)),
         Kind::Demonstrations => Some(typed(kind, object, Native::Demonstration)),
-        Kind::Rejects => None,
+        Kind::Rejects | Kind::ReferenceLogprobs => None,
     }
 }
 

@@ -11,13 +11,20 @@ pub struct PairLogps<'a> {
     pub rejected: &'a Tensor,
 }
 
-/// What [`loss`] computes. Shapes: scalar, then `(B)`.
+/// What a loss of pairs with a reference computes. Shapes: scalar, then `(B)`.
 pub struct DpoLoss {
     pub loss: Tensor,
     pub per_row: Tensor,
     /// `beta · (log π - log π_ref)` of the chosen answer.
     pub chosen_rewards: Tensor,
     pub rejected_rewards: Tensor,
+}
+
+/// `beta · (log π - log π_ref)` of both answers `(B)`: the rewards that a policy implies.
+pub fn implied_rewards(policy: PairLogps<'_>, reference: PairLogps<'_>, beta: f64) -> Result<[Tensor; 2]> {
+    let chosen = ((policy.chosen - reference.chosen)? * beta)?;
+    let rejected = ((policy.rejected - reference.rejected)? * beta)?;
+    Ok([chosen, rejected])
 }
 
 /// `-(p log σ(Δ) + (1-p) log σ(-Δ))`, where `Δ` is the difference of the rewards, and `margin (B)` is added to it
@@ -29,8 +36,7 @@ pub fn loss<'a>(
     margin: Option<&Tensor>,
     beta: f64,
 ) -> Result<DpoLoss> {
-    let chosen_rewards = ((policy.chosen - reference.chosen)? * beta)?;
-    let rejected_rewards = ((policy.rejected - reference.rejected)? * beta)?;
+    let [chosen_rewards, rejected_rewards] = implied_rewards(policy, reference, beta)?;
     let mut difference = (&chosen_rewards - &rejected_rewards)?;
     if let Some(margin) = margin {
         difference = (difference + margin)?;

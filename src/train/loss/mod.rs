@@ -4,8 +4,14 @@
 //! sequence; in a mask, 1 counts.
 
 pub mod dpo;
+pub mod hinge;
+pub mod ipo;
+pub mod kto;
 pub mod length;
 pub mod ops;
+pub mod orpo;
 pub mod ppo;
 pub mod reward;
+pub mod robust;
 pub mod sft;
+pub mod simpo;

@@ -1,7 +1,7 @@
 //! TRL: `trl sft --config sft.yaml` and its siblings. Keys are the fields of TRL's script arguments,
 //! its `*Config` classes and transformers' `TrainingArguments` (TRL 1.16, transformers 5).
 
-use super::{Data, Launch, LearningRateSchedule, Settings, Training, Warmup, Yaml};
+use super::{Data, Hyperparameters, Launch, LearningRateSchedule, Settings, Training, Warmup, Yaml};
 use crate::dataset::export::sink::DATA;
 
 pub fn add(launch: &mut Launch, settings: &Settings<'_>) {
@@ -41,16 +41,11 @@ fn method(yaml: &mut Yaml, launch: &mut Launch, settings: &Settings<'_>) {
         }
         Training::Dpo => {
             yaml.float("beta", with.beta);
-            yaml.float("label_smoothing", with.label_smoothing);
-            let loss = if with.length_normalised {
-                "sigmoid_norm"
-            } else {
-                "sigmoid"
-            };
+            let loss = pair_loss(yaml, launch, with);
             if with.sft_coef != 0.0 {
                 yaml.plain("loss_type", format!("[{loss}, sft]"));
                 yaml.plain("loss_weights", format!("[1.0, {}]", super::float(with.sft_coef)));
-            } else if with.length_normalised {
+            } else if loss != "sigmoid" {
                 yaml.plain("loss_type", format!("[{loss}]"));
             }
             if let Some(alpha) = with.ld_alpha {
@@ -77,6 +72,29 @@ fn method(yaml: &mut Yaml, launch: &mut Launch, settings: &Settings<'_>) {
             launch.lacks("gamma", with.ppo.gamma, 1.0);
             launch.lacks("gae_lambda", with.ppo.gae_lambda, 1.0);
         }
+    }
+}
+
+/// The name of the loss of pairs, and its smoothing.
+///
+/// TRL 1.16 does not read `label_smoothing` in its sigmoid losses. What its robust loss makes of `s` below 0 is
+/// conservative DPO: of `-s / (1 - 2 s)`, that of `s` (`scripts/golden/trainers.py`).
+fn pair_loss(yaml: &mut Yaml, launch: &mut Launch, with: &Hyperparameters) -> &'static str {
+    let smoothing = with.label_smoothing;
+    if smoothing > 0.0 && smoothing < 0.5 && !with.length_normalised {
+        yaml.comment(&format!(
+            "TRL smooths no labels in its sigmoid loss; this is the same with {}.",
+            super::float(smoothing)
+        ));
+        yaml.float("label_smoothing", -smoothing / (1.0 - 2.0 * smoothing));
+        return "robust";
+    }
+    launch.lacks("label_smoothing", smoothing, 0.0);
+    yaml.float("label_smoothing", 0.0);
+    if with.length_normalised {
+        "sigmoid_norm"
+    } else {
+        "sigmoid"
     }
 }
 

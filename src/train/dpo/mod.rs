@@ -1,0 +1,159 @@
+//! Direct preference optimisation and its kin: soft labels, an optional anchor to the chosen answers, length control.
+//!
+//! Each loss is in [`loss`](super::loss); this is the loop that all of them share.
+
+mod config;
+mod objective;
+
+pub use config::{DpoConfig, PreferenceLoss};
+
+use super::batch::{BatchSize, plan};
+use super::loss::kto;
+use super::loss::length::PairWeights;
+use super::pairs::{Pair, alternate};
+use super::reference::{self, Reference};
+use super::run::{Beside, Run, Setup};
+use super::seam;
+use crate::engine::local::logprobs_all;
+use crate::error::{Error, Result};
+use crate::model::cpu::trunk::{Sequence, Wanted};
+use crate::model::decoder::Decoder;
+use crate::seed::Seed;
+use objective::{Targets, objective};
+
+/// Trains a copy of `policy`, which is also the reference.
+pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pair], seed: Seed) -> Result<Decoder> {
+    let config = &config.settled()?;
+    let plan = Plan::new(config, policy, pairs, seed)?;
+    let reference = plan.reference(&setup, policy)?;
+    let control = objective::control(config);
+    let mut run = Run::begin(
+        setup,
+        (&config.optim, config.learning_rate),
+        policy,
+        Beside::default(),
+        plan.batches.len(),
+    )?;
+    while let Some(step) = run.next_step()? {
+        let (epoch, rows) = &plan.batches[step];
+        let batch: Vec<&Pair> = rows.iter().map(|row| &pairs[*row]).collect();
+        // A seed of the row and the epoch alone: a resumed run draws the same tokens.
+        let weigh = |row: &usize| {
+            let seed = seed.child("length").index(*row as u64).index(*epoch);
+            let (chosen, rejected) = (&pairs[*row].chosen, &pairs[*row].rejected);
+            control.weigh(chosen.completion_len(), rejected.completion_len(), seed)
+        };
+        let weights: Vec<PairWeights> = rows.iter().map(weigh).collect();
+        let of_reference = reference.as_ref().map(|found| found.of(&batch)).transpose()?;
+        let point = match &reference {
+            Some(reference) if config.loss == PreferenceLoss::Kto => {
+                reference_point(&run.decoder, reference, &plan.mismatched(step))?
+            }
+            _ => 0.0,
+        };
+        let targets = Targets::new(&batch, weights, of_reference.as_deref(), point, config)?;
+        let sequences = objective::sequences(&batch, config);
+        let wanted = Wanted::Logprobs { temperature: 1.0 };
+        let (figures, store) = seam::accumulate(&run.decoder, &sequences, wanted, &mut run.gradients, |leaves| {
+            objective(leaves, &targets, config)
+        })?;
+        let (norm, rate) = run.update(&store)?;
+        let mut all = figures.clone();
+        all.extend([("learning_rate", rate), ("grad_norm", norm)]);
+        run.end_step(&all, &format!("accuracy {:.2}", figures[3].1))?;
+    }
+    Ok(run.finish()?.0)
+}
+
+/// Where the policy stands, by answers to other prompts.
+fn reference_point(policy: &Decoder, reference: &Reference, mismatched: &[Sequence]) -> Result<f64> {
+    let sum = |logprobs: &[f32]| logprobs.iter().sum::<f32>();
+    let of_policy: Vec<f32> = logprobs_all(policy, mismatched)?
+        .iter()
+        .map(|logprobs| sum(logprobs))
+        .collect();
+    let of_reference = mismatched
+        .iter()
+        .map(|sequence| reference.logprobs(sequence).map(sum))
+        .collect::<Result<Vec<f32>>>()?;
+    Ok(kto::reference_point(&of_policy, &of_reference))
+}
+
+/// Which pairs are in which step, known before the first one.
+struct Plan<'a> {
+    config: &'a DpoConfig,
+    pairs: &'a [Pair],
+    /// The longest sequence allowed.
+    context: usize,
+    /// The epoch and the rows of each step.
+    batches: Vec<(u64, Vec<usize>)>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(config: &'a DpoConfig, policy: &Decoder, pairs: &'a [Pair], seed: Seed) -> Result<Self> {
+        if config.loss == PreferenceLoss::Kto && pairs.len() < 2 {
+            return Err(Error::input("--loss kto wants more than one pair to learn from")
+                .help("it measures how far the policy is from the reference on answers to other prompts"));
+        }
+        let lengths: Vec<usize> = pairs.iter().map(Pair::tokens).collect();
+        let size = BatchSize::Rows(config.batch_size);
+        let batches = (0..config.epochs as u64)
+            .flat_map(|epoch| (plan(&lengths, size, seed.index(epoch)).into_iter()).map(move |rows| (epoch, rows)))
+            .collect();
+        Ok(Self {
+            config,
+            pairs,
+            context: policy.config.context,
+            batches,
+        })
+    }
+
+    /// What the reference gives to all answers of the run, unless the loss has none.
+    fn reference(&self, setup: &Setup<'_>, policy: &Decoder) -> Result<Option<Reference>> {
+        if !self.config.loss.needs_reference() {
+            return Ok(None);
+        }
+        let place = reference::Place {
+            run: &setup.dir,
+            from: self.config.reference_logprobs.as_deref(),
+            progress: setup.progress,
+        };
+        let answers = self.pairs.iter().flat_map(|pair| alternate(&[pair], Clone::clone));
+        let others: Box<dyn Iterator<Item = Sequence>> = match self.config.loss {
+            PreferenceLoss::Kto => Box::new((0..self.batches.len()).flat_map(|step| self.mismatched(step))),
+            _ => Box::new(std::iter::empty()),
+        };
+        let rows: usize = self.batches.iter().map(|(_, rows)| rows.len()).sum();
+        let total = match self.config.loss {
+            PreferenceLoss::Kto => 2 * (self.pairs.len() + rows),
+            _ => 2 * self.pairs.len(),
+        };
+        Reference::compute(&place, policy, total, answers.chain(others)).map(Some)
+    }
+
+    /// The prompts of a step, each with the answers of the pair before its own in the batch, as far as they fit. A batch of
+    /// one pair takes them from the batch before.
+    fn mismatched(&self, step: usize) -> Vec<Sequence> {
+        let (_, rows) = &self.batches[step];
+        let before = match rows.len() {
+            1 => step.checked_sub(1).and_then(|step| self.batches[step].1.last()),
+            _ => rows.last(),
+        };
+        let others = before.or(rows.last()).into_iter().chain(rows);
+        let pairs = rows.iter().zip(others).flat_map(|(row, other)| {
+            let (pair, other) = (&self.pairs[*row], &self.pairs[*other]);
+            [(&pair.chosen, &other.chosen), (&pair.rejected, &other.rejected)]
+        });
+        pairs
+            .map(|(own, other)| {
+                let mut tokens = own.tokens[..own.completion].to_vec();
+                tokens.extend(&other.tokens[other.completion..]);
+                tokens.truncate(self.context);
+                Sequence {
+                    tokens,
+                    completion: own.completion,
+                }
+            })
+            .collect()
+    }
+}
