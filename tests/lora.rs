@@ -432,6 +432,35 @@ fn from_training_to_merging() {
             .contains("rank 4, alpha 8")
     );
 
+    // A run's directories can be moved together; another model of the base's name is not taken for it.
+    std::fs::create_dir(at("there")).unwrap();
+    copy_directory(Path::new(GOLDEN), &at("there/base"));
+    copy_directory(&at("sft"), &at("there/sft"));
+    let moved = at("there/sft/adapter_config.json");
+    let text = std::fs::read_to_string(&moved)
+        .unwrap()
+        .replace(GOLDEN, "/nowhere/base");
+    std::fs::write(&moved, text).unwrap();
+    assert!(logprobs(&load("there/sft")) == logprobs(&sft));
+    run(
+        dir.path(),
+        &format!("model cast {GOLDEN} --to bf16 --out there/base-again"),
+    );
+    std::fs::remove_dir_all(at("there/base")).unwrap();
+    std::fs::rename(at("there/base-again"), at("there/base")).unwrap();
+    refused(
+        dir.path(),
+        &["model", "info", "there/sft"],
+        3,
+        &["not the model that these adapters were trained on"],
+    );
+    refused(
+        dir.path(),
+        &["chat", "--model", "there/sft"],
+        3,
+        &["not the model that these adapters were trained on"],
+    );
+
     // On top, and with the first adapters as the reference.
     let dpo = format!("train dpo --model sft --data pairs.jsonl --out dpo {flags} --lora-rank-stabilised");
     assert!(run(dir.path(), &dpo).stderr.contains("folded into the weights"));

@@ -221,6 +221,7 @@ impl Stage<'_> {
                 optimiser(&mut with, &stage.config.optim);
             }
         }
+        lacks(&mut with, "lora_rank", self.common().lora.lora_rank as f64, 0.0);
         (training, with)
     }
 

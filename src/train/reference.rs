@@ -54,7 +54,8 @@ impl Reference {
         total: usize,
         mut sequences: impl Iterator<Item = Sequence>,
     ) -> Result<Self> {
-        let mut work = Work::new(place, identity(policy)?)?;
+        // Adapters begin at nothing: the reference is what they are beside.
+        let mut work = Work::new(place, identity(&policy.base())?)?;
         place.progress.start("reference", total as u64, "answers");
         let computed = sequences
             .try_for_each(|sequence| work.take(policy, sequence))

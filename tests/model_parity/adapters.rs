@@ -555,13 +555,13 @@ fn bad_adapters_are_refused() {
     let half = changed(|dir, _| {
         rewrite(dir, |name, tensor| {
             (!name.contains("lora_B")).then(|| (name.into(), tensor))
-        })
+        });
     });
     refused(half.path(), &["lora_B", "missing"]);
     let turned = changed(|dir, _| {
         rewrite(dir, |name, tensor| {
             Some((name.into(), tensor.t().unwrap().contiguous().unwrap()))
-        })
+        });
     });
     refused(turned.path(), &["shape", "another base"]);
     let head = changed(|dir, _| {

@@ -83,7 +83,7 @@ impl Outline {
             add(&mut base.held, DType::F32, *numbers);
         }
         let (tokenizer, sha256) =
-            adapters::tokenizer_and_hash(dir, &base.tokenizer, &base.config, base.sha256.as_deref())?;
+            adapters::tokenizer_and_hash(dir, &sketch.base, &base.tokenizer, &base.config, base.sha256.as_deref())?;
         Ok(Self {
             parameters: base.held.values().map(|tally| tally.numbers).sum(),
             tokenizer,

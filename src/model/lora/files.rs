@@ -1,11 +1,11 @@
 //! Adapters on disk, in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`, whose tensors are called
-//! `base_model.model.` and the name of the parameter. PEFT and vLLM load what is written here.
+//! `base_model.model.` and the name of the parameter. PEFT loads what is written here.
 //!
 //! Beside them lie the tokenizer's files, as trainers leave them, and [`BASE`], which no other program reads: with the
 //! hash of the base an adapter is not put on another model of the same name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -139,7 +139,7 @@ impl PeftConfig {
         }
     }
 
-    /// The reference of the base: as it is written if something lies there, else beside the adapter, else on the hub.
+    /// The reference of the base: as it is written if something lies there, else near the adapter, else on the hub.
     fn base(&self, dir: &Path) -> Result<String> {
         let Some(name) = self.base_model_name_or_path.as_deref().filter(|name| !name.is_empty()) else {
             return Err(Error::input("the adapter does not name its base model")
@@ -151,8 +151,8 @@ impl PeftConfig {
         if known || is_file || Path::new(name).is_dir() {
             return Ok(name.to_owned());
         }
-        if Path::new(name).is_relative() && dir.join(name).is_dir() {
-            return Ok(dir.join(name).to_string_lossy().into_owned());
+        if let Some(found) = elsewhere(dir, Path::new(name)) {
+            return Ok(found.to_string_lossy().into_owned());
         }
         let missing =
             Error::input(format!("the base model of the adapter is not there: {name}")).at_file(dir.join(CONFIG));
@@ -170,6 +170,17 @@ impl PeftConfig {
             ))),
         }
     }
+}
+
+/// Where a base lies that is not where its name says: at the path from the adapter, or, if the two were moved
+/// together, beside it; that it is the base, its hash has to tell.
+fn elsewhere(dir: &Path, name: &Path) -> Option<PathBuf> {
+    let from_adapter = dir.join(name);
+    if name.is_relative() && from_adapter.is_dir() {
+        return Some(from_adapter);
+    }
+    let beside = dir.parent()?.join(name.file_name()?);
+    (dir.join(BASE).exists() && beside.is_dir() && beside != dir).then_some(beside)
 }
 
 /// What to do about a base that is not there.
@@ -199,7 +210,7 @@ fn nested(dir: &Path, base: Option<&str>, precision: Precision, depth: usize) ->
         false => Model::load_in(&reference, precision)?,
     };
     if base.is_none() {
-        check_base(dir, &model)?;
+        check_base(dir, &model.reference, &model.sha256)?;
     }
     let bytes = tensors_of(dir)?;
     let files = tokenizer_files(dir, &model.tokenizer)?;
@@ -234,7 +245,7 @@ fn identity(base: &str, dir: &Path, tensors: &[u8], tokenizer: Option<&Tokenizer
 }
 
 /// An error if the adapters are known to belong to another model than the one that their base's name leads to.
-fn check_base(dir: &Path, model: &Model) -> Result<()> {
+fn check_base(dir: &Path, reference: &str, sha256: &str) -> Result<()> {
     let path = dir.join(BASE);
     if !path.exists() {
         return Ok(());
@@ -244,14 +255,13 @@ fn check_base(dir: &Path, model: &Model) -> Result<()> {
             .at_file(&path)
             .because(error)
     })?;
-    if record.sha256 == model.sha256 {
+    if record.sha256 == sha256 {
         return Ok(());
     }
     let short = |hash: &str| hash.chars().take(12).collect::<String>();
     Err(Error::input(format!(
-        "{} is not the model that these adapters were trained on: its sha256 is {}, not {}",
-        model.reference,
-        short(&model.sha256),
+        "{reference} is not the model that these adapters were trained on: its sha256 is {}, not {}",
+        short(sha256),
         short(&record.sha256)
     ))
     .at_file(&path)
@@ -487,14 +497,18 @@ impl Sketch {
     }
 }
 
-/// The tokenizer of a model adapted by `dir`, and the model's hash where that of the base is known.
+/// The tokenizer of a model adapted by `dir`, and the model's hash where that of the base, `reference`, is known.
 pub fn tokenizer_and_hash(
     dir: &Path,
+    reference: &str,
     base: &Tokenizer,
     config: &DecoderConfig,
     sha256: Option<&str>,
 ) -> Result<(Tokenizer, Option<String>)> {
     let files = tokenizer_files(dir, base)?;
-    let sha256 = sha256.map(|base| identity(base, dir, &tensors_of(dir)?, files.as_ref()));
+    let sha256 = sha256.map(|base| {
+        check_base(dir, reference, base)?;
+        identity(base, dir, &tensors_of(dir)?, files.as_ref())
+    });
     Ok((tokenizer(dir, files, base, config)?, sha256.transpose()?))
 }

@@ -17,7 +17,7 @@ use rand::Rng as _;
 pub use self::targets::Targets;
 use super::cpu::View;
 use super::cpu::kernels::{self, Mat, MatMut, Write};
-use super::decoder::{Decoder, Layout, LinearLayout, Parameter, Weight};
+use super::decoder::{Decoder, LayerLayout, Layout, LinearLayout, Parameter, Weight};
 use super::family;
 use crate::error::{Error, Result};
 use crate::seed::Seed;
@@ -158,7 +158,7 @@ impl Decoder {
         let mut parameters = self.parameters.clone();
         parameters.iter_mut().for_each(|parameter| parameter.frozen = true);
         let mut layout = Layout::clone(&self.layout);
-        for linear in layout.layers.iter_mut().flat_map(|layer| layer.linears_mut()) {
+        for linear in layout.layers.iter_mut().flat_map(LayerLayout::linears_mut) {
             let module = module(&self.parameters, linear);
             let Some(tensors) = adapter(module, linear)? else {
                 continue;
@@ -194,7 +194,7 @@ impl Decoder {
 
     /// The linear maps with the names of their modules.
     pub fn modules(&self) -> impl Iterator<Item = (&str, &LinearLayout)> {
-        let linears = self.layout.layers.iter().flat_map(|layer| layer.linears());
+        let linears = self.layout.layers.iter().flat_map(LayerLayout::linears);
         linears.map(|linear| (module(&self.parameters, linear), linear))
     }
 
@@ -206,7 +206,7 @@ impl Decoder {
             parameters.iter_mut().for_each(|parameter| parameter.frozen = false);
         }
         let mut layout = Layout::clone(&self.layout);
-        let linears = layout.layers.iter_mut().flat_map(|layer| layer.linears_mut());
+        let linears = layout.layers.iter_mut().flat_map(LayerLayout::linears_mut);
         linears.for_each(|linear| linear.adapter = None);
         Self {
             parameters,
