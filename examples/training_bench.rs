@@ -102,6 +102,7 @@ fn main() -> Result<(), Failure> {
         label: arguments.task.clone(),
         progress: &clock,
         save_steps: 0,
+        in_place: true,
     };
     train(&arguments, setup)?;
     let laps = clock.0.into_inner()?;

@@ -172,6 +172,7 @@ fn setup(dir: PathBuf) -> Setup<'static> {
         label: String::new(),
         progress: &Silent,
         save_steps: 0,
+        in_place: false,
     }
 }
 

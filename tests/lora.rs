@@ -101,6 +101,7 @@ fn setup<'a>(dir: &Path, progress: &'a dyn Progress, save_steps: usize) -> Setup
         label: "test".into(),
         progress,
         save_steps,
+        in_place: false,
     }
 }
 

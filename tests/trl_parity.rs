@@ -101,6 +101,7 @@ fn setup(dir: &Path) -> Setup<'_> {
         label: "parity".into(),
         progress: &Silent,
         save_steps: 0,
+        in_place: false,
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Setup<'a> {
     pub progress: &'a dyn Progress,
     /// A checkpoint is saved after so many steps; 0 for only when interrupted.
     pub save_steps: usize,
+    /// The decoder that is given is trained itself instead of a copy, and whoever holds its tensors sees them change.
+    pub in_place: bool,
 }
 
 /// What learns besides the decoder.
@@ -75,7 +77,10 @@ impl<'a> Run<'a> {
         total: usize,
     ) -> Result<Self> {
         std::fs::create_dir_all(&setup.dir).map_err(|error| crate::error::Error::io("create", &setup.dir, error))?;
-        let mut decoder = decoder.copy()?;
+        let mut decoder = match setup.in_place {
+            true => decoder.clone(),
+            false => decoder.copy()?,
+        };
         let (head, head_rate) = beside.head.unzip();
         let auxiliary = beside.auxiliary;
         let named = trainable(&decoder, head.as_ref(), auxiliary.as_ref())?;

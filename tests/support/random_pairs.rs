@@ -40,5 +40,6 @@ pub fn setup<'a>(dir: &Path, progress: &'a dyn Progress) -> Setup<'a> {
         label: "test".into(),
         progress,
         save_steps: 0,
+        in_place: false,
     }
 }

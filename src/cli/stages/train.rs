@@ -181,6 +181,8 @@ impl<'a> Training<'a> {
             label: self.kind.to_owned(),
             progress: self.session.progress(),
             save_steps: self.save_steps,
+            // Read from files for this run alone; only a method that asks the reference all along needs a copy.
+            in_place: self.kind != "train-ppo",
         })
     }
 
