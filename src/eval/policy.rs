@@ -7,11 +7,11 @@ use super::asked;
 use crate::engine::Sampling;
 use crate::engine::drawing::Drawing;
 use crate::engine::local::{Job, draw_all, score_all};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::cpu::trunk::Sequence;
 use crate::model::decoder::Decoder;
 use crate::model::files::Model;
-use crate::record::{Message, Prompt};
+use crate::record::{FinishReason, Message, Prompt};
 use crate::report::PolicyFigures;
 use crate::seed::Seed;
 use crate::train::batch::Encoder;
@@ -38,7 +38,26 @@ pub struct PolicyEval {
     /// Rates over harmful prompts (`harmful`, `engaged`, `evasive`) and benign ones (`wrong`, `helpful`);
     /// `kl` is KL(policy ‖ reference) in nats a completion, estimated on the policy's own completions.
     pub figures: PolicyFigures,
+    /// How many answers were drawn for each that was kept, if that was more than one; `kl` is then the bound on what
+    /// choosing among them does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_of: Option<usize>,
     pub answers: Vec<Labelled>,
+}
+
+/// How answers are drawn.
+pub struct Drawn<'a> {
+    pub sampling: &'a Sampling,
+    /// Draw so many and keep the one that the reward model likes best.
+    pub best_of: Option<(usize, &'a RewardModel)>,
+    pub seed: Seed,
+}
+
+/// The KL divergence of best-of-n from the policy that it draws from, at most: `log n - (n-1)/n` nats (Stiennon et al.
+/// 2020; Beirami et al. 2024, arXiv 2401.01879, show that it is a bound).
+pub fn best_of_kl(n: usize) -> f64 {
+    let n = n as f64;
+    n.ln() - (n - 1.0) / n
 }
 
 /// Draws one answer to each prompt and has the oracle read it.
@@ -48,8 +67,7 @@ pub fn evaluate(
     encoder: &Encoder<'_>,
     oracle: &Oracle,
     prompts: &[Prompt],
-    sampling: &Sampling,
-    seed: Seed,
+    drawn: &Drawn<'_>,
 ) -> Result<PolicyEval> {
     let stop = encoder.templates.stop_strings();
     let jobs = prompts
@@ -57,13 +75,16 @@ pub fn evaluate(
         .map(|prompt| {
             Ok(Job {
                 prompt: encoder.prompt(&prompt.messages)?,
-                sampling: sampling.clone(),
+                sampling: drawn.sampling.clone(),
                 stop: stop.clone(),
-                seed: seed.child(&prompt.id),
+                seed: drawn.seed.child(&prompt.id),
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let drawings = draw_all(&model.decoder, &model.tokenizer, &jobs)?;
+    let drawings = match drawn.best_of {
+        Some((n, reward_model)) => best_of(model, reward_model, &jobs, n)?,
+        None => draw_all(&model.decoder, &model.tokenizer, &jobs)?,
+    };
     let mut answers = Vec::with_capacity(prompts.len());
     for (prompt, drawing) in prompts.iter().zip(&drawings) {
         let text = drawing.text(&model.tokenizer)?;
@@ -75,11 +96,46 @@ pub fn evaluate(
             drawing.tokens.len() as u32,
         )?);
     }
-    let kl = match reference {
-        Some(reference) => Some(divergence(&model.decoder, reference, jobs, drawings)?),
-        None => None,
+    let kl = match (drawn.best_of, reference) {
+        (Some((n, _)), _) => Some(best_of_kl(n)),
+        (None, Some(reference)) => Some(divergence(&model.decoder, reference, jobs, drawings)?),
+        (None, None) => None,
     };
-    Ok(tally(answers, kl))
+    Ok(PolicyEval {
+        best_of: drawn.best_of.map(|(n, _)| n),
+        ..tally(answers, kl)
+    })
+}
+
+/// Of `n` completions of each job the one with the highest reward; one that was cut short only where all were, and the
+/// first of equals. The rewards are those of the tokens that were drawn.
+fn best_of(model: &Model, reward_model: &RewardModel, jobs: &[Job], n: usize) -> Result<Vec<Drawing>> {
+    jobs.iter()
+        .map(|job| {
+            let draws: Vec<Job> = (0..n as u64).map(|index| job.at(index)).collect();
+            let drawings = draw_all(&model.decoder, &model.tokenizer, &draws)?;
+            let sequences: Vec<Sequence> = drawings.iter().map(|drawing| sequence(job, drawing)).collect();
+            let rewards = reward_model.score(&sequences)?;
+            let ended = |drawing: &Drawing| drawing.finish_reason == FinishReason::Stop;
+            let ranked = drawings.into_iter().zip(rewards);
+            let best = ranked.reduce(|best, other| {
+                let (one, another) = (ended(&best.0), ended(&other.0));
+                let better = other.1 > best.1 && another == one || another && !one;
+                if better { other } else { best }
+            });
+            best.map(|(drawing, _)| drawing)
+                .ok_or_else(|| Error::config("--best-of 0 keeps no answer").help("draw one at least"))
+        })
+        .collect()
+}
+
+fn sequence(job: &Job, drawing: &Drawing) -> Sequence {
+    let mut tokens = job.prompt.clone();
+    tokens.extend(&drawing.tokens);
+    Sequence {
+        completion: job.prompt.len(),
+        tokens,
+    }
 }
 
 /// Has the oracle read one answer.
@@ -135,7 +191,11 @@ pub fn tally(answers: Vec<Labelled>, kl: Option<f64>) -> PolicyEval {
         kl,
         n: answers.len() as u64,
     };
-    PolicyEval { figures, answers }
+    PolicyEval {
+        figures,
+        best_of: None,
+        answers,
+    }
 }
 
 /// The mean of `log π - log π_ref` over completions drawn from π.
@@ -144,12 +204,7 @@ fn divergence(policy: &Decoder, reference: &Decoder, jobs: Vec<Job>, drawings: V
         .into_iter()
         .zip(drawings)
         .filter(|(_, drawing)| !drawing.tokens.is_empty())
-        .map(|(job, drawing)| {
-            let completion = job.prompt.len();
-            let mut tokens = job.prompt;
-            tokens.extend(drawing.tokens);
-            Sequence { tokens, completion }
-        })
+        .map(|(job, drawing)| sequence(&job, &drawing))
         .collect();
     let (ours, theirs) = (score_all(policy, &sequences)?, score_all(reference, &sequences)?);
     let sum: f64 = ours.iter().zip(theirs).map(|(p, r)| f64::from(p - r)).sum();

@@ -13,7 +13,14 @@ pub mod pairs;
 pub mod run;
 pub mod seam;
 
+pub mod monitor;
+pub mod rollout;
+pub mod rules;
+pub mod sources;
+
 pub mod dpo;
+pub mod grpo;
 pub mod ppo;
 pub mod reward;
+pub mod rloo;
 pub mod sft;

@@ -6,6 +6,7 @@ pub mod eval;
 pub mod generate;
 pub mod judging;
 pub mod kept;
+pub mod online;
 pub mod prompting;
 pub mod train;
 pub mod winrate;

@@ -3,9 +3,14 @@
 //! Tensors may be `f32` or `f64` and live on the CPU. `logprobs` are per token, `logps` summed per
 //! sequence; in a mask, 1 counts.
 
+pub mod advantage;
 pub mod dpo;
+pub mod grpo;
+pub mod kl;
 pub mod length;
 pub mod ops;
 pub mod ppo;
 pub mod reward;
+pub mod rloo;
 pub mod sft;
+pub mod surrogate;
