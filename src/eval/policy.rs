@@ -110,23 +110,32 @@ pub fn evaluate(
 /// Of `n` completions of each job the one with the highest reward; one that was cut short only where all were, and the
 /// first of equals. The rewards are those of the tokens that were drawn.
 fn best_of(model: &Model, reward_model: &RewardModel, jobs: &[Job], n: usize) -> Result<Vec<Drawing>> {
-    jobs.iter()
-        .map(|job| {
-            let draws: Vec<Job> = (0..n as u64).map(|index| job.at(index)).collect();
-            let drawings = draw_all(&model.decoder, &model.tokenizer, &draws)?;
-            let sequences: Vec<Sequence> = drawings.iter().map(|drawing| sequence(job, drawing)).collect();
-            let rewards = reward_model.score(&sequences)?;
-            let ended = |drawing: &Drawing| drawing.finish_reason == FinishReason::Stop;
-            let ranked = drawings.into_iter().zip(rewards);
-            let best = ranked.reduce(|best, other| {
-                let (one, another) = (ended(&best.0), ended(&other.0));
-                let better = other.1 > best.1 && another == one || another && !one;
-                if better { other } else { best }
-            });
-            best.map(|(drawing, _)| drawing)
-                .ok_or_else(|| Error::config("--best-of 0 keeps no answer").help("draw one at least"))
-        })
-        .collect()
+    let mut kept = Vec::with_capacity(jobs.len());
+    for some in jobs.chunks(BEST_OF_JOBS) {
+        let draws: Vec<Job> = (some.iter())
+            .flat_map(|job| (0..n as u64).map(|index| job.at(index)))
+            .collect();
+        let drawings = draw_all(&model.decoder, &model.tokenizer, &draws)?;
+        let sequences: Vec<Sequence> = (draws.iter().zip(&drawings))
+            .map(|(job, drawing)| sequence(job, drawing))
+            .collect();
+        let rewards = reward_model.score(&sequences)?;
+        let mut ranked = drawings.into_iter().zip(rewards);
+        for _ in some {
+            let best = ranked.by_ref().take(n).reduce(better);
+            let none = || Error::config("--best-of 0 keeps no answer").help("draw one at least");
+            kept.push(best.ok_or_else(none)?.0);
+        }
+    }
+    Ok(kept)
+}
+
+/// Prompts whose answers are drawn together.
+const BEST_OF_JOBS: usize = 16;
+
+fn better(best: (Drawing, f32), other: (Drawing, f32)) -> (Drawing, f32) {
+    let rank = |(drawing, reward): &(Drawing, f32)| (drawing.finish_reason == FinishReason::Stop, *reward);
+    if rank(&other) > rank(&best) { other } else { best }
 }
 
 fn sequence(job: &Job, drawing: &Drawing) -> Sequence {
@@ -209,4 +218,43 @@ fn divergence(policy: &Decoder, reference: &Decoder, jobs: Vec<Job>, drawings: V
     let (ours, theirs) = (score_all(policy, &sequences)?, score_all(reference, &sequences)?);
     let sum: f64 = ours.iter().zip(theirs).map(|(p, r)| f64::from(p - r)).sum();
     Ok(sum / sequences.len().max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawing(finish_reason: FinishReason, token: u32) -> Drawing {
+        Drawing {
+            tokens: vec![token],
+            logprobs: vec![-1.0],
+            finish_reason,
+            overhang: 0,
+        }
+    }
+
+    /// Catches: the worst kept, an answer cut short kept for its reward, the last of equals.
+    #[test]
+    fn the_best_that_ends_is_kept() {
+        let (stop, cut) = (FinishReason::Stop, FinishReason::Length);
+        for (drawn, kept) in [
+            (vec![(stop, 0.1), (stop, 0.3), (stop, 0.2)], 1),
+            (vec![(stop, 0.1), (cut, 5.0), (stop, 0.1)], 0),
+            (vec![(cut, 5.0), (stop, -3.0)], 1),
+            (vec![(cut, 1.0), (cut, 2.0)], 1),
+        ] {
+            let all = drawn.iter().enumerate();
+            let best = all
+                .map(|(at, (reason, reward))| (drawing(*reason, at as u32), *reward))
+                .reduce(better);
+            assert_eq!(best.unwrap().0.tokens, [kept], "{drawn:?}");
+        }
+    }
+
+    /// Catches: a bound that is not 0 for one draw, or the logarithm to another base.
+    #[test]
+    fn choosing_among_one_moves_nothing() {
+        assert_eq!(best_of_kl(1), 0.0);
+        assert!((best_of_kl(16) - 1.835_088_722).abs() < 1e-9);
+    }
 }
