@@ -197,7 +197,7 @@ fn grpo_follows_its_rewards() {
     }
 }
 
-/// Catches: an adaptive weight, a dual clip, whitened rewards or a bonus that turns the direction round.
+/// Catches: an adaptive weight, a dual clip or a bonus that turns the direction round.
 #[test]
 fn ppo_follows_its_rewards_whatever_its_settings() {
     follows_its_rewards::<PpoConfig>(&[
@@ -205,7 +205,7 @@ fn ppo_follows_its_rewards_whatever_its_settings() {
         "--kl-target=2",
         "--kl-horizon=500",
         "--dual-clip=3",
-        "--whiten-rewards",
+        "--max-kl-step=0.1",
         "--entropy-coef=0.001",
         "--kl-estimator=k3",
     ]);

@@ -3,7 +3,8 @@
 //! A reward model is right near the answers it was trained on. Far from them the policy finds what the model takes for
 //! good: its reward rises, the truth falls (Gao et al. 2023, arXiv 2210.10760, over the distance `sqrt(KL)`). A second
 //! reward model that no reward comes from stands for the truth. Beside it stand the signs of a policy that has
-//! collapsed: little entropy, the same words in every answer, boilerplate, refusals, lengths that run away.
+//! collapsed or run away: little entropy or much, the same words in every answer, boilerplate, refusals, lengths, and a
+//! distance at which no reward model knows what it says.
 //!
 //! An evaluation costs no drawing: it reads the completions of the iteration. Alarms compare the last evaluations with
 //! earlier ones, and each comes with its reason. What an alarm says is a function of the evaluations alone, so a run
@@ -81,10 +82,13 @@ pub struct Evaluation {
     pub proxy: f64,
     /// NaN without a held-out reward model.
     pub held_out: f64,
-    /// The variance of that mean.
+    /// The variance of that mean, and that of the mean of the held-out rewards less the proxy's, completion by completion.
     pub held_out_variance: f64,
+    pub gap_variance: f64,
     /// Square root of the KL to the reference in nats a completion, the distance of Gao et al.
     pub sqrt_kl: f64,
+    /// That KL, in nats a token.
+    pub kl_per_token: f64,
     /// Mean of `-log π` over the tokens that were drawn.
     pub entropy: f64,
     pub distinct_1: f64,
@@ -95,7 +99,7 @@ pub struct Evaluation {
 }
 
 /// Numbers of an evaluation.
-const WIDTH: usize = 11;
+const WIDTH: usize = 13;
 
 impl Evaluation {
     fn numbers(&self) -> [f64; WIDTH] {
@@ -104,7 +108,9 @@ impl Evaluation {
             self.proxy,
             self.held_out,
             self.held_out_variance,
+            self.gap_variance,
             self.sqrt_kl,
+            self.kl_per_token,
             self.entropy,
             self.distinct_1,
             self.distinct_2,
@@ -120,7 +126,9 @@ impl Evaluation {
             proxy,
             held_out,
             held_out_variance,
+            gap_variance,
             sqrt_kl,
+            kl_per_token,
             entropy,
             distinct_1,
             distinct_2,
@@ -133,7 +141,9 @@ impl Evaluation {
             proxy,
             held_out,
             held_out_variance,
+            gap_variance,
             sqrt_kl,
+            kl_per_token,
             entropy,
             distinct_1,
             distinct_2,
@@ -226,9 +236,20 @@ impl<'a> Monitor<'a> {
     }
 
     fn evaluate(&self, config: &RolloutConfig, rollout: &Rollout, step: usize, kl: f64) -> Result<Evaluation> {
-        let (held_out, held_out_variance) = match self.watch.held_out {
-            Some(model) => mean_and_variance(&settled(config, &model.score(&rollout.sequences)?, &rollout.ended)),
-            None => (f64::NAN, f64::NAN),
+        let nothing = (f64::NAN, f64::NAN);
+        let ((held_out, held_out_variance), (_, gap_variance)) = match self.watch.held_out {
+            Some(model) => {
+                let held_out = settled(config, &model.score(&rollout.sequences)?, &rollout.ended);
+                let gaps = held_out
+                    .iter()
+                    .zip(&rollout.scores)
+                    .map(|(held_out, proxy)| held_out - proxy);
+                (
+                    mean_and_variance(&held_out),
+                    mean_and_variance(&gaps.collect::<Vec<f32>>()),
+                )
+            }
+            None => (nothing, nothing),
         };
         let tokens: Vec<&[u32]> = (rollout.sequences.iter())
             .map(|sequence| &sequence.tokens[sequence.completion..])
@@ -249,7 +270,9 @@ impl<'a> Monitor<'a> {
             proxy: rollout.mean_score(),
             held_out,
             held_out_variance,
+            gap_variance,
             sqrt_kl: kl.max(0.0).sqrt(),
+            kl_per_token: kl * rollout.sequences.len() as f64 / count.max(1.0),
             entropy: surprise / count.max(1.0),
             distinct_1: answers.distinct(1),
             distinct_2: answers.distinct(2),

@@ -5,12 +5,19 @@
 
 use super::Evaluation;
 
-/// Standard errors by which the held-out reward must have fallen. The best of many windows is best in part by luck, so
-/// it is more than two.
-const ERRORS: f64 = 3.0;
+/// Standard errors by which the gap between held-out reward and proxy must have grown, and those by which the held-out
+/// reward must have fallen. Both rewards are of the same completions, so their gap is known better than either; the
+/// best of many windows is best in part by luck, so it is more than two.
+const ERRORS_OF_GAP: f64 = 3.0;
+const ERRORS: f64 = 1.0;
+/// Nats a token from the reference. Policies that are of use stay an order of magnitude below; the answers of one that
+/// is there are such as the reference, whose answers reward models were trained on, would hardly ever give.
+const FAR: f64 = 0.5;
 /// Of the first window, what is left of the entropy or of distinct-2 when a policy counts as collapsed.
 const LEFT_OF_ENTROPY: f64 = 0.2;
 const LEFT_OF_DISTINCT: f64 = 0.5;
+/// How many times the entropy has grown when answers count as incoherent.
+const TIMES_ENTROPY: f64 = 2.0;
 /// By how much a share of answers must have grown.
 const GROWN: f64 = 0.3;
 /// How many times longer or shorter answers must have become.
@@ -20,8 +27,12 @@ const TIMES: f64 = 2.0;
 pub enum AlarmKind {
     /// The held-out reward falls while the rewards that are learnt from rise.
     OverOptimisation,
+    /// The policy is where no reward model has been trained.
+    Distance,
     /// Answers are all alike.
     Collapse,
+    /// Answers are ever less predictable: rewards push towards noise.
+    Incoherence,
     /// Answers begin or end with the same sentence.
     Boilerplate,
     /// Answers refuse.
@@ -34,7 +45,9 @@ impl AlarmKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::OverOptimisation => "over-optimisation",
+            Self::Distance => "distance",
             Self::Collapse => "collapse",
+            Self::Incoherence => "incoherence",
             Self::Boilerplate => "boilerplate",
             Self::Refusals => "refusals",
             Self::Length => "length",
@@ -57,6 +70,10 @@ struct Window {
     held_out: f64,
     /// Of the mean of the held-out rewards.
     variance: f64,
+    /// Of the mean of their differences from the proxy.
+    gap_variance: f64,
+    sqrt_kl: f64,
+    kl_per_token: f64,
     entropy: f64,
     distinct_2: f64,
     boilerplate: f64,
@@ -74,6 +91,9 @@ impl Window {
             proxy: mean(|evaluation| evaluation.proxy),
             held_out: mean(|evaluation| evaluation.held_out),
             variance: mean(|evaluation| evaluation.held_out_variance) / count,
+            gap_variance: mean(|evaluation| evaluation.gap_variance) / count,
+            sqrt_kl: mean(|evaluation| evaluation.sqrt_kl),
+            kl_per_token: mean(|evaluation| evaluation.kl_per_token),
             entropy: mean(|evaluation| evaluation.entropy),
             distinct_2: mean(|evaluation| evaluation.distinct_2),
             boilerplate: mean(|evaluation| evaluation.boilerplate),
@@ -97,6 +117,21 @@ pub fn alarms(seen: &[Evaluation], patience: usize) -> Vec<Alarm> {
         add(AlarmKind::OverOptimisation, reason);
     }
     let over = format!("over the last {patience} evaluations");
+    if last.kl_per_token > FAR {
+        let reason = format!(
+            "the policy was {:.2} nats a token from the reference {over} (sqrt(KL) {:.1}), while the proxy went from \
+             {:.2} to {:.2}: the reward model has seen no such answers",
+            last.kl_per_token, last.sqrt_kl, first.proxy, last.proxy
+        );
+        add(AlarmKind::Distance, reason);
+    }
+    if last.entropy > TIMES_ENTROPY * first.entropy {
+        let rose = format!(
+            "entropy rose from {:.2} to {:.2} nats a token {over}",
+            first.entropy, last.entropy
+        );
+        add(AlarmKind::Incoherence, rose);
+    }
     if last.entropy < LEFT_OF_ENTROPY * first.entropy {
         let fell = format!(
             "entropy fell from {:.2} to {:.2} nats a token {over}",
@@ -141,8 +176,11 @@ fn over_optimised(earlier: &[Evaluation], last: &Window, patience: usize) -> Opt
     let windows = earlier.windows(patience).map(Window::of);
     let best = windows.max_by(|one, other| one.held_out.total_cmp(&other.held_out))?;
     // Without a held-out reward model these are no numbers, and no comparison holds.
-    let fell = best.held_out - last.held_out > ERRORS * (best.variance + last.variance).sqrt();
-    (fell && last.proxy > best.proxy).then(|| {
+    let fell = best.held_out - last.held_out;
+    let gap = fell + last.proxy - best.proxy;
+    let alarming = fell > ERRORS * (best.variance + last.variance).sqrt()
+        && gap > ERRORS_OF_GAP * (best.gap_variance + last.gap_variance).sqrt();
+    (alarming && last.proxy > best.proxy).then(|| {
         format!(
             "the held-out reward fell from {:.2} (iterations {} to {}) to {:.2} over the last {patience} evaluations \
              while the proxy rose from {:.2} to {:.2}",
@@ -176,7 +214,9 @@ mod tests {
             proxy,
             held_out,
             held_out_variance: 0.01,
+            gap_variance: 0.01,
             sqrt_kl: 1.0,
+            kl_per_token: 0.03,
             entropy: 1.0,
             distinct_1: 0.5,
             distinct_2: 0.8,
