@@ -6,10 +6,9 @@
 use super::Evaluation;
 
 /// Standard errors by which the gap between held-out reward and proxy must have grown, and those by which the held-out
-/// reward must have fallen. Both rewards are of the same completions, so their gap is known better than either; the
-/// best of many windows is best in part by luck, so it is more than two.
+/// reward must have fallen. Both rewards are of the same completions, so their gap is known better than either.
 const ERRORS_OF_GAP: f64 = 3.0;
-const ERRORS: f64 = 1.0;
+const ERRORS: f64 = 2.0;
 /// Nats a token from the reference. Policies that are of use stay an order of magnitude below; the answers of one that
 /// is there are such as the reference, whose answers reward models were trained on, would hardly ever give.
 const FAR: f64 = 0.5;
@@ -250,13 +249,19 @@ mod tests {
         assert_eq!(kinds(&turned(0.1)), [AlarmKind::OverOptimisation]);
         assert_eq!(kinds(&turned(-0.1)), []);
         let at = (6..=12).find(|count| !kinds(&turned(0.1)[..*count]).is_empty());
-        // Best window 3 to 5 (0.4); the error of a difference is 0.08, so 0.245 are needed: 6 to 8 (-0.1) is far below.
+        // The error of a difference is 0.08: the held-out reward must fall by 0.16, and the gap grow by 0.245. Evaluations
+        // 6 to 8 (0.2) are 0.1 below the best window before them, 7 to 9 (-0.1) are 0.5 below the best, 4 to 6.
         assert_eq!(at, Some(9));
         let reason = &alarms(&turned(0.1)[..9], 3)[0].reason;
         assert!(
             reason.contains("from 0.40 (iterations 4 to 6) to -0.10") && reason.contains("0.40 to 0.70"),
             "{reason}"
         );
+        let unsure = turned(0.1).into_iter().map(|seen| Evaluation {
+            gap_variance: 10.0,
+            ..seen
+        });
+        assert_eq!(kinds(&unsure.collect::<Vec<_>>()), []);
         let noisy: Vec<_> = (0..12)
             .map(|step| evaluation(step, 0.1 * step as f64, 0.1 * (step % 2) as f64))
             .collect();
@@ -302,6 +307,15 @@ mod tests {
             }),
             [AlarmKind::Collapse]
         );
+        assert_eq!(
+            ends_as(|seen| Evaluation { entropy: 2.5, ..seen }),
+            [AlarmKind::Incoherence]
+        );
+        let far = |seen| Evaluation {
+            kl_per_token: 0.6,
+            ..seen
+        };
+        assert_eq!(ends_as(far), [AlarmKind::Distance]);
         assert_eq!(
             ends_as(|seen| Evaluation {
                 boilerplate: 0.6,
