@@ -228,7 +228,7 @@ fn undisturbed(base: &Path, name: &'static str, command: &str) -> Workload {
     let word = |word: &str| -> String {
         match word.strip_prefix('{').and_then(|word| word.split_once('}')) {
             Some(("", rest)) => format!("{}{rest}", base.display()),
-            Some((other, _)) => out_of(base, other).display().to_string(),
+            Some((other, rest)) => format!("{}{rest}", out_of(base, other).display()),
             None => word.to_owned(),
         }
     };
