@@ -82,9 +82,9 @@ pub struct Evaluation {
     pub proxy: f64,
     /// NaN without a held-out reward model.
     pub held_out: f64,
-    /// The variance of that mean, and that of the mean of the held-out rewards less the proxy's, completion by completion.
+    /// The variances of these two means. Completions of one prompt are one observation.
+    pub proxy_variance: f64,
     pub held_out_variance: f64,
-    pub gap_variance: f64,
     /// Square root of the KL to the reference in nats a completion, the distance of Gao et al.
     pub sqrt_kl: f64,
     /// That KL, in nats a token.
@@ -107,8 +107,8 @@ impl Evaluation {
             self.step,
             self.proxy,
             self.held_out,
+            self.proxy_variance,
             self.held_out_variance,
-            self.gap_variance,
             self.sqrt_kl,
             self.kl_per_token,
             self.entropy,
@@ -125,8 +125,8 @@ impl Evaluation {
             step,
             proxy,
             held_out,
+            proxy_variance,
             held_out_variance,
-            gap_variance,
             sqrt_kl,
             kl_per_token,
             entropy,
@@ -140,8 +140,8 @@ impl Evaluation {
             step,
             proxy,
             held_out,
+            proxy_variance,
             held_out_variance,
-            gap_variance,
             sqrt_kl,
             kl_per_token,
             entropy,
@@ -236,21 +236,14 @@ impl<'a> Monitor<'a> {
     }
 
     fn evaluate(&self, config: &RolloutConfig, rollout: &Rollout, step: usize, kl: f64) -> Result<Evaluation> {
-        let nothing = (f64::NAN, f64::NAN);
-        let ((held_out, held_out_variance), (_, gap_variance)) = match self.watch.held_out {
+        let (held_out, held_out_variance) = match self.watch.held_out {
             Some(model) => {
-                let held_out = settled(config, &model.score(&rollout.sequences)?, &rollout.ended);
-                let gaps = held_out
-                    .iter()
-                    .zip(&rollout.scores)
-                    .map(|(held_out, proxy)| held_out - proxy);
-                (
-                    mean_and_variance(&held_out),
-                    mean_and_variance(&gaps.collect::<Vec<f32>>()),
-                )
+                let rewards = settled(config, &model.score(&rollout.sequences)?, &rollout.ended);
+                mean_and_variance(&rewards, &rollout.groups)
             }
-            None => (nothing, nothing),
+            None => (f64::NAN, f64::NAN),
         };
+        let (proxy, proxy_variance) = mean_and_variance(&rollout.scores, &rollout.groups);
         let tokens: Vec<&[u32]> = (rollout.sequences.iter())
             .map(|sequence| &sequence.tokens[sequence.completion..])
             .collect();
@@ -267,10 +260,10 @@ impl<'a> Monitor<'a> {
             .sum();
         Ok(Evaluation {
             step: step as f64,
-            proxy: rollout.mean_score(),
+            proxy,
             held_out,
+            proxy_variance,
             held_out_variance,
-            gap_variance,
             sqrt_kl: kl.max(0.0).sqrt(),
             kl_per_token: kl * rollout.sequences.len() as f64 / count.max(1.0),
             entropy: surprise / count.max(1.0),
@@ -303,11 +296,21 @@ fn weights(decoder: &Decoder) -> Result<Vec<(&str, &candle_core::Tensor)>> {
         .collect()
 }
 
-fn mean_and_variance(values: &[f32]) -> (f64, f64) {
-    let count = values.len() as f64;
-    let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
-    let squares: f64 = values.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum();
-    (mean, squares / (count - 1.0).max(1.0) / count)
+/// The mean of rewards, and the variance of that mean. `groups` says which completions answer the same prompt, in runs:
+/// rewards of one prompt are alike, and to count each as an observation would make the mean look surer than it is.
+fn mean_and_variance(rewards: &[f32], groups: &[usize]) -> (f64, f64) {
+    let mean = rewards.iter().map(|reward| f64::from(*reward)).sum::<f64>() / rewards.len() as f64;
+    let mut sums: Vec<(usize, f64)> = Vec::new();
+    for (reward, group) in rewards.iter().zip(groups) {
+        let deviation = f64::from(*reward) - mean;
+        match sums.last_mut().filter(|(last, _)| last == group) {
+            Some((_, sum)) => *sum += deviation,
+            None => sums.push((*group, deviation)),
+        }
+    }
+    let (count, clusters) = (rewards.len() as f64, sums.len() as f64);
+    let squares: f64 = sums.iter().map(|(_, sum)| sum * sum).sum();
+    (mean, squares / (count * count) * clusters / (clusters - 1.0).max(1.0))
 }
 
 /// Appends alarms to the run's file, durably.
@@ -351,5 +354,32 @@ fn forget_later(path: &Path, step: usize) -> Result<()> {
     match kept.concat() {
         kept if kept == text => Ok(()),
         kept => atomic::write(path, kept.as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches: completions of a prompt counted as so many observations. Two prompts of two equal rewards are two rewards.
+    #[test]
+    fn completions_of_a_prompt_are_one_observation() {
+        let alone = mean_and_variance(&[1.0, 3.0, 2.0, 6.0], &[0, 1, 2, 3]);
+        // The variance of 1, 3, 2, 6 is 14/3, and a quarter of it that of their mean.
+        assert_eq!(alone.0, 3.0);
+        assert!((alone.1 - 14.0 / 12.0).abs() < 1e-12, "{alone:?}");
+        let doubled = mean_and_variance(&[1.0, 1.0, 3.0, 3.0, 2.0, 2.0, 6.0, 6.0], &[0, 0, 1, 1, 2, 2, 3, 3]);
+        assert!((doubled.1 - alone.1).abs() < 1e-12, "{doubled:?}");
+        assert_eq!(mean_and_variance(&[2.0], &[0]), (2.0, 0.0));
+    }
+
+    /// Catches: numbers that change places between a checkpoint and the run that goes on from it.
+    #[test]
+    fn an_evaluation_survives_its_numbers() {
+        let numbers: Vec<f64> = (0..WIDTH).map(|at| at as f64).collect();
+        let evaluation = Evaluation::from_numbers(&numbers).unwrap();
+        assert_eq!(evaluation.numbers().to_vec(), numbers);
+        assert_eq!((evaluation.step, evaluation.tokens), (0.0, 12.0));
+        assert_eq!(Evaluation::from_numbers(&numbers[1..]), None);
     }
 }

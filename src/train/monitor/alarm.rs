@@ -5,9 +5,7 @@
 
 use super::Evaluation;
 
-/// Standard errors by which the gap between held-out reward and proxy must have grown, and those by which the held-out
-/// reward must have fallen. Both rewards are of the same completions, so their gap is known better than either.
-const ERRORS_OF_GAP: f64 = 3.0;
+/// Standard errors by which the held-out reward must have fallen and the proxy risen.
 const ERRORS: f64 = 2.0;
 /// Nats a token from the reference. Policies that are of use stay an order of magnitude below; the answers of one that
 /// is there are such as the reference, whose answers reward models were trained on, would hardly ever give.
@@ -67,10 +65,9 @@ struct Window {
     last: f64,
     proxy: f64,
     held_out: f64,
-    /// Of the mean of the held-out rewards.
-    variance: f64,
-    /// Of the mean of their differences from the proxy.
-    gap_variance: f64,
+    /// Of these two means.
+    held_out_variance: f64,
+    proxy_variance: f64,
     sqrt_kl: f64,
     kl_per_token: f64,
     entropy: f64,
@@ -89,8 +86,8 @@ impl Window {
             last: seen.last().map_or(0.0, |evaluation| evaluation.step),
             proxy: mean(|evaluation| evaluation.proxy),
             held_out: mean(|evaluation| evaluation.held_out),
-            variance: mean(|evaluation| evaluation.held_out_variance) / count,
-            gap_variance: mean(|evaluation| evaluation.gap_variance) / count,
+            held_out_variance: mean(|evaluation| evaluation.held_out_variance) / count,
+            proxy_variance: mean(|evaluation| evaluation.proxy_variance) / count,
             sqrt_kl: mean(|evaluation| evaluation.sqrt_kl),
             kl_per_token: mean(|evaluation| evaluation.kl_per_token),
             entropy: mean(|evaluation| evaluation.entropy),
@@ -175,11 +172,10 @@ fn over_optimised(earlier: &[Evaluation], last: &Window, patience: usize) -> Opt
     let windows = earlier.windows(patience).map(Window::of);
     let best = windows.max_by(|one, other| one.held_out.total_cmp(&other.held_out))?;
     // Without a held-out reward model these are no numbers, and no comparison holds.
-    let fell = best.held_out - last.held_out;
-    let gap = fell + last.proxy - best.proxy;
-    let alarming = fell > ERRORS * (best.variance + last.variance).sqrt()
-        && gap > ERRORS_OF_GAP * (best.gap_variance + last.gap_variance).sqrt();
-    (alarming && last.proxy > best.proxy).then(|| {
+    let errors = |one: f64, other: f64| ERRORS * (one + other).sqrt();
+    let fell = best.held_out - last.held_out > errors(best.held_out_variance, last.held_out_variance);
+    let rose = last.proxy - best.proxy > errors(best.proxy_variance, last.proxy_variance);
+    (fell && rose).then(|| {
         format!(
             "the held-out reward fell from {:.2} (iterations {} to {}) to {:.2} over the last {patience} evaluations \
              while the proxy rose from {:.2} to {:.2}",
@@ -213,7 +209,7 @@ mod tests {
             proxy,
             held_out,
             held_out_variance: 0.01,
-            gap_variance: 0.01,
+            proxy_variance: 0.01,
             sqrt_kl: 1.0,
             kl_per_token: 0.03,
             entropy: 1.0,
@@ -249,8 +245,8 @@ mod tests {
         assert_eq!(kinds(&turned(0.1)), [AlarmKind::OverOptimisation]);
         assert_eq!(kinds(&turned(-0.1)), []);
         let at = (6..=12).find(|count| !kinds(&turned(0.1)[..*count]).is_empty());
-        // The error of a difference is 0.08: the held-out reward must fall by 0.16, and the gap grow by 0.245. Evaluations
-        // 6 to 8 (0.2) are 0.1 below the best window before them, 7 to 9 (-0.1) are 0.5 below the best, 4 to 6.
+        // Two errors of a difference are 0.16. Evaluations 6 to 8 (0.2) are 0.1 below the best window before them, 7 to 9
+        // (-0.1) are 0.5 below the best, 4 to 6.
         assert_eq!(at, Some(9));
         let reason = &alarms(&turned(0.1)[..9], 3)[0].reason;
         assert!(
@@ -258,7 +254,7 @@ mod tests {
             "{reason}"
         );
         let unsure = turned(0.1).into_iter().map(|seen| Evaluation {
-            gap_variance: 10.0,
+            proxy_variance: 10.0,
             ..seen
         });
         assert_eq!(kinds(&unsure.collect::<Vec<_>>()), []);
