@@ -250,6 +250,7 @@ impl<'a> Monitor<'a> {
         let answers = Answers {
             tokens: &tokens,
             texts: &rollout.texts,
+            groups: &rollout.groups,
         };
         let count = rollout.tokens() as f64;
         let surprise: f64 = rollout

@@ -9,7 +9,7 @@ const REFUSALS: &str = include_str!("refusals.txt");
 /// Where in an answer a refusal is looked for: it comes early, and later the same words may be a quotation.
 const REFUSAL_WORDS: usize = 40;
 
-/// A sentence is boilerplate if it is in this share of the answers, and in at least [`FEWEST`] of them.
+/// A sentence is boilerplate if it answers this share of the prompts, and at least [`FEWEST`] of them.
 const SHARED: f64 = 0.05;
 const FEWEST: usize = 3;
 
@@ -20,6 +20,8 @@ const SENTENCE_WORDS: usize = 4;
 pub struct Answers<'a> {
     pub tokens: &'a [&'a [u32]],
     pub texts: &'a [String],
+    /// Answers of one number are to one prompt, and may well be alike.
+    pub groups: &'a [usize],
 }
 
 impl Answers<'_> {
@@ -33,21 +35,25 @@ impl Answers<'_> {
         }
     }
 
-    /// The share of answers whose first or last sentence is that of many others.
+    /// The share of answers whose first or last sentence is also that of answers to many other prompts.
     pub fn boilerplate(&self) -> f64 {
         let ends: Vec<[Option<String>; 2]> = self.texts.iter().map(|text| ends(text)).collect();
-        let mut counts: [HashMap<&str, usize>; 2] = Default::default();
-        for both in &ends {
-            for (counts, sentence) in counts.iter_mut().zip(both) {
+        let mut prompts: [HashMap<&str, HashSet<usize>>; 2] = Default::default();
+        for (both, group) in ends.iter().zip(self.groups) {
+            for (prompts, sentence) in prompts.iter_mut().zip(both) {
                 if let Some(sentence) = sentence {
-                    *counts.entry(sentence).or_default() += 1;
+                    prompts.entry(sentence).or_default().insert(*group);
                 }
             }
         }
-        let many = ((SHARED * ends.len() as f64).ceil() as usize).max(FEWEST);
+        let all: HashSet<&usize> = self.groups.iter().collect();
+        let many = ((SHARED * all.len() as f64).ceil() as usize).max(FEWEST);
         let shared = |both: &&[Option<String>; 2]| {
-            let mut places = counts.iter().zip(*both);
-            places.any(|(counts, sentence)| sentence.as_deref().is_some_and(|sentence| counts[sentence] >= many))
+            let mut places = prompts.iter().zip(*both);
+            places.any(|(prompts, sentence)| {
+                let asked = sentence.as_deref().and_then(|sentence| prompts.get(sentence));
+                asked.is_some_and(|asked| asked.len() >= many)
+            })
         };
         ends.iter().filter(shared).count() as f64 / ends.len().max(1) as f64
     }
@@ -95,19 +101,28 @@ mod tests {
         measure(&Answers {
             tokens: &[],
             texts: &texts,
+            groups: &(0..texts.len()).collect::<Vec<_>>(),
         })
     }
 
     /// Catches: n-grams across answers, a mean of ratios instead of the ratio of sums.
     #[test]
     fn distinct_counts_runs_within_answers() {
-        let answers = |tokens: &[&[u32]], n| Answers { tokens, texts: &[] }.distinct(n);
+        let answers = |tokens: &[&[u32]], n| {
+            Answers {
+                tokens,
+                texts: &[],
+                groups: &[],
+            }
+            .distinct(n)
+        };
         assert_eq!(answers(&[&[1, 2, 1, 2], &[2, 1]], 1), 2.0 / 6.0);
         assert_eq!(answers(&[&[1, 2, 1, 2], &[2, 1]], 2), 2.0 / 4.0);
         assert_eq!(answers(&[&[1], &[]], 2), 1.0);
     }
 
-    /// Catches: an answer that shares a sentence with itself, middles that count, short sentences that count.
+    /// Catches: an answer that shares a sentence with itself, middles that count, short sentences that count, answers to one
+    /// prompt that count as many.
     #[test]
     fn boilerplate_is_shared_by_many() {
         let shared = [
@@ -123,6 +138,13 @@ mod tests {
             0.0
         );
         assert_eq!(of(&[], Answers::boilerplate), 0.0);
+        let texts: Vec<String> = shared.iter().map(|text| (*text).to_owned()).collect();
+        let to_one_prompt = Answers {
+            tokens: &[],
+            texts: &texts,
+            groups: &[0, 0, 0, 1],
+        };
+        assert_eq!(to_one_prompt.boilerplate(), 0.0);
     }
 
     /// Catches: refusals in capitals or with curly apostrophes missed; help that comes with a quotation counted.
