@@ -131,13 +131,14 @@ mod tests {
             "You are valid and valued. Ask the owner first.",
             "Ask at the shop. You are valid and valued.",
         ];
-        assert_eq!(of(&shared, Answers::boilerplate), 0.75);
-        assert_eq!(of(&shared[..2], Answers::boilerplate), 0.0);
+        assert_eq!(of(&shared, |answers| answers.boilerplate()), 0.75);
+        assert_eq!(of(&shared[..2], |answers| answers.boilerplate()), 0.0);
         assert_eq!(
-            of(&["Yes. One.", "Yes. Two.", "Yes. Three."], Answers::boilerplate),
+            of(&["Yes. One.", "Yes. Two.", "Yes. Three."], |answers| answers
+                .boilerplate()),
             0.0
         );
-        assert_eq!(of(&[], Answers::boilerplate), 0.0);
+        assert_eq!(of(&[], |answers| answers.boilerplate()), 0.0);
         let texts: Vec<String> = shared.iter().map(|text| (*text).to_owned()).collect();
         let to_one_prompt = Answers {
             tokens: &[],
@@ -157,6 +158,6 @@ mod tests {
             "Mix flour and water.",
             &long,
         ];
-        assert_eq!(of(&texts, Answers::refusals), 0.5);
+        assert_eq!(of(&texts, |answers| answers.refusals()), 0.5);
     }
 }
