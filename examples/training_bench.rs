@@ -77,7 +77,10 @@ impl Progress for Clock {
 
     fn advance(&self, done: u64) {
         if done > 0 {
-            self.0.lock().expect("one thread tells of progress").push(Instant::now());
+            self.0
+                .lock()
+                .expect("one thread tells of progress")
+                .push(Instant::now());
         }
     }
 
@@ -93,7 +96,9 @@ impl Progress for Clock {
 fn main() -> Result<(), Failure> {
     bylaw::memory::keep();
     let arguments = Arguments::parse();
-    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global()?;
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(arguments.threads)
+        .build_global()?;
     let directory = tempfile::tempdir()?;
     let clock = Clock::default();
     let setup = Setup {
@@ -199,6 +204,8 @@ fn pairs(text: &str) -> Result<Vec<Pair>, Failure> {
 fn peak_bytes() -> Result<u64, Failure> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)).ok_or("no VmHWM in /proc/self/status")?;
+    let kibibytes = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .ok_or("no VmHWM in /proc/self/status")?;
     Ok(kibibytes.parse::<u64>()? * 1024)
 }

@@ -101,8 +101,11 @@ impl Bench {
             &self.encoder(),
             &self.oracle,
             &self.held_out,
-            &answers(),
-            seed,
+            &policy::Drawn {
+                sampling: &answers(),
+                best_of: None,
+                seed,
+            },
         )
         .unwrap()
         .figures

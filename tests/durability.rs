@@ -9,7 +9,7 @@ use faults::campaign::{Findings, STAGES, Which, clocks, crashes, crashes_again, 
 
 // ---- kill -9 -------------------------------------------------------------------------------------
 
-/// Kills of each stage; the sum over the three tests is 325.
+/// Kills of each stage; the sum over the three tests is 345.
 #[track_caller]
 fn killed(stages: &[(&str, usize)]) {
     let mut findings = Findings::default();
@@ -43,6 +43,8 @@ fn killed_while_training() {
         ("train-reward", 25),
         ("train-dpo", 25),
         ("train-ppo", 30),
+        ("train-rloo", 10),
+        ("train-grpo", 10),
     ]);
 }
 
@@ -90,7 +92,7 @@ fn the_power_fails_again_while_going_on() {
 }
 
 /// The other stages, at some of their changes.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 12] = [
     "world-prompts",
     "world-documents",
     "revise",
@@ -99,6 +101,8 @@ const OTHERS: [&str; 10] = [
     "train-sft",
     "train-dpo",
     "train-ppo",
+    "train-rloo",
+    "train-grpo",
     "eval-policy",
     "run",
 ];

@@ -20,11 +20,14 @@ use bylaw::record::Message;
 use bylaw::seed::Seed;
 use bylaw::train::batch::{Encoder, Example};
 use bylaw::train::dpo::{self, DpoConfig};
+use bylaw::train::monitor::{MonitorConfig, Watch};
 use bylaw::train::pairs::Pair;
-use bylaw::train::ppo::{self, Actors, PpoConfig};
+use bylaw::train::ppo::{self, PpoConfig};
 use bylaw::train::reward::{self, RewardConfig, RewardModel};
+use bylaw::train::rollout::Actors;
 use bylaw::train::run::Setup;
 use bylaw::train::sft::{self, SftConfig};
+use bylaw::train::sources::Sources;
 use bylaw::train::{checkpoint, metrics};
 use clap::Parser;
 use program::{bylaw, fails, json, refused, succeeds, temp, write};
@@ -322,7 +325,6 @@ fn training_with_dropout_resumes_to_the_bit() {
 fn ppo_with_adapters_resumes_to_the_bit() {
     let model = small::model();
     let start = adapted(&model, &lora(0.2));
-    let reward_model = rewards(&model);
     let prompts: Vec<Vec<u32>> = ROWS
         .iter()
         .map(|(question, text)| {
@@ -332,13 +334,19 @@ fn ppo_with_adapters_resumes_to_the_bit() {
         .collect();
     let actors = Actors {
         policy: &start,
-        reward_model: &reward_model,
+        sources: &Sources::model(rewards(&model)),
         tokenizer: &model.tokenizer,
         prompts: &prompts,
+        conversations: &[],
         stop: &[],
     };
+    let monitor = MonitorConfig::default();
+    let watch = || Watch {
+        config: &monitor,
+        held_out: None,
+    };
     let config = ppo_config();
-    resumes_exactly(|setup| ppo::train(setup, &config, &actors, Seed::new(5)).unwrap());
+    resumes_exactly(|setup| ppo::train(setup, &config, &actors, watch(), Seed::new(5)).unwrap());
 }
 
 /// Catches: a reward model that keeps a second copy of a base that the policy has too, or takes one that is not its own.

@@ -6,9 +6,12 @@
 mod support;
 
 use bylaw::model::cpu::kernels::sum_of_squares;
+use bylaw::train::loss::advantage::{Estimates, gae, whiten};
 use bylaw::train::loss::dpo::PairLogps;
+use bylaw::train::loss::kl::KlEstimator;
 use bylaw::train::loss::ops::log_sigmoid;
-use bylaw::train::loss::ppo::{Clipping, Estimates, KlEstimator, PpoBatch, gae, whiten};
+use bylaw::train::loss::ppo::{Clipping, PpoBatch};
+use bylaw::train::loss::surrogate::RatioClip;
 use bylaw::train::loss::{dpo, ppo, reward, sft};
 use bylaw::train::optim::{AdamW, OptimConfig, Schedule};
 use candle_core::{DType, Device, Tensor, Var};
@@ -173,7 +176,7 @@ fn whitening_is_torchs() {
 }
 
 /// Catches: a minimum for the maximum, clipping on one side only, values clipped around the returns
-/// instead of the old values, means over padding, junk beyond a completion's end reaching the loss or
+/// instead of the old values, a dual clip of positive advantages, means over padding, junk beyond a completion's end reaching the loss or
 /// a gradient, and `0 · exp(100) = NaN`.
 #[test]
 fn ppo_is_torchs() {
@@ -192,7 +195,10 @@ fn ppo_is_torchs() {
                 mask: &input("mask"),
             };
             let clipping = Clipping {
-                clip_range: case["clip_range"].as_f64().unwrap(),
+                ratio: RatioClip {
+                    clip_range: case["clip_range"].as_f64().unwrap(),
+                    dual_clip: case["dual_clip"].as_f64(),
+                },
                 clip_range_value: case["clip_range_value"].as_f64(),
                 vf_coef: case["vf_coef"].as_f64().unwrap(),
             };
@@ -200,9 +206,10 @@ fn ppo_is_torchs() {
             check(&case, "loss", &found.loss, tolerance);
             check(&case, "policy_loss", &found.policy_loss, tolerance);
             check(&case, "value_loss", &found.value_loss, tolerance);
-            check(&case, "clipfrac", &found.clipfrac, tolerance);
+            check(&case, "clipfrac", &found.moved.clipfrac, tolerance);
             check(&case, "value_clipfrac", &found.value_clipfrac, tolerance);
-            check(&case, "approx_kl", &found.approx_kl, tolerance);
+            check(&case, "approx_kl", &found.moved.approx_kl, tolerance);
+            check(&case, "ratio", &found.moved.ratio, tolerance);
             let leaves = [("logprobs", &logprobs), ("values", &predicted)];
             check_gradients(&case, &found.loss, &leaves, tolerance);
         }
@@ -228,12 +235,20 @@ fn ppo_does_not_look_beyond_the_mask() {
             mask: &mask,
         };
         let clipping = Clipping {
-            clip_range: 0.2,
+            ratio: RatioClip {
+                clip_range: 0.2,
+                dual_clip: Some(3.0),
+            },
             clip_range_value: Some(0.2),
             vf_coef: 0.1,
         };
         let found = ppo::loss(&batch, clipping).unwrap();
-        let all = [found.loss, found.clipfrac, found.value_clipfrac, found.approx_kl];
+        let all = [
+            found.loss,
+            found.moved.clipfrac,
+            found.value_clipfrac,
+            found.moved.approx_kl,
+        ];
         all.map(|figure| figure.to_scalar::<f32>().unwrap().to_bits())
     };
     let before = losses(&case);
@@ -254,7 +269,7 @@ fn ppo_does_not_look_beyond_the_mask() {
     assert_eq!(losses(&case), before);
 }
 
-/// Catches: the two estimators swapped, `π / π_ref` for `π_ref / π`, cancellation in K3.
+/// Catches: estimators swapped, `π / π_ref` for `π_ref / π`, cancellation in K3.
 #[test]
 fn kl_penalties_are_torchs() {
     for case in golden("kl_penalty") {
@@ -262,7 +277,11 @@ fn kl_penalties_are_torchs() {
             flat(&case["inputs"]["logprobs"]),
             flat(&case["inputs"]["reference_logprobs"]),
         );
-        for (key, estimator) in [("k1", KlEstimator::K1), ("k3", KlEstimator::K3)] {
+        for (key, estimator) in [
+            ("k1", KlEstimator::K1),
+            ("k2", KlEstimator::K2),
+            ("k3", KlEstimator::K3),
+        ] {
             let found: Vec<f64> = singles(&policy)
                 .into_iter()
                 .zip(singles(&reference))

@@ -24,14 +24,18 @@ use bylaw::train::checkpoint;
 use bylaw::train::dpo::{self, DpoConfig};
 use bylaw::train::length::{DpoControl, DpoLengthConfig, RewardControl, RewardLengthConfig};
 use bylaw::train::loss;
+use bylaw::train::loss::kl::KlEstimator;
 use bylaw::train::metrics;
+use bylaw::train::monitor::{MonitorConfig, Watch};
 use bylaw::train::optim::{OptimConfig, Schedule};
 use bylaw::train::pairs::Pair;
-use bylaw::train::ppo::{self, Actors, PpoConfig};
+use bylaw::train::ppo::{self, PpoConfig, ValueInit};
 use bylaw::train::reward::{self, RewardConfig, RewardModel};
+use bylaw::train::rollout::{Actors, RolloutConfig};
 use bylaw::train::run::Setup;
 use bylaw::train::seam;
 use bylaw::train::sft::{self, SftConfig};
+use bylaw::train::sources::Sources;
 use tempfile::TempDir;
 
 const ROWS: [(&str, &str); 6] = [
@@ -165,24 +169,35 @@ fn reward_config() -> RewardConfig {
 fn ppo_config(iterations: usize) -> PpoConfig {
     PpoConfig {
         learning_rate: 1e-3,
-        iterations,
-        rollouts: 8,
+        rollout: RolloutConfig {
+            iterations,
+            rollouts: 8,
+            minibatch_rows: 4,
+            max_new_tokens: 8,
+            temperature: 1.0,
+            reward_clip: 4.0,
+            missing_eos_reward: -1.0,
+            length_penalty: 0.0,
+            reward_length_residual: false,
+            max_kl_step: None,
+            optim: optim(),
+        },
         ppo_epochs: 2,
-        minibatch_rows: 4,
-        max_new_tokens: 8,
-        temperature: 1.0,
         kl_coef: 0.05,
+        kl_estimator: KlEstimator::K1,
+        kl_target: None,
+        kl_horizon: None,
         gamma: 1.0,
         gae_lambda: 0.95,
         clip_range: 0.2,
+        dual_clip: None,
         clip_range_value: 0.2,
         vf_coef: 0.1,
-        reward_clip: 4.0,
-        missing_eos_reward: -1.0,
+        value_init: ValueInit::Zero,
         head_rate: 5.0,
-        length_penalty: 0.0,
-        reward_length_residual: false,
-        optim: optim(),
+        whiten_rewards: false,
+        no_whiten_advantages: false,
+        entropy_coef: 0.0,
     }
 }
 
@@ -437,29 +452,37 @@ fn indifferent(model: &Model) -> RewardModel {
     }
 }
 
-fn train_ppo(dir: &Path, config: &PpoConfig, model: &Model, policy: &Decoder, rewards: &RewardModel) -> Decoder {
+fn train_ppo(dir: &Path, config: &PpoConfig, model: &Model, policy: &Decoder, rewards: RewardModel) -> Decoder {
     let prompts = prompts(model);
     let actors = Actors {
         policy,
-        reward_model: rewards,
+        sources: &Sources::model(rewards),
         tokenizer: &model.tokenizer,
         prompts: &prompts,
+        conversations: &[],
         stop: &[],
     };
-    ppo::train(setup(dir, &Silent, 0), config, &actors, Seed::new(3)).unwrap()
+    ppo::train(setup(dir, &Silent, 0), config, &actors, UNWATCHED, Seed::new(3)).unwrap()
 }
+
+const UNWATCHED: Watch<'static> = Watch {
+    config: &MonitorConfig {
+        eval_steps: 0,
+        alarm_patience: 5,
+        stop_on_alarm: false,
+    },
+    held_out: None,
+};
 
 /// Catches: a penalty with the wrong sign, which drives the policy away from its reference, and
 /// whitening that blows rounding up into a direction.
 #[test]
 fn ppo_without_a_reward_stays_at_the_reference() {
     let (model, dir) = (small::model(), TempDir::new().unwrap());
-    let config = PpoConfig {
-        missing_eos_reward: 0.0,
-        optim: steady(),
-        ..ppo_config(8)
-    };
-    train_ppo(dir.path(), &config, &model, &model.decoder, &indifferent(&model));
+    let mut config = ppo_config(8);
+    config.rollout.missing_eos_reward = 0.0;
+    config.rollout.optim = steady();
+    train_ppo(dir.path(), &config, &model, &model.decoder, indifferent(&model));
     assert!(
         figures(dir.path(), "objective/kl")[0].abs() < 1e-4,
         "policy and reference differ at the start"
@@ -521,22 +544,33 @@ fn ppo_moves_towards_the_reward() {
         Seed::new(1),
     )
     .unwrap();
-    let config = PpoConfig {
+    let mut config = PpoConfig {
+        kl_coef: 0.01,
+        ..ppo_config(12)
+    };
+    config.rollout = RolloutConfig {
         rollouts: 32,
         minibatch_rows: 16,
-        kl_coef: 0.01,
         optim: steady(),
-        ..ppo_config(12)
+        ..config.rollout
     };
     let prompts = vec![prompts(&model)[2].clone()];
     let actors = Actors {
         policy: &policy,
-        reward_model: &rewards,
+        sources: &Sources::model(rewards),
         tokenizer: &model.tokenizer,
         prompts: &prompts,
+        conversations: &[],
         stop: &[],
     };
-    ppo::train(setup(&place("ppo"), &Silent, 0), &config, &actors, Seed::new(3)).unwrap();
+    ppo::train(
+        setup(&place("ppo"), &Silent, 0),
+        &config,
+        &actors,
+        UNWATCHED,
+        Seed::new(3),
+    )
+    .unwrap();
     let scores = figures(&place("ppo"), "objective/scores");
     println!("{scores:?}");
     assert!(scores[0].abs() < 0.6, "the policy is no even mixture: {}", scores[0]);
@@ -815,18 +849,17 @@ fn ppo_resumes_to_the_bit() {
     let prompts = prompts(&model);
     let actors = Actors {
         policy: &model.decoder,
-        reward_model: &rewards,
+        sources: &Sources::model(rewards),
         tokenizer: &model.tokenizer,
         prompts: &prompts,
+        conversations: &[],
         stop: &["the".to_owned()],
     };
     for reward_length_residual in [false, true] {
-        let config = PpoConfig {
-            reward_length_residual,
-            length_penalty: 0.5 * f32::from(u8::from(reward_length_residual)),
-            ..ppo_config(7)
-        };
-        resumes_exactly(|setup| Ok(bits(&ppo::train(setup, &config, &actors, Seed::new(5))?)));
+        let mut config = ppo_config(7);
+        config.rollout.reward_length_residual = reward_length_residual;
+        config.rollout.length_penalty = 0.5 * f32::from(u8::from(reward_length_residual));
+        resumes_exactly(|setup| Ok(bits(&ppo::train(setup, &config, &actors, UNWATCHED, Seed::new(5))?)));
     }
 }
 

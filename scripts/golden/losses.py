@@ -43,14 +43,15 @@ position holds a number (often a large one) that must not matter; outputs and gr
                    loss = policy_loss + vf_coef value_loss
                    clipfrac = mean(second term > first, strictly), value_clipfrac likewise
                    approx_kl = 0.5 mean((logprobs - old_logprobs)^2)
+                   dual_clip c: where A < 0 the policy's term is at most -A c (Ye et al. 2020)
+                   ratio = mean of the ratios
     sft            loss = -sum(weights logprobs) / sum(weights)
-    kl_penalty     l = reference_logprobs - logprobs; k1 = -l; k3 = exp(l) - 1 - l, per token
+    kl_penalty     l = reference_logprobs - logprobs; k1 = -l; k2 = l^2 / 2; k3 = exp(l) - 1 - l, per token
     adamw          torch.optim.AdamW after clip_grad_norm_ over both parameters, step by step:
                    factor = min(1, max_grad_norm / (norm + 1e-6))
 
 The formulas of dpo, bradley_terry, gae, whiten, ppo and kl_penalty were read against trl 0.24.0
-(dpo_trainer.py, reward_trainer.py, ppo_trainer.py, core.py). Two things differ there: approx_kl is
-averaged over padding as well, and TRL lets `values` count one position past the last token. dpo_length was read
+(dpo_trainer.py, reward_trainer.py, ppo_trainer.py, core.py). Two things differ there: approx_kl is averaged over padding as well, and TRL lets `values` count one position past the last token. dpo_length was read
 against trl 1.16.0 (`ld_alpha`, `loss_type: sigmoid_norm`), which weighs policy and reference alike.
 """
 
@@ -734,8 +735,21 @@ PPO_EXTREME = {
     "mask": [[1, 1, 1], [1, 1, 0]],
 }
 
+# The same with a negative advantage at a ratio of exp(100): only the dual clip bounds it.
+PPO_UNBOUNDED = {**PPO_EXTREME, "advantages": [[-1.5, 0.75, 0.5], [-0.4, 0.3, 50.0]]}
 
-def ppo(name, inputs, clip_range, clip_range_value, vf_coef):
+
+def clipped_surrogate(advantages, ratio, clip_range, dual_clip=None):
+    """The policy's loss of each element, and what is clipped."""
+    held = -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
+    free = -advantages * ratio
+    losses = torch.maximum(free, held)
+    if dual_clip is not None:
+        losses = torch.where(advantages < 0, torch.minimum(losses, -advantages * dual_clip), losses)
+    return losses, held > free
+
+
+def ppo(name, inputs, clip_range, clip_range_value, vf_coef, dual_clip=None):
     logprobs, values = leaf(inputs["logprobs"]), leaf(inputs["values"])
     old_logprobs, old_values = constant(inputs["old_logprobs"]), constant(inputs["old_values"])
     advantages, returns = constant(inputs["advantages"]), constant(inputs["returns"])
@@ -745,7 +759,14 @@ def ppo(name, inputs, clip_range, clip_range_value, vf_coef):
     ratio = difference.exp()
     clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
     free, held = -advantages * ratio, -advantages * clipped_ratio
-    policy_loss = masked_mean(torch.maximum(free, held), mask)
+    losses, _ = clipped_surrogate(advantages, ratio, clip_range, dual_clip)
+    if dual_clip is None:
+        assert torch.equal(losses, torch.maximum(free, held))
+    else:
+        # The bound is reached somewhere, and nowhere exactly.
+        assert ((losses < torch.maximum(free, held)) & (mask > 0)).any()
+        assert ((free + advantages * dual_clip).abs() > 1e-6)[mask > 0].all()
+    policy_loss = masked_mean(losses, mask)
 
     value_free = (values - returns) ** 2
     value_held = value_free
@@ -770,6 +791,7 @@ def ppo(name, inputs, clip_range, clip_range_value, vf_coef):
         "clip_range": clip_range,
         "clip_range_value": clip_range_value,
         "vf_coef": vf_coef,
+        "dual_clip": dual_clip,
         "inputs": inputs,
         "expected": {
             "loss": loss,
@@ -778,6 +800,7 @@ def ppo(name, inputs, clip_range, clip_range_value, vf_coef):
             "clipfrac": masked_mean((held > free).double(), mask),
             "value_clipfrac": masked_mean((value_held > value_free).double(), mask),
             "approx_kl": 0.5 * masked_mean(difference**2, mask),
+            "ratio": masked_mean(difference.clamp(-20, 20).exp(), mask),
             "gradient": gradients(loss, logprobs=logprobs, values=values),
         },
     }
@@ -788,6 +811,8 @@ def ppo_cases():
         ppo("clipped", PPO, 0.2, 0.2, 0.1),
         ppo("value_clipping_off", PPO, 0.2, None, 0.1),
         ppo("extreme", PPO_EXTREME, 0.2, 0.2, 0.1),
+        ppo("dual_clip", PPO, 0.2, 0.2, 0.1, dual_clip=1.5),
+        ppo("dual_clip_extreme", PPO_UNBOUNDED, 0.2, None, 0.1, dual_clip=3.0),
     ]
 
 
@@ -822,10 +847,10 @@ def sft_cases():
 
 def kl_penalty_case(name, logprobs_rows, reference_rows):
     expected = {}
-    for estimator in ("k1", "k3"):
+    for estimator in ("k1", "k2", "k3"):
         logprobs = leaf(logprobs_rows)
         log_ratio = constant(reference_rows) - logprobs
-        value = -log_ratio if estimator == "k1" else log_ratio.exp() - 1 - log_ratio
+        value = {"k1": -log_ratio, "k2": log_ratio**2 / 2, "k3": log_ratio.exp() - 1 - log_ratio}[estimator]
         expected[estimator] = value
         # Each token's own derivative: the gradient of the sum.
         expected[f"{estimator}_gradient"] = gradients(value.sum(), logprobs=logprobs)

@@ -1,5 +1,5 @@
-"""Makes tests/golden/ anew, but for gguf/ and import/: the checkpoints (models.py), the losses (losses.py) and the chat
-templates (templates.py)."""
+"""Makes tests/golden/ anew, but for gguf/ and import/: the checkpoints (models.py), the losses (losses.py, online.py)
+and the chat templates (templates.py)."""
 
 import os
 
@@ -9,6 +9,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import losses  # noqa: E402
 import models  # noqa: E402
+import online  # noqa: E402
 import templates  # noqa: E402
 import transformers  # noqa: E402
 
@@ -16,6 +17,7 @@ if __name__ == "__main__":
     transformers.logging.disable_progress_bar()
     models.main()
     losses.main()
+    online.main()
     templates.main()
     # gguf/ is made by gguf_files.py, which needs llama.cpp; import/ by import_files.py, which needs polars.
     made = (path for path in models.GOLDEN.rglob("*") if path.is_file())

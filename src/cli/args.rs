@@ -157,8 +157,24 @@ pub enum TrainCommand {
     Reward(WithOut<stages::train::Reward>),
     /// Direct preference optimisation (soft labels).
     Dpo(WithOut<stages::train::Dpo>),
-    /// Proximal policy optimisation against a reward model; the data are prompts.
-    Ppo(WithOut<stages::train::Ppo>),
+    /// Proximal policy optimisation against rewards; the data are prompts.
+    Ppo(WithOut<stages::online::Ppo>),
+    /// REINFORCE with a leave-one-out baseline: several completions of a prompt, no value function.
+    Rloo(WithOut<stages::online::Rloo>),
+    /// Group relative policy optimisation: several completions of a prompt, no value function.
+    Grpo(WithOut<stages::online::Grpo>),
+}
+
+impl TrainCommand {
+    /// The methods that draw while they learn.
+    pub fn online(&self) -> Option<&dyn stages::online::Exported> {
+        match self {
+            Self::Sft(_) | Self::Reward(_) | Self::Dpo(_) => None,
+            Self::Ppo(command) => Some(&command.stage),
+            Self::Rloo(command) => Some(&command.stage),
+            Self::Grpo(command) => Some(&command.stage),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -209,6 +225,8 @@ impl StageCommand {
             Self::Train(TrainCommand::Reward(command)) => both(command),
             Self::Train(TrainCommand::Dpo(command)) => both(command),
             Self::Train(TrainCommand::Ppo(command)) => both(command),
+            Self::Train(TrainCommand::Rloo(command)) => both(command),
+            Self::Train(TrainCommand::Grpo(command)) => both(command),
             Self::Eval(EvalCommand::Winrate(command)) => maybe(command),
             Self::Eval(EvalCommand::Policy(command)) => both(command),
             Self::Eval(EvalCommand::Judge(command)) => both(command),

@@ -176,6 +176,14 @@ fn charts(kind: &str) -> &'static [(&'static str, &'static [(&'static str, &'sta
             ("PPO KL to the reference", &[("objective/kl", "KL")]),
             ("PPO answer length", &[("val/mean_tokens", "tokens")]),
         ],
+        "train-rloo" => &[
+            ("RLOO reward", &[("objective/scores", "reward")]),
+            ("RLOO KL to the reference", &[("objective/kl", "KL")]),
+        ],
+        "train-grpo" => &[
+            ("GRPO reward", &[("objective/scores", "reward")]),
+            ("GRPO KL to the reference", &[("objective/kl", "KL")]),
+        ],
         _ => &[],
     }
 }
@@ -192,7 +200,11 @@ fn training_curves(dir: &Path, stage: &StageRecord) -> Result<Vec<Curve>> {
         .map(|(title, series)| Curve {
             stage: stage.name.clone(),
             title: (*title).to_owned(),
-            x_label: if stage.kind == "train-ppo" { "iteration" } else { "step" }.to_owned(),
+            x_label: match stage.kind.as_str() {
+                "train-ppo" | "train-rloo" | "train-grpo" => "iteration",
+                _ => "step",
+            }
+            .to_owned(),
             series: series
                 .iter()
                 .map(|(metric, name)| Series {

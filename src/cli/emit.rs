@@ -15,9 +15,10 @@ use super::data::convert::Target;
 use super::output;
 use super::pipeline::{Plan, parse, shell_word};
 use super::session::Session;
+use super::stages::online::Exported;
 use super::stages::train::Common;
 use crate::atomic;
-use crate::dataset::export::{Format, Hyperparameters, LearningRateSchedule, PpoParameters, Record, Training, Warmup};
+use crate::dataset::export::{Format, Hyperparameters, LearningRateSchedule, Record, Training, Warmup};
 use crate::dataset::{Manifest, Options, Status};
 use crate::error::{Error, Result};
 use crate::record::{Demonstration, Preference, Prompt};
@@ -25,6 +26,7 @@ use crate::train::dpo::{DpoConfig, PreferenceLoss};
 use crate::train::length::RewardLength;
 use crate::train::loss::length::DpoLength;
 use crate::train::optim::{OptimConfig, Schedule};
+use crate::train::ppo::PpoConfig;
 
 /// Who trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -117,6 +119,8 @@ impl Stage<'_> {
             TrainCommand::Reward(command) => &command.stage.common,
             TrainCommand::Dpo(command) => &command.stage.common,
             TrainCommand::Ppo(command) => &command.stage.common,
+            TrainCommand::Rloo(command) => &command.stage.common,
+            TrainCommand::Grpo(command) => &command.stage.common,
         }
     }
 
@@ -214,21 +218,21 @@ impl Stage<'_> {
                 dpo_length(&mut with, config.length.choice());
                 optimiser(&mut with, &config.optim);
             }
-            TrainCommand::Ppo(command) => {
-                let stage = &command.stage;
-                self.ppo(&mut with, &stage.config);
-                with.reward_model = self.model(&stage.reward_model);
-                optimiser(&mut with, &stage.config.optim);
+            TrainCommand::Ppo(_) | TrainCommand::Rloo(_) | TrainCommand::Grpo(_) => {
+                if let Some(online) = self.train.online() {
+                    self.online(&mut with, online);
+                }
             }
         }
         lacks(&mut with, "lora_rank", self.common().lora.lora_rank as f64, 0.0);
         (training, with)
     }
 
-    fn ppo(&self, with: &mut Hyperparameters, config: &crate::train::ppo::PpoConfig) {
+    fn online(&self, with: &mut Hyperparameters, method: &dyn Exported) {
+        let config = method.rollout();
         let prompts = Manifest::read(Path::new(&self.common().data)).map_or(1, |manifest| manifest.rows.max(1));
         let completions = (config.iterations * config.rollouts) as u64;
-        with.learning_rate = config.learning_rate;
+        with.learning_rate = method.learning_rate();
         with.batch_size = config.minibatch_rows;
         // One completion to a prompt and pass, but for GRPO.
         let passes = match self.format {
@@ -236,31 +240,43 @@ impl Stage<'_> {
             _ => prompts,
         };
         with.epochs = usize::try_from(completions.div_ceil(passes)).unwrap_or(usize::MAX);
-        with.beta = rounded(config.kl_coef);
-        with.ppo = PpoParameters {
-            rollouts: config.rollouts,
-            epochs: config.ppo_epochs,
-            max_new_tokens: config.max_new_tokens,
-            temperature: rounded(config.temperature),
-            gamma: config.gamma,
-            gae_lambda: config.gae_lambda,
-            clip_range: config.clip_range,
-            clip_range_value: config.clip_range_value,
-            critic_learning_rate: config.learning_rate * config.head_rate,
-            reward_clip: rounded(config.reward_clip),
-        };
+        with.beta = rounded(method.kl_coef() as f32);
+        with.ppo.rollouts = config.rollouts;
+        with.ppo.epochs = method.epochs();
+        with.ppo.max_new_tokens = config.max_new_tokens;
+        with.ppo.temperature = rounded(config.temperature);
+        with.ppo.reward_clip = rounded(config.reward_clip);
         with.not_carried
             .push(format!("missing_eos_reward = {}", config.missing_eos_reward));
-        with.not_carried.push(format!("vf_coef = {}", config.vf_coef));
+        match method.ppo() {
+            Some(ppo) => self.ppo(with, ppo),
+            None => with.not_carried.push(format!("kind = {}", method.kind())),
+        }
         lacks(with, "length_penalty", rounded(config.length_penalty), 0.0);
         if config.reward_length_residual {
             with.not_carried.push("reward_length_residual = true".into());
         }
         if self.format == Format::Trl {
-            with.not_carried.push(format!("head_rate = {}", config.head_rate));
-            with.not_carried
-                .push(format!("clip_range_value = {}", config.clip_range_value));
+            if let Some(ppo) = method.ppo() {
+                with.not_carried.push(format!("head_rate = {}", ppo.head_rate));
+                with.not_carried
+                    .push(format!("clip_range_value = {}", ppo.clip_range_value));
+            }
             with.not_carried.push(format!("reward_clip = {}", config.reward_clip));
+        }
+        with.reward_model = method.reward_model().and_then(|reference| self.model(reference));
+        optimiser(with, &config.optim);
+    }
+
+    fn ppo(&self, with: &mut Hyperparameters, config: &PpoConfig) {
+        with.ppo.gamma = config.gamma;
+        with.ppo.gae_lambda = config.gae_lambda;
+        with.ppo.clip_range = config.clip_range;
+        with.ppo.clip_range_value = config.clip_range_value;
+        with.ppo.critic_learning_rate = config.learning_rate * config.head_rate;
+        with.not_carried.push(format!("vf_coef = {}", config.vf_coef));
+        for (name, value) in [("kl_target", config.kl_target), ("dual_clip", config.dual_clip)] {
+            with.not_carried.extend(value.map(|value| format!("{name} = {value}")));
         }
     }
 }
@@ -270,7 +286,7 @@ fn training(train: &TrainCommand) -> Training {
         TrainCommand::Sft(_) => Training::Sft,
         TrainCommand::Reward(_) => Training::Reward,
         TrainCommand::Dpo(_) => Training::Dpo,
-        TrainCommand::Ppo(_) => Training::Online,
+        TrainCommand::Ppo(_) | TrainCommand::Rloo(_) | TrainCommand::Grpo(_) => Training::Online,
     }
 }
 

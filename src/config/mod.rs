@@ -258,7 +258,7 @@ impl Recipe {
             SettingValue::Values(values) => values.as_slice(),
             SettingValue::Switch(_) => &[],
         });
-        texts.filter_map(|text| text.strip_prefix('@'))
+        texts.filter_map(|text| text.strip_prefix('@').map(|name| named(name).0))
     }
 
     /// The position of a stage given by name.
@@ -308,14 +308,15 @@ impl Recipe {
         Ok(words)
     }
 
-    /// `@name` is the directory of the earlier stage `name`.
+    /// `@name` is the directory of the earlier stage `name`; `@name=0.5` the same with a weight behind it.
     fn resolve(&self, index: usize, value: &str, place: &dyn Fn(&str) -> PathBuf, setting: &Setting) -> Result<String> {
         let Some(name) = value.strip_prefix('@') else {
             return Ok(value.to_owned());
         };
+        let (name, weight) = named(name);
         let earlier = || self.stages[..index].iter().map(|stage| stage.name.as_str());
         if earlier().any(|earlier| earlier == name) {
-            return Ok(place(name).display().to_string());
+            return Ok(format!("{}{weight}", place(name).display()));
         }
         let error = self.at(&format!("no earlier stage is named `{name}`"), setting.span.clone());
         Err(match nearest(name, earlier()) {
@@ -357,6 +358,11 @@ impl Recipe {
             None => error.help(format!("known keys: {}", known.join(", "))),
         }
     }
+}
+
+/// The name of a stage, and what stands behind it.
+fn named(text: &str) -> (&str, &str) {
+    text.split_at(text.find('=').unwrap_or(text.len()))
 }
 
 fn no_stage(name: &str, names: &[String]) -> Error {

@@ -36,6 +36,19 @@ pub struct Job {
     pub seed: Seed,
 }
 
+impl Job {
+    /// Another completion of the same prompt: the `index`-th.
+    #[must_use]
+    pub fn at(&self, index: u64) -> Self {
+        Self {
+            prompt: self.prompt.clone(),
+            sampling: self.sampling.clone(),
+            stop: self.stop.clone(),
+            seed: self.seed.index(index),
+        }
+    }
+}
+
 impl LocalEngine {
     fn run(&self, tasks: &[Task<'_>]) -> Result<Vec<Answer>> {
         let weights = Weights::serving(&self.model.decoder, rayon::current_num_threads())?;

@@ -7,11 +7,11 @@ use super::asked;
 use crate::engine::Sampling;
 use crate::engine::drawing::Drawing;
 use crate::engine::local::{Job, draw_all, score_all};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::cpu::trunk::Sequence;
 use crate::model::decoder::Decoder;
 use crate::model::files::Model;
-use crate::record::{Message, Prompt};
+use crate::record::{FinishReason, Message, Prompt};
 use crate::report::PolicyFigures;
 use crate::seed::Seed;
 use crate::train::batch::Encoder;
@@ -38,7 +38,26 @@ pub struct PolicyEval {
     /// Rates over harmful prompts (`harmful`, `engaged`, `evasive`) and benign ones (`wrong`, `helpful`);
     /// `kl` is KL(policy ‖ reference) in nats a completion, estimated on the policy's own completions.
     pub figures: PolicyFigures,
+    /// How many answers were drawn for each that was kept, if that was more than one; `kl` is then the bound on what
+    /// choosing among them does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_of: Option<usize>,
     pub answers: Vec<Labelled>,
+}
+
+/// How answers are drawn.
+pub struct Drawn<'a> {
+    pub sampling: &'a Sampling,
+    /// Draw so many and keep the one that the reward model likes best.
+    pub best_of: Option<(usize, &'a RewardModel)>,
+    pub seed: Seed,
+}
+
+/// The KL divergence of best-of-n from the policy that it draws from, at most: `log n - (n-1)/n` nats (Stiennon et al.
+/// 2020; Beirami et al. 2024, arXiv 2401.01879, show that it is a bound).
+pub fn best_of_kl(n: usize) -> f64 {
+    let n = n as f64;
+    n.ln() - (n - 1.0) / n
 }
 
 /// Draws one answer to each prompt and has the oracle read it.
@@ -48,8 +67,7 @@ pub fn evaluate(
     encoder: &Encoder<'_>,
     oracle: &Oracle,
     prompts: &[Prompt],
-    sampling: &Sampling,
-    seed: Seed,
+    drawn: &Drawn<'_>,
 ) -> Result<PolicyEval> {
     let stop = encoder.templates.stop_strings();
     let jobs = prompts
@@ -57,13 +75,16 @@ pub fn evaluate(
         .map(|prompt| {
             Ok(Job {
                 prompt: encoder.prompt(&prompt.messages)?,
-                sampling: sampling.clone(),
+                sampling: drawn.sampling.clone(),
                 stop: stop.clone(),
-                seed: seed.child(&prompt.id),
+                seed: drawn.seed.child(&prompt.id),
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let drawings = draw_all(&model.decoder, &model.tokenizer, &jobs)?;
+    let drawings = match drawn.best_of {
+        Some((n, reward_model)) => best_of(model, reward_model, &jobs, n)?,
+        None => draw_all(&model.decoder, &model.tokenizer, &jobs)?,
+    };
     let mut answers = Vec::with_capacity(prompts.len());
     for (prompt, drawing) in prompts.iter().zip(&drawings) {
         let text = drawing.text(&model.tokenizer)?;
@@ -75,11 +96,55 @@ pub fn evaluate(
             drawing.tokens.len() as u32,
         )?);
     }
-    let kl = match reference {
-        Some(reference) => Some(divergence(&model.decoder, reference, jobs, drawings)?),
-        None => None,
+    let kl = match (drawn.best_of, reference) {
+        (Some((n, _)), _) => Some(best_of_kl(n)),
+        (None, Some(reference)) => Some(divergence(&model.decoder, reference, jobs, drawings)?),
+        (None, None) => None,
     };
-    Ok(tally(answers, kl))
+    Ok(PolicyEval {
+        best_of: drawn.best_of.map(|(n, _)| n),
+        ..tally(answers, kl)
+    })
+}
+
+/// Of `n` completions of each job the one with the highest reward; one that was cut short only where all were, and the
+/// first of equals. The rewards are those of the tokens that were drawn.
+fn best_of(model: &Model, reward_model: &RewardModel, jobs: &[Job], n: usize) -> Result<Vec<Drawing>> {
+    let mut kept = Vec::with_capacity(jobs.len());
+    for some in jobs.chunks(BEST_OF_JOBS) {
+        let draws: Vec<Job> = (some.iter())
+            .flat_map(|job| (0..n as u64).map(|index| job.at(index)))
+            .collect();
+        let drawings = draw_all(&model.decoder, &model.tokenizer, &draws)?;
+        let sequences: Vec<Sequence> = (draws.iter().zip(&drawings))
+            .map(|(job, drawing)| sequence(job, drawing))
+            .collect();
+        let rewards = reward_model.score(&sequences)?;
+        let mut ranked = drawings.into_iter().zip(rewards);
+        for _ in some {
+            let best = ranked.by_ref().take(n).reduce(better);
+            let none = || Error::config("--best-of 0 keeps no answer").help("draw one at least");
+            kept.push(best.ok_or_else(none)?.0);
+        }
+    }
+    Ok(kept)
+}
+
+/// Prompts whose answers are drawn together.
+const BEST_OF_JOBS: usize = 16;
+
+fn better(best: (Drawing, f32), other: (Drawing, f32)) -> (Drawing, f32) {
+    let rank = |(drawing, reward): &(Drawing, f32)| (drawing.finish_reason == FinishReason::Stop, *reward);
+    if rank(&other) > rank(&best) { other } else { best }
+}
+
+fn sequence(job: &Job, drawing: &Drawing) -> Sequence {
+    let mut tokens = job.prompt.clone();
+    tokens.extend(&drawing.tokens);
+    Sequence {
+        completion: job.prompt.len(),
+        tokens,
+    }
 }
 
 /// Has the oracle read one answer.
@@ -135,7 +200,11 @@ pub fn tally(answers: Vec<Labelled>, kl: Option<f64>) -> PolicyEval {
         kl,
         n: answers.len() as u64,
     };
-    PolicyEval { figures, answers }
+    PolicyEval {
+        figures,
+        best_of: None,
+        answers,
+    }
 }
 
 /// The mean of `log π - log π_ref` over completions drawn from π.
@@ -144,14 +213,48 @@ fn divergence(policy: &Decoder, reference: &Decoder, jobs: Vec<Job>, drawings: V
         .into_iter()
         .zip(drawings)
         .filter(|(_, drawing)| !drawing.tokens.is_empty())
-        .map(|(job, drawing)| {
-            let completion = job.prompt.len();
-            let mut tokens = job.prompt;
-            tokens.extend(drawing.tokens);
-            Sequence { tokens, completion }
-        })
+        .map(|(job, drawing)| sequence(&job, &drawing))
         .collect();
     let (ours, theirs) = (score_all(policy, &sequences)?, score_all(reference, &sequences)?);
     let sum: f64 = ours.iter().zip(theirs).map(|(p, r)| f64::from(p - r)).sum();
     Ok(sum / sequences.len().max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawing(finish_reason: FinishReason, token: u32) -> Drawing {
+        Drawing {
+            tokens: vec![token],
+            logprobs: vec![-1.0],
+            finish_reason,
+            overhang: 0,
+        }
+    }
+
+    /// Catches: the worst kept, an answer cut short kept for its reward, the last of equals.
+    #[test]
+    fn the_best_that_ends_is_kept() {
+        let (stop, cut) = (FinishReason::Stop, FinishReason::Length);
+        for (drawn, kept) in [
+            (vec![(stop, 0.1), (stop, 0.3), (stop, 0.2)], 1),
+            (vec![(stop, 0.1), (cut, 5.0), (stop, 0.1)], 0),
+            (vec![(cut, 5.0), (stop, -3.0)], 1),
+            (vec![(cut, 1.0), (cut, 2.0)], 1),
+        ] {
+            let all = drawn.iter().enumerate();
+            let best = all
+                .map(|(at, (reason, reward))| (drawing(*reason, at as u32), *reward))
+                .reduce(better);
+            assert_eq!(best.unwrap().0.tokens, [kept], "{drawn:?}");
+        }
+    }
+
+    /// Catches: a bound that is not 0 for one draw, or the logarithm to another base.
+    #[test]
+    fn choosing_among_one_moves_nothing() {
+        assert_eq!(best_of_kl(1), 0.0);
+        assert!((best_of_kl(16) - 1.835_088_722).abs() < 1e-9);
+    }
 }

@@ -45,6 +45,26 @@ impl ScalarHead {
         })
     }
 
+    /// A head that gives the weighted sum of what `heads`, all of one width, give standardised: each is linear, so their
+    /// standardisation goes into weight and bias.
+    pub fn weighted_sum(heads: &[(f32, &Self)]) -> Result<Self> {
+        let width = heads.first().map_or(0, |(_, head)| head.width());
+        let (mut weight, mut bias) = (vec![0.0; width], 0.0);
+        for (factor, head) in heads {
+            let rows = head.weight.flatten_all()?.to_vec1::<f32>()?;
+            for (sum, value) in weight.iter_mut().zip(rows) {
+                *sum += factor * value / head.scale;
+            }
+            bias += factor * (head.bias.to_vec1::<f32>()?[0] - head.mean) / head.scale;
+        }
+        Self::new(weight, bias)
+    }
+
+    /// Numbers in the hidden state that it reads.
+    pub fn width(&self) -> usize {
+        self.weight.elem_count()
+    }
+
     /// `(N)` numbers for hidden states `(N, hidden)`, not standardised.
     pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
         Ok(hidden

@@ -116,7 +116,7 @@ impl<'a> Parts<'a> {
                     rewarded = Some(parts.branches.len());
                     parts.branches.push(vec![step]);
                 }
-                "ppo" => match rewarded {
+                "ppo" | "rloo" | "grpo" => match rewarded {
                     Some(row) => parts.branches[row].push(step),
                     None => parts.branches.push(vec![step]),
                 },

@@ -1,7 +1,7 @@
 //! The state of a training run on disk: weights, optimiser moments and the step, from which the run
 //! goes on exactly.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -17,6 +17,13 @@ use crate::model::files;
 pub const DIR: &str = "checkpoint";
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
+/// Weights that may turn out to be the best.
+const BEST: &str = "best.safetensors";
+/// Numbers that a method keeps from step to step (the weight of a controller, what a monitor has seen), by name.
+pub type Kept = BTreeMap<String, Vec<f64>>;
+/// Before the names of what is kept, among the tensors.
+const KEPT: &str = "kept.";
+
 /// What to do when the directory of a run is no longer where it was.
 pub const GONE: &str = "the run's directory was moved or removed; put it back, and run the same command again";
 const BEGIN_AGAIN: &str = "remove the folder `checkpoint` to train from the beginning";
@@ -36,7 +43,13 @@ fn state_path(dir: &Path) -> PathBuf {
 }
 
 /// Saves the run after `step` steps. The state file is renamed into place last.
-pub fn save(dir: &Path, step: usize, fingerprint: &str, named: &[(String, &Tensor)], optimizer: &AdamW) -> Result<()> {
+pub fn save(
+    dir: &Path,
+    step: usize,
+    fingerprint: &str,
+    (named, kept): (&[(String, &Tensor)], &Kept),
+    optimizer: &AdamW,
+) -> Result<()> {
     let folder = dir.join(DIR);
     create_folder(&folder)?;
     let mut tensors: Vec<(String, Tensor)> = Vec::with_capacity(3 * named.len());
@@ -44,6 +57,9 @@ pub fn save(dir: &Path, step: usize, fingerprint: &str, named: &[(String, &Tenso
         tensors.push((name.clone(), (*tensor).clone()));
         tensors.push((format!("{name}.first_moment"), Tensor::new(first, &Device::Cpu)?));
         tensors.push((format!("{name}.second_moment"), Tensor::new(second, &Device::Cpu)?));
+    }
+    for (name, values) in kept.iter().filter(|(_, values)| !values.is_empty()) {
+        tensors.push((format!("{KEPT}{name}"), Tensor::new(values.as_slice(), &Device::Cpu)?));
     }
     let file = format!("{step}-{TENSORS}");
     files::write_tensors(&folder.join(&file), &tensors)?;
@@ -82,12 +98,17 @@ fn remove_others(folder: &Path, keep: &str) -> Result<()> {
     Ok(())
 }
 
-/// Restores a run saved with the same fingerprint; answers the steps done, 0 without a checkpoint.
-pub fn restore(dir: &Path, fingerprint: &str, named: &[(String, &Tensor)], optimizer: &mut AdamW) -> Result<usize> {
+/// Restores a run saved with the same fingerprint; answers the steps done, 0 without a checkpoint, and what was kept.
+pub fn restore(
+    dir: &Path,
+    fingerprint: &str,
+    named: &[(String, &Tensor)],
+    optimizer: &mut AdamW,
+) -> Result<(usize, Kept)> {
     let path = state_path(dir);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((0, Kept::new())),
         Err(error) => return Err(Error::io("read", &path, error).help(BEGIN_AGAIN)),
     };
     let state: State = serde_json::from_str(&text).map_err(|error| {
@@ -119,7 +140,13 @@ pub fn restore(dir: &Path, fingerprint: &str, named: &[(String, &Tensor)], optim
         ));
     }
     optimizer.restore(state.optimizer_step, moments);
-    Ok(state.step)
+    let mut kept = Kept::new();
+    for (name, tensor) in &tensors {
+        if let Some(name) = name.strip_prefix(KEPT) {
+            kept.insert(name.to_owned(), tensor.to_vec1()?);
+        }
+    }
+    Ok((state.step, kept))
 }
 
 fn take(tensors: &mut HashMap<String, Tensor>, name: &str, path: &Path) -> Result<Vec<f32>> {
@@ -129,6 +156,31 @@ fn take(tensors: &mut HashMap<String, Tensor>, name: &str, path: &Path) -> Resul
             .help(BEGIN_AGAIN)
     })?;
     Ok(tensor.flatten_all()?.to_vec1()?)
+}
+
+/// Saves weights aside, over those saved before: what a run may end with if it gets worse from here.
+pub fn save_best<'a>(dir: &Path, parameters: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<()> {
+    let folder = dir.join(DIR);
+    create_folder(&folder)?;
+    let tensors: Vec<(String, Tensor)> = parameters
+        .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
+        .collect();
+    files::write_tensors(&folder.join(BEST), &tensors)
+}
+
+/// Puts the weights saved aside in the place of others.
+pub fn restore_best<'a>(dir: &Path, parameters: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<()> {
+    let path = dir.join(DIR).join(BEST);
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|error| {
+        Error::input("the best weights cannot be read")
+            .at_file(&path)
+            .because(error)
+            .help(BEGIN_AGAIN)
+    })?;
+    for (name, tensor) in parameters {
+        assign(tensor, take(&mut tensors, name, &path)?)?;
+    }
+    Ok(())
 }
 
 /// Removes the checkpoint of a finished run, if there is one.

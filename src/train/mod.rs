@@ -14,7 +14,14 @@ pub mod reference;
 pub mod run;
 pub mod seam;
 
+pub mod monitor;
+pub mod rollout;
+pub mod rules;
+pub mod sources;
+
 pub mod dpo;
+pub mod grpo;
 pub mod ppo;
 pub mod reward;
+pub mod rloo;
 pub mod sft;

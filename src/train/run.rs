@@ -1,11 +1,11 @@
 //! What every training loop does besides its method: resume, update, log, save, stop when asked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
-use super::checkpoint;
+use super::checkpoint::{self, Kept};
 use super::metrics::MetricsLog;
 use super::optim::{AdamW, OptimConfig};
 use crate::error::Result;
@@ -63,6 +63,7 @@ pub struct Run<'a> {
     peak_rate: f64,
     optimizer: AdamW,
     metrics: MetricsLog,
+    kept: Kept,
     step: usize,
     total: usize,
 }
@@ -89,7 +90,7 @@ impl<'a> Run<'a> {
         if let Some(auxiliary) = &auxiliary {
             optimizer = optimizer.with_rate_factor(named.len() - 1, auxiliary.rate_factor);
         }
-        let step = checkpoint::restore(&setup.dir, &setup.fingerprint, &named, &mut optimizer)?;
+        let (step, kept) = checkpoint::restore(&setup.dir, &setup.fingerprint, &named, &mut optimizer)?;
         decoder.set_updates(optimizer.step);
         let metrics = MetricsLog::open(&setup.dir, step)?;
         setup.progress.start(&setup.label, total as u64, "steps");
@@ -103,6 +104,7 @@ impl<'a> Run<'a> {
             peak_rate,
             optimizer,
             metrics,
+            kept,
             step,
             total,
             setup,
@@ -145,6 +147,29 @@ impl<'a> Run<'a> {
         Ok((norm, rate))
     }
 
+    /// What was kept under this name: in this run, or before the checkpoint that it goes on from.
+    pub fn kept(&self, name: &str) -> Option<&[f64]> {
+        self.kept.get(name).map(Vec::as_slice)
+    }
+
+    /// Keeps numbers for the steps to come, also over a stop.
+    pub fn keep(&mut self, name: &str, values: Vec<f64>) {
+        self.kept.insert(name.to_owned(), values);
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.setup.dir
+    }
+
+    pub fn note(&self, line: &str) {
+        self.setup.progress.note(line);
+    }
+
     /// Ends a step: logs its figures and shows one of them.
     pub fn end_step(&mut self, figures: &[(&str, f64)], shown: &str) -> Result<()> {
         self.metrics.log(self.step, figures)?;
@@ -169,7 +194,7 @@ impl<'a> Run<'a> {
             &self.setup.dir,
             self.step,
             &self.setup.fingerprint,
-            &named,
+            (&named, &self.kept),
             &self.optimizer,
         )
     }

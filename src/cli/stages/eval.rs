@@ -53,6 +53,10 @@ pub struct Policy {
     #[arg(long, requires = "model")]
     #[serde(skip)]
     pub reward_model: Option<String>,
+    /// Draw N answers to each prompt and keep the one that --reward-model likes best: what training on it is compared with. KL is then log N - (N-1)/N, a bound.
+    #[arg(long, requires = "reward_model", conflicts_with = "reference", value_name = "N", value_parser = crate::bounds::count)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_of: Option<usize>,
     /// The policy's name in reports.
     #[arg(long, default_value = "policy", value_name = "NAME")]
     pub policy: String,
@@ -189,7 +193,12 @@ impl Stage for Policy {
             let reference = reference.as_ref().map(|reference| &reference.decoder);
             let seed = session.stage_seed(self.kind());
             let rows = &prompts.rows;
-            let mut eval = policy::evaluate(&model, reference, &encoder, &oracle, rows, &self.sampling, seed)?;
+            let drawn = policy::Drawn {
+                sampling: &self.sampling,
+                best_of: self.best_of.zip(reward_model.as_ref().map(|(model, _)| model)),
+                seed,
+            };
+            let mut eval = policy::evaluate(&model, reference, &encoder, &oracle, rows, &drawn)?;
             if let Some((reward_model, _)) = &reward_model {
                 policy::score(reward_model, &encoder, rows, &mut eval)?;
             }

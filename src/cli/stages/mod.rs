@@ -7,6 +7,7 @@ pub mod generate;
 pub mod judging;
 pub mod kept;
 pub mod lora;
+pub mod online;
 pub mod prompting;
 pub mod train;
 pub mod winrate;

@@ -1,4 +1,4 @@
-//! `train sft | reward | dpo | ppo`: data into examples, the trainer, and the model into its directory.
+//! `train sft | reward | dpo`: data into examples, the trainer, and the model into its directory.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ use crate::record::{Reject, hex};
 use crate::seed::Seed;
 use crate::train::batch::Encoder;
 use crate::train::run::Setup;
-use crate::train::{checkpoint, dpo, metrics, pairs, ppo, reward, sft};
+use crate::train::{checkpoint, dpo, metrics, pairs, reward, sft};
 use crate::{atomic, job};
 
 /// The manifest of a training directory.
@@ -105,35 +105,21 @@ pub struct Dpo {
     pub config: dpo::DpoConfig,
 }
 
-#[derive(Debug, Clone, Serialize, Args)]
-pub struct Ppo {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub common: Common,
-    /// The reward model, made by `bylaw train reward`.
-    #[arg(long)]
-    #[serde(skip)]
-    pub reward_model: String,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub config: ppo::PpoConfig,
-}
-
 /// A training directory and what has been read for it.
-struct Training<'a> {
+pub(super) struct Training<'a> {
     session: &'a Session,
     dir: &'a Path,
     kind: &'static str,
     save_steps: usize,
-    model: Model,
-    templates: Templates,
-    provenance: Provenance,
+    pub(super) model: Model,
+    pub(super) templates: Templates,
+    pub(super) provenance: Provenance,
     /// Held from [`Training::finished`] on.
     lock: Option<Lock>,
 }
 
 impl<'a> Training<'a> {
-    fn new(
+    pub(super) fn new(
         session: &'a Session,
         dir: &'a Path,
         kind: &'static str,
@@ -164,7 +150,7 @@ impl<'a> Training<'a> {
         })
     }
 
-    fn encoder(&self) -> Encoder<'_> {
+    pub(super) fn encoder(&self) -> Encoder<'_> {
         Encoder {
             tokenizer: &self.model.tokenizer,
             templates: &self.templates,
@@ -172,7 +158,7 @@ impl<'a> Training<'a> {
         }
     }
 
-    fn setup(&self) -> Result<Setup<'a>> {
+    pub(super) fn setup(&self) -> Result<Setup<'a>> {
         let provenance = serde_json::to_vec(&self.provenance)
             .map_err(|error| Error::unexpected("the provenance cannot be recorded").because(error))?;
         Ok(Setup {
@@ -181,13 +167,20 @@ impl<'a> Training<'a> {
             label: self.kind.to_owned(),
             progress: self.session.progress(),
             save_steps: self.save_steps,
-            // Read from files for this run alone; only a method that asks the reference all along needs a copy.
-            in_place: self.kind != "train-ppo",
+            in_place: false,
+        })
+    }
+
+    /// The same for a method that asks no reference while it learns: the decoder was read for it alone.
+    fn setup_in_place(&self) -> Result<Setup<'a>> {
+        Ok(Setup {
+            in_place: true,
+            ..self.setup()?
         })
     }
 
     /// Takes the directory. Answers what a finished run in it left; an error if it holds another run.
-    fn finished(&mut self) -> Result<Option<Done>> {
+    pub(super) fn finished(&mut self) -> Result<Option<Done>> {
         let path = self.dir.join(FILE);
         if !path.exists() {
             job::refuse_foreign(self.dir)?;
@@ -213,7 +206,7 @@ impl<'a> Training<'a> {
         Ok(Some(self.done(manifest.rows, manifest.rejects)))
     }
 
-    fn begin(&self, rows: usize, rejects: &[Reject]) -> Result<()> {
+    pub(super) fn begin(&self, rows: usize, rejects: &[Reject]) -> Result<()> {
         if rows == 0 {
             let reason = rejects.first().map_or("it is empty", |reject| reject.reason.as_str());
             return Err(Error::input(format!("there is nothing to train on: {reason}")));
@@ -248,7 +241,13 @@ impl<'a> Training<'a> {
     }
 
     /// Saves the trained decoder (and head), then marks the run complete.
-    fn finish(self, decoder: Decoder, head: Option<&ScalarHead>, rows: usize, rejects: usize) -> Result<Done> {
+    pub(super) fn finish(
+        self,
+        decoder: Decoder,
+        head: Option<&ScalarHead>,
+        rows: usize,
+        rejects: usize,
+    ) -> Result<Done> {
         // Saving a model makes its directory, and this one should be there.
         if !self.dir.join(FILE).exists() {
             let gone = Error::unexpected("the directory of the run is gone, and the model is not saved");
@@ -279,7 +278,7 @@ impl<'a> Training<'a> {
 }
 
 /// Encodes rows one by one; those that cannot be encoded become rejects.
-fn encode_rows<R: dataset::Row, T>(
+pub(super) fn encode_rows<R: dataset::Row, T>(
     kind: &str,
     rows: &[R],
     mut rejects: Vec<Reject>,
@@ -320,7 +319,7 @@ impl Stage for Sft {
         training.begin(examples.len(), &rejects)?;
         let seed = session.stage_seed(self.kind());
         let decoder = sft::train(
-            training.setup()?,
+            training.setup_in_place()?,
             &self.config,
             &training.model.decoder,
             &examples,
@@ -350,7 +349,7 @@ fn train_on_pairs(
     })?;
     training.begin(pairs.len(), &rejects)?;
     let seed = session.stage_seed(stage.kind());
-    let (decoder, head) = train(training.setup()?, &training.model.decoder, &pairs, seed)?;
+    let (decoder, head) = train(training.setup_in_place()?, &training.model.decoder, &pairs, seed)?;
     training.finish(decoder, head.as_ref(), pairs.len(), rejects.len())
 }
 
@@ -429,47 +428,4 @@ pub fn load_reward_model(reference: &str) -> Result<(reward::RewardModel, Model)
         head,
     };
     Ok((reward_model, model))
-}
-
-impl Stage for Ppo {
-    fn kind(&self) -> &'static str {
-        "train-ppo"
-    }
-
-    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let data = dataset::read_prompts(&self.common.data)?;
-        let (mut reward_model, reward_files) = load_reward_model(&self.reward_model)?;
-        let inputs = vec![data_source(&self.common.data, &data), model_source(&reward_files)];
-        drop(reward_files);
-        let mut training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
-        reward_model
-            .decoder
-            .share_base_of(&training.model.decoder, &training.model.sha256);
-        if let Some(done) = training.finished()? {
-            return Ok(done);
-        }
-        let encoder = training.encoder();
-        let room = self.config.max_new_tokens;
-        let (prompts, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
-            let tokens = encoder.prompt(&row.messages)?;
-            training.model.decoder.check_length(tokens.len() + room)?;
-            Ok(tokens)
-        })?;
-        training.begin(prompts.len(), &rejects)?;
-        let stop = training.templates.stop_strings();
-        let actors = ppo::Actors {
-            policy: &training.model.decoder,
-            reward_model: &reward_model,
-            tokenizer: &training.model.tokenizer,
-            prompts: &prompts,
-            stop: &stop,
-        };
-        let decoder = ppo::train(
-            training.setup()?,
-            &self.config,
-            &actors,
-            session.stage_seed(self.kind()),
-        )?;
-        training.finish(decoder, None, prompts.len(), rejects.len())
-    }
 }

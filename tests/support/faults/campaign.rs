@@ -236,7 +236,7 @@ fn complaints(case: &Case, ran: &Ran, hit: &str, errno: i32, workload: &Workload
 }
 
 /// Every stage, and a run of many of them.
-pub const STAGES: [&str; 14] = [
+pub const STAGES: [&str; 16] = [
     "world-prompts",
     "world-documents",
     "revise",
@@ -247,6 +247,8 @@ pub const STAGES: [&str; 14] = [
     "train-reward",
     "train-dpo",
     "train-ppo",
+    "train-rloo",
+    "train-grpo",
     "eval-policy",
     "eval-judge",
     "eval-reward",

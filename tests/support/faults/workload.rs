@@ -13,7 +13,7 @@ use super::compare::Snapshot;
 
 /// What a stage is called here and its command, with `{name}` for the result of another.
 /// In the order in which they need each other.
-const COMMANDS: [(&str, &str); 15] = [
+const COMMANDS: [(&str, &str); 17] = [
     (
         "world-prompts",
         "world prompts --split constitutional --harmful 3 --benign 3",
@@ -50,7 +50,18 @@ const COMMANDS: [(&str, &str); 15] = [
     (
         "train-ppo",
         "train ppo --model builtin:tiny --data {world-prompts} --reward-model {train-reward} --iterations 3 \
-         --rollouts 4 --max-new-tokens 8 --save-steps 1",
+         --rollouts 4 --max-new-tokens 8 --save-steps 1 --kl-target 0.01 --kl-horizon 20 --value-init reward \
+         --held-out-reward-model {train-reward} --alarm-patience 1 --stop-on-alarm",
+    ),
+    (
+        "train-rloo",
+        "train rloo --model builtin:tiny --data {world-prompts} --reward-model {train-reward}=0.5 --reward-rule \
+         length<=6 --iterations 3 --rollouts 4 --max-new-tokens 8 --save-steps 1",
+    ),
+    (
+        "train-grpo",
+        "train grpo --model builtin:tiny --data {world-prompts} --reward-rule no-repeat --num-generations 2 \
+         --iterations 3 --rollouts 4 --max-new-tokens 8 --save-steps 1",
     ),
     (
         "eval-policy",
@@ -217,7 +228,7 @@ fn undisturbed(base: &Path, name: &'static str, command: &str) -> Workload {
     let word = |word: &str| -> String {
         match word.strip_prefix('{').and_then(|word| word.split_once('}')) {
             Some(("", rest)) => format!("{}{rest}", base.display()),
-            Some((other, _)) => out_of(base, other).display().to_string(),
+            Some((other, rest)) => format!("{}{rest}", out_of(base, other).display()),
             None => word.to_owned(),
         }
     };
