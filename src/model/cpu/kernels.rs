@@ -513,7 +513,34 @@ pub fn adamw(values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &m
 
 #[cfg(test)]
 mod tests {
-    use super::tanh;
+    use super::{Mat, MatMut, Write, matmul_by, tanh};
+    use crate::model::cpu::mixed;
+    use crate::model::decoder::normal;
+    use crate::seed::Seed;
+
+    /// Catches: an inner sum that is cut between threads, so that training gives other bits on another machine.
+    #[test]
+    fn threads_change_no_bit_of_a_product() {
+        let (rows, inner, cols) = (301, 1027, 419);
+        let lhs = normal(rows * inner, 1.0, Seed::new(1));
+        let rhs = normal(inner * cols, 1.0, Seed::new(2));
+        let product = |threads: usize, halves: bool| {
+            let mut out = vec![0.0; rows * cols];
+            let dst = MatMut::new(&mut out, rows, cols);
+            let (lhs, rhs) = (Mat::new(&lhs, rows, inner), Mat::new(&rhs, inner, cols));
+            match halves {
+                true => mixed::matmul(dst, lhs, rhs, Write::Overwrite, threads),
+                false => matmul_by(dst, lhs, rhs, Write::Overwrite, threads),
+            }
+            out
+        };
+        for halves in [false, true] {
+            let alone = product(1, halves);
+            for threads in [2, 3, 8] {
+                assert!(alone == product(threads, halves), "{threads} threads, bf16 {halves}");
+            }
+        }
+    }
 
     /// Catches: a tanh that loses digits near 0 or where its two forms meet, or overflows.
     #[test]
