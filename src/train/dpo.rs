@@ -13,7 +13,7 @@ use super::optim::OptimConfig;
 use super::pairs::{self, Pair, sequences};
 use super::reward::{scalar, share_positive};
 use super::run::{Beside, Run, Setup};
-use super::seam::{self, Leaves};
+use super::seam::Leaves;
 use crate::bounds;
 use crate::engine::local::logprobs_all;
 use crate::error::Result;
@@ -83,6 +83,7 @@ pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pa
     )?;
     while let Some(step) = run.next_step()? {
         let (epoch, rows) = &batches[step];
+        run.learns_from(rows);
         let batch: Vec<&Pair> = rows.iter().map(|row| &pairs[*row]).collect();
         // A seed of the row and the epoch alone: a resumed run draws the same tokens.
         let weigh = |row: &usize| {
@@ -100,9 +101,7 @@ pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pa
         )?;
         let wanted = Wanted::Logprobs { temperature: 1.0 };
         let (figures, store) =
-            seam::accumulate(&run.decoder, &sequences(&batch), wanted, &mut run.gradients, |leaves| {
-                objective(leaves, &targets, config)
-            })?;
+            run.accumulate(&sequences(&batch), wanted, |leaves| objective(leaves, &targets, config))?;
         let (norm, rate) = run.update(&store)?;
         let mut all = figures.clone();
         all.extend([("learning_rate", rate), ("grad_norm", norm)]);

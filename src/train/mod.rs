@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod events;
 pub mod length;
 pub mod loss;
 pub mod metrics;
@@ -12,6 +13,7 @@ pub mod optim;
 pub mod pairs;
 pub mod run;
 pub mod seam;
+pub mod setup;
 
 pub mod dpo;
 pub mod ppo;

@@ -18,7 +18,7 @@ use super::loss::ppo::{Clipping, KlEstimator, PpoBatch, PpoLoss, gae, loss as pp
 use super::optim::OptimConfig;
 use super::reward::{RewardModel, scalar};
 use super::run::{Beside, Run, Setup};
-use super::seam::{self, Leaves};
+use super::seam::Leaves;
 use crate::bounds;
 use crate::engine::Sampling;
 use crate::engine::local::{Job, draw_all};
@@ -348,7 +348,7 @@ fn update(
     let wanted = Wanted::LogprobsAndHidden {
         temperature: config.temperature,
     };
-    let (figures, store) = seam::accumulate(&run.decoder, &sequences, wanted, &mut run.gradients, |leaves| {
+    let (figures, store) = run.accumulate(&sequences, wanted, |leaves| {
         let values = leaves.scatter(&leaves.apply_head_detached(head.as_ref())?)?;
         let result = minibatch_loss(
             config,
