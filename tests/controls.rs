@@ -19,7 +19,7 @@ use bylaw::train::batch::Encoder;
 use bylaw::train::dpo::DpoConfig;
 use bylaw::train::length::DpoLengthConfig;
 use bylaw::train::optim::{OptimConfig, Schedule};
-use bylaw::train::run::Setup;
+use bylaw::train::run::{Keeping, Setup};
 use bylaw::train::sft::SftConfig;
 use bylaw::train::{dpo, pairs, sft};
 use bylaw::world::{Oracle, Split, World};
@@ -175,6 +175,7 @@ fn setup(dir: PathBuf) -> Setup<'static> {
         label: String::new(),
         progress: &Silent,
         save_steps: 0,
+        keeping: Keeping::default(),
     }
 }
 
