@@ -108,6 +108,7 @@ fn main() -> Result<(), Failure> {
         progress: &clock,
         save_steps: 0,
         in_place: true,
+        keeping: Default::default(),
     };
     train(&arguments, setup)?;
     let laps = clock.0.into_inner()?;

@@ -12,6 +12,11 @@ use crate::error::{Error, Result};
 ///
 /// The temporary name is fixed, so that what a killed process left is overwritten by the next.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// The same for what is too large to be held in memory once more: `fill` writes it piece by piece.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let temporary = temporary(path)?;
     let failed = |error| {
         Error::io("write", path, error).help(
@@ -20,7 +25,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     let written = File::create(&temporary)
         .and_then(|mut file| {
-            file.write_all(bytes)?;
+            fill(&mut file)?;
             file.sync_all()
         })
         .and_then(|()| fs::rename(&temporary, path));

@@ -6,6 +6,10 @@ pub trait Progress: Sync {
     fn start(&self, label: &str, total: u64, unit: &'static str);
     /// `done` more units are finished.
     fn advance(&self, done: u64);
+    /// `done` units are finished from an earlier time: no work of this loop.
+    fn go_on(&self, done: u64) {
+        self.advance(done);
+    }
     /// A short figure to show beside the bar (`loss 0.31`).
     fn figure(&self, text: &str);
     /// The loop is over.

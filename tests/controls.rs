@@ -18,7 +18,7 @@ use bylaw::stage::{Context, judge, revise, sample};
 use bylaw::train::batch::Encoder;
 use bylaw::train::dpo::DpoConfig;
 use bylaw::train::optim::{OptimConfig, Schedule};
-use bylaw::train::run::Setup;
+use bylaw::train::run::{Keeping, Setup};
 use bylaw::train::sft::SftConfig;
 use bylaw::train::{dpo, pairs, sft};
 use bylaw::world::{Oracle, Split, World};
@@ -176,6 +176,7 @@ fn setup(dir: PathBuf) -> Setup<'static> {
         progress: &Silent,
         save_steps: 0,
         in_place: false,
+        keeping: Keeping::default(),
     }
 }
 

@@ -5,20 +5,24 @@
 #[path = "support/faults/mod.rs"]
 mod faults;
 
-use faults::campaign::{Findings, STAGES, Which, clocks, crashes, crashes_again, failures, kills, stops, vanishings};
+use faults::campaign::{
+    Findings, STAGES, Which, clocks, crashes, crashes_again, failures, full_disks, kills, stops, vanishings,
+};
 
 // ---- kill -9 -------------------------------------------------------------------------------------
 
 /// Kills of each stage; the sum over the three tests is 345.
 #[track_caller]
-fn killed(stages: &[(&str, usize)]) {
+fn killed(stages: &[(&str, usize)]) -> usize {
     let mut findings = Findings::default();
     for (seed, (stage, count)) in stages.iter().enumerate() {
         let found = kills(stage, *count, seed as u64);
         assert!(found.tried >= *count, "{stage} was killed only {} times", found.tried);
         findings.join(found);
     }
-    eprintln!("{} kills", findings.none());
+    let going_on = findings.going_on;
+    eprintln!("{} kills, {going_on} of them with a checkpoint", findings.none());
+    going_on
 }
 
 /// Catches: a shard, manifest or journal that a kill leaves half written or counted twice.
@@ -35,17 +39,20 @@ fn killed_while_generating() {
 }
 
 /// Catches: a checkpoint whose files are of different steps, a log of figures that loses or doubles
-/// lines, half of a model.
+/// lines, events that are there twice, half of a model.
 #[test]
 fn killed_while_training() {
-    killed(&[
+    let going_on = killed(&[
         ("train-sft", 30),
+        ("train-lora", 20),
         ("train-reward", 25),
         ("train-dpo", 25),
         ("train-ppo", 30),
         ("train-rloo", 10),
         ("train-grpo", 10),
     ]);
+    // Without them nothing was resumed.
+    assert!(going_on >= 10, "{going_on} kills left a checkpoint");
 }
 
 /// Catches: an evaluation that is there in part, a run whose journal and stages disagree.
@@ -92,13 +99,14 @@ fn the_power_fails_again_while_going_on() {
 }
 
 /// The other stages, at some of their changes.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 13] = [
     "world-prompts",
     "world-documents",
     "revise",
     "judge",
     "balance",
     "train-sft",
+    "train-lora",
     "train-dpo",
     "train-ppo",
     "train-rloo",
@@ -129,6 +137,14 @@ fn the_disk_fails_while_generating() {
 #[test]
 fn the_disk_fails_while_training() {
     eprintln!("{} failures", failures("train-reward", Which::Some(40, 9)).none());
+}
+
+/// Catches: the last checkpoint given up before the next one is whole; an error that does not say that the disk is full.
+#[test]
+fn a_full_disk_leaves_the_last_checkpoint() {
+    let found = full_disks("train-reward", ["step-000002", "step-000004"]);
+    assert!(found.tried >= 6, "only {} changes of a checkpoint failed", found.tried);
+    eprintln!("{} full disks", found.none());
 }
 
 /// Catches: the same for the journal of a run.

@@ -25,7 +25,7 @@ use bylaw::train::pairs::Pair;
 use bylaw::train::ppo::{self, PpoConfig};
 use bylaw::train::reward::{self, RewardConfig, RewardModel};
 use bylaw::train::rollout::Actors;
-use bylaw::train::run::Setup;
+use bylaw::train::run::{Keeping, Setup};
 use bylaw::train::sft::{self, SftConfig};
 use bylaw::train::sources::Sources;
 use bylaw::train::{checkpoint, metrics};
@@ -105,6 +105,7 @@ fn setup<'a>(dir: &Path, progress: &'a dyn Progress, save_steps: usize) -> Setup
         progress,
         save_steps,
         in_place: false,
+        keeping: Keeping::default(),
     }
 }
 
@@ -189,12 +190,12 @@ fn adapters_learn_and_their_base_stays() {
     assert!(names.iter().all(|name| name.contains(".lora_")), "{names:?}");
 }
 
+fn newest(dir: &Path) -> PathBuf {
+    checkpoint::newest(dir).unwrap().unwrap()
+}
+
 fn checkpoint_names(dir: &Path) -> BTreeSet<String> {
-    let files = std::fs::read_dir(dir.join(checkpoint::DIR))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let tensors = files.filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
-    let bytes = std::fs::read(tensors.last().unwrap()).unwrap();
+    let bytes = std::fs::read(newest(dir).join("state.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     file.names().into_iter().map(str::to_owned).collect()
 }
@@ -295,7 +296,7 @@ fn resumes_exactly(train: impl Fn(Setup<'_>) -> Decoder) -> Vec<(String, Vec<u32
         tensors(&train(setup(&place("saving"), &copier, 3)), false) == straight,
         "saving changes the result"
     );
-    let state = std::fs::read_to_string(place("killed").join(checkpoint::DIR).join("state.json")).unwrap();
+    let state = std::fs::read_to_string(newest(&place("killed")).join("state.json")).unwrap();
     assert!(state.contains("\"step\": 3"), "{state}");
     let resumed = tensors(&train(setup(&place("killed"), &Silent, 3)), false);
     assert!(resumed == straight, "the resumed run ends elsewhere");

@@ -32,7 +32,7 @@ use bylaw::train::pairs::Pair;
 use bylaw::train::ppo::{self, PpoConfig, ValueInit};
 use bylaw::train::reward::{self, RewardConfig, RewardModel};
 use bylaw::train::rollout::{Actors, RolloutConfig};
-use bylaw::train::run::Setup;
+use bylaw::train::run::{Keeping, Setup};
 use bylaw::train::seam;
 use bylaw::train::sft::{self, SftConfig};
 use bylaw::train::sources::Sources;
@@ -114,6 +114,7 @@ fn setup<'a>(dir: &Path, progress: &'a dyn Progress, save_steps: usize) -> Setup
         progress,
         save_steps,
         in_place: false,
+        keeping: Keeping::default(),
     }
 }
 
@@ -231,6 +232,10 @@ fn copy_directory(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), place).unwrap();
         }
     }
+}
+
+fn newest(dir: &Path) -> PathBuf {
+    checkpoint::newest(dir).unwrap().unwrap()
 }
 
 /// Copies a run's directory when `at` steps are done: what a killed process would have left.
@@ -643,7 +648,7 @@ fn resumes_exactly<R: PartialEq>(train: impl Fn(Setup<'_>) -> Result<R>) {
         train(setup(&place("saving"), &copier, 3)).unwrap() == straight,
         "saving changes the result"
     );
-    let state = std::fs::read_to_string(place("killed").join(checkpoint::DIR).join("state.json")).unwrap();
+    let state = std::fs::read_to_string(newest(&place("killed")).join("state.json")).unwrap();
     assert!(state.contains("\"step\": 3"), "{state}");
     assert_eq!(metrics::read(&place("killed")).unwrap().len(), 3);
     let steps = AtomicUsize::new(0);
@@ -886,15 +891,12 @@ fn a_foreign_or_broken_checkpoint_is_refused() {
         "the refusal destroyed the checkpoint"
     );
 
-    let folder = dir.join(checkpoint::DIR);
-    let tensors: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
-        .collect();
-    assert_eq!(tensors.len(), 1, "old checkpoints stay: {tensors:?}");
-    let bytes = std::fs::read(&tensors[0]).unwrap();
-    std::fs::write(&tensors[0], &bytes[..bytes.len() / 2]).unwrap();
+    let folder = newest(&dir);
+    let all = std::fs::read_dir(dir.join(checkpoint::DIR)).unwrap();
+    assert_eq!(all.count(), 1, "old checkpoints stay");
+    let tensors = folder.join("state.safetensors");
+    let bytes = std::fs::read(&tensors).unwrap();
+    std::fs::write(&tensors, &bytes[..bytes.len() / 2]).unwrap();
     assert_eq!(train("one").unwrap_err().kind(), ErrorKind::Input);
     std::fs::write(folder.join("state.json"), "{").unwrap();
     assert_eq!(train("one").unwrap_err().kind(), ErrorKind::Input);

@@ -102,6 +102,7 @@ fn setup(dir: &Path) -> Setup<'_> {
         progress: &Silent,
         save_steps: 0,
         in_place: false,
+        keeping: Default::default(),
     }
 }
 

@@ -160,10 +160,7 @@ fn revision_traces(dir: &Path) -> Result<Vec<Trace>> {
 fn charts(kind: &str) -> &'static [(&'static str, &'static [(&'static str, &'static str)])] {
     match kind {
         "train-sft" => &[("SFT loss", &[("loss", "loss")])],
-        "train-reward" => &[(
-            "Reward model accuracy",
-            &[("rewards/accuracies", "accuracy"), ("loss", "loss")],
-        )],
+        "train-reward" => &[("Reward model accuracy", &[("accuracy", "accuracy"), ("loss", "loss")])],
         "train-dpo" => &[
             ("DPO accuracy", &[("rewards/accuracies", "accuracy"), ("loss", "loss")]),
             (

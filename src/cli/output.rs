@@ -98,13 +98,19 @@ pub fn sha256(bytes: &[u8]) -> String {
 pub fn stage_done(session: &Session, stage: &dyn Stage, out: Option<&Path>, done: &Done) -> Result<()> {
     if session.json {
         let document = match out.filter(|_| done.page.is_empty()) {
-            Some(out) => serde_json::json!({
-                "stage": stage.kind(),
-                "out": out.display().to_string(),
-                "rows": done.rows,
-                "rejects": done.rejects,
-                "result": done.result,
-            }),
+            Some(out) => {
+                let mut document = serde_json::json!({
+                    "stage": stage.kind(),
+                    "out": out.display().to_string(),
+                    "rows": done.rows,
+                    "rejects": done.rejects,
+                    "result": done.result,
+                });
+                if !done.speed.is_null() {
+                    document["speed"] = done.speed.clone();
+                }
+                document
+            }
             // What is there to be told is the whole document.
             None => done.result.clone(),
         };

@@ -28,6 +28,8 @@ struct Loop {
     label: String,
     unit: &'static str,
     figure: String,
+    /// Done before this loop began.
+    before: u64,
     begun: Instant,
     told: Instant,
 }
@@ -36,7 +38,7 @@ impl Loop {
     /// How far it is, with rate and time left.
     fn tell(&self) {
         let (position, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-        let rate = position as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
+        let rate = position.saturating_sub(self.before) as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
         let left = (total.saturating_sub(position)) as f64 / rate.max(1e-9);
         let (label, unit, figure) = (&self.label, self.unit, &self.figure);
         if log_format() == LogFormat::Json {
@@ -59,6 +61,7 @@ impl Loop {
             return self.event("finished", done, serde_json::json!({ "seconds": seconds }));
         }
         let (label, figure) = (&self.label, &self.figure);
+        let done = done.saturating_sub(self.before);
         let done = match self.unit {
             BYTES => bytes(done),
             unit => format!("{done} {unit}"),
@@ -119,6 +122,7 @@ impl Progress for Display {
                 label: label.to_owned(),
                 unit,
                 figure: String::new(),
+                before: 0,
                 begun: now,
                 told: now,
             });
@@ -134,6 +138,16 @@ impl Progress for Display {
                 state.told = Instant::now();
                 state.tell();
             }
+        });
+    }
+
+    fn go_on(&self, done: u64) {
+        self.with(|state| {
+            let Some(state) = state else { return };
+            state.before = done;
+            state.bar.set_position(done);
+            // Rate and time left are of what is done from here.
+            state.bar.reset_eta();
         });
     }
 

@@ -16,7 +16,6 @@ use super::monitor::{Monitor, Watch};
 use super::reward::scalar;
 use super::rollout::{self, APPROX_KL, Actors, Draw, Method, RATIO, Rollout, RolloutConfig, Updates, mean_kl};
 use super::run::{Beside, Run, Setup};
-use super::seam;
 use crate::bounds;
 use crate::error::{Error, Result};
 use crate::model::cpu::trunk::Wanted;
@@ -164,31 +163,25 @@ fn gradient(
     let wanted = Wanted::Logprobs {
         temperature: config.rollout.temperature,
     };
-    seam::accumulate(
-        &run.decoder,
-        &rollout.pick(rows),
-        wanted,
-        &mut run.gradients,
-        |leaves| {
-            let pick = |values: &[Vec<f32>]| leaves.pad(rows.iter().map(|row| values[*row].clone()));
-            let (old_logprobs, reference) = (pick(&rollout.old_logprobs)?, pick(&rollout.reference_logprobs)?);
-            let of_tokens = |(row, length): (&usize, &usize)| vec![advantages[*row]; *length];
-            let batch = GrpoBatch {
-                logprobs: leaves.logprobs.as_tensor(),
-                old_logprobs: &old_logprobs,
-                reference_logprobs: &reference,
-                advantages: &leaves.pad(rows.iter().zip(&leaves.lengths).map(of_tokens))?,
-                mask: &leaves.mask,
-            };
-            let result = grpo_loss(&batch, terms)?;
-            let figures = vec![
-                ("loss/policy_avg", scalar(&result.policy_loss)?),
-                ("loss/kl_avg", scalar(&result.kl)?),
-                (APPROX_KL, scalar(&result.moved.approx_kl)?),
-                ("policy/clipfrac_avg", scalar(&result.moved.clipfrac)?),
-                (RATIO, scalar(&result.moved.ratio)?),
-            ];
-            Ok((result.loss, figures))
-        },
-    )
+    run.accumulate(&rollout.pick(rows), wanted, |leaves| {
+        let pick = |values: &[Vec<f32>]| leaves.pad(rows.iter().map(|row| values[*row].clone()));
+        let (old_logprobs, reference) = (pick(&rollout.old_logprobs)?, pick(&rollout.reference_logprobs)?);
+        let of_tokens = |(row, length): (&usize, &usize)| vec![advantages[*row]; *length];
+        let batch = GrpoBatch {
+            logprobs: leaves.logprobs.as_tensor(),
+            old_logprobs: &old_logprobs,
+            reference_logprobs: &reference,
+            advantages: &leaves.pad(rows.iter().zip(&leaves.lengths).map(of_tokens))?,
+            mask: &leaves.mask,
+        };
+        let result = grpo_loss(&batch, terms)?;
+        let figures = vec![
+            ("loss/policy_avg", scalar(&result.policy_loss)?),
+            ("loss/kl_avg", scalar(&result.kl)?),
+            (APPROX_KL, scalar(&result.moved.approx_kl)?),
+            ("policy/clipfrac_avg", scalar(&result.moved.clipfrac)?),
+            (RATIO, scalar(&result.moved.ratio)?),
+        ];
+        Ok((result.loss, figures))
+    })
 }

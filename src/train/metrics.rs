@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::checkpoint;
+use super::events::EventLog;
 use crate::atomic;
 use crate::error::{Error, Result};
 
@@ -16,12 +17,14 @@ pub const FILE: &str = "metrics.jsonl";
 pub struct MetricsLog {
     path: PathBuf,
     out: BufWriter<File>,
+    events: Option<EventLog>,
 }
 
 impl MetricsLog {
     /// Opens the log of `dir`, keeping its first `steps` lines: those before the checkpoint. What follows
-    /// them may be anything, if the machine stopped while it was written.
-    pub fn open(dir: &Path, steps: usize) -> Result<Self> {
+    /// them may be anything, if the machine stopped while it was written. With `tensorboard`, the file of events beside
+    /// it is made from those lines anew.
+    pub fn open(dir: &Path, steps: usize, tensorboard: bool) -> Result<Self> {
         let path = dir.join(FILE);
         let mut kept = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -48,13 +51,18 @@ impl MetricsLog {
             .append(true)
             .open(&path)
             .map_err(|error| Error::io("write", &path, error))?;
+        let events = match tensorboard {
+            true => Some(EventLog::begin(dir, &read(dir)?)?),
+            false => None,
+        };
         Ok(Self {
             out: BufWriter::new(out),
             path,
+            events,
         })
     }
 
-    /// Appends the figures of one step.
+    /// Appends the figures of one step. They can be read at once; [`sync`](Self::sync) makes them durable.
     pub fn log(&mut self, step: usize, figures: &[(&str, f64)]) -> Result<()> {
         let mut row = Map::new();
         row.insert("step".into(), step.into());
@@ -65,11 +73,19 @@ impl MetricsLog {
                 serde_json::Number::from_f64(*value).map_or(Value::Null, Value::Number),
             );
         }
-        writeln!(self.out, "{}", Value::Object(row)).map_err(|error| Error::io("write", &self.path, error))
+        if let Some(events) = &mut self.events {
+            events.log(&row)?;
+        }
+        writeln!(self.out, "{}", Value::Object(row))
+            .and_then(|()| self.out.flush())
+            .map_err(|error| Error::io("write", &self.path, error))
     }
 
     /// Makes all lines durable.
     pub fn sync(&mut self) -> Result<()> {
+        if let Some(events) = &mut self.events {
+            events.sync()?;
+        }
         self.out
             .flush()
             .and_then(|()| self.out.get_ref().sync_all())
@@ -99,9 +115,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         fs::write(&path, b"0\n1\n2\n\xff\xfe\0").unwrap();
-        let _open = MetricsLog::open(dir.path(), 2).unwrap();
+        let _open = MetricsLog::open(dir.path(), 2, false).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"0\n1\n");
-        let _again = MetricsLog::open(dir.path(), 2).unwrap();
+        let _again = MetricsLog::open(dir.path(), 2, false).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"0\n1\n");
     }
 
@@ -110,7 +126,7 @@ mod tests {
     fn a_log_shorter_than_its_checkpoint_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), "0\n1\n").unwrap();
-        let Err(error) = MetricsLog::open(dir.path(), 3) else {
+        let Err(error) = MetricsLog::open(dir.path(), 3, false) else {
             panic!("two steps are taken for three");
         };
         assert_eq!(error.kind(), crate::error::ErrorKind::Input);

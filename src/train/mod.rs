@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod events;
 pub mod length;
 pub mod loss;
 pub mod metrics;
@@ -13,6 +14,7 @@ pub mod pairs;
 pub mod reference;
 pub mod run;
 pub mod seam;
+pub mod setup;
 
 pub mod monitor;
 pub mod rollout;

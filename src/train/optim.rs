@@ -120,9 +120,13 @@ impl AdamW {
         self
     }
 
-    /// Clips the gradients, then moves every parameter. Answers the gradients' norm before clipping.
+    /// Clips the gradients, then moves every parameter. Answers the gradients' norm before clipping. If that is not
+    /// finite, nothing is touched: neither parameters nor moments nor the step.
     pub fn update(&mut self, parameters: &[&Tensor], gradients: &mut [&mut Vec<f32>], rate: f64) -> Result<f64> {
         let norm = clip(gradients, self.config.max_grad_norm);
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
         self.step += 1;
         let (beta1, beta2) = (self.config.adam_beta1, self.config.adam_beta2);
         for ((slot, tensor), gradient) in self.slots.iter_mut().zip(parameters).zip(gradients) {

@@ -19,7 +19,7 @@ use super::monitor::{Monitor, Watch};
 use super::reward::scalar;
 use super::rollout::{self, APPROX_KL, Actors, Draw, Method, RATIO, Rollout, RolloutConfig, Updates, mean_kl};
 use super::run::{Beside, Run, Setup};
-use super::seam::{self, Leaves};
+use super::seam::Leaves;
 use crate::bounds;
 use crate::error::{Error, Result};
 use crate::model::cpu::trunk::Wanted;
@@ -289,7 +289,7 @@ fn gradient(
     let wanted = Wanted::LogprobsAndHidden {
         temperature: config.rollout.temperature,
     };
-    seam::accumulate(&run.decoder, &sequences, wanted, &mut run.gradients, |leaves| {
+    run.accumulate(&sequences, wanted, |leaves| {
         let values = leaves.scatter(&leaves.apply_head_detached(head.as_ref())?)?;
         let result = minibatch_loss(
             config,

@@ -14,7 +14,7 @@ use super::loss::ops::SoftLabels;
 use super::optim::OptimConfig;
 use super::pairs::{self, Pair, sequences};
 use super::run::{Auxiliary, Beside, Run, Setup};
-use super::seam::{self, Leaves};
+use super::seam::Leaves;
 use crate::bounds;
 use crate::error::Result;
 use crate::model::cpu::trunk::{self, Sequence, Wanted};
@@ -102,7 +102,10 @@ pub fn train(
         },
         batches.len(),
     )?;
+    let tokens_of = |rows: &Vec<usize>| rows.iter().map(|row| lengths[*row]).sum::<usize>();
+    let mut tokens: usize = batches[..run.step()].iter().map(tokens_of).sum();
     while let Some(step) = run.next_step()? {
+        run.learns_from(&batches[step]);
         let batch: Vec<&Pair> = batches[step].iter().map(|row| &pairs[*row]).collect();
         let p_chosen: Vec<f32> = batch.iter().map(|pair| pair.p_chosen).collect();
         let p_chosen = Tensor::from_vec(p_chosen, batch.len(), &Device::Cpu)?;
@@ -112,15 +115,13 @@ pub fn train(
             weights: weights.as_ref(),
         };
         let head = run.head.clone().expect("the run was begun with a head");
-        let (mut figures, store) = seam::accumulate(
-            &run.decoder,
-            &sequences(&batch),
-            Wanted::LastHidden,
-            &mut run.gradients,
-            |leaves| objective(leaves, &head, &aid, labels, config.centre_coef),
-        )?;
+        let (mut figures, store) = run.accumulate(&sequences(&batch), Wanted::LastHidden, |leaves| {
+            objective(leaves, &head, &aid, labels, config.centre_coef)
+        })?;
         let (norm, rate) = run.update(&store)?;
+        tokens += tokens_of(&batches[step]);
         figures.extend([("learning_rate", rate), ("grad_norm", norm)]);
+        figures.extend([("num_tokens", tokens as f64), ("epoch", run.epoch(config.epochs))]);
         run.end_step(&figures, &format!("accuracy {:.2}", figures[1].1))?;
     }
     let (decoder, head) = run.finish()?;
@@ -257,8 +258,11 @@ fn objective(
     let margins = (chosen - rejected)?.detach();
     let mut figures = vec![
         ("loss", scalar(&loss)?),
-        ("rewards/accuracies", share_positive(&margins)?),
-        ("rewards/margins", scalar(&margins.mean_all()?)?),
+        ("accuracy", share_positive(&margins)?),
+        ("margin", scalar(&margins.mean_all()?)?),
+        ("mean_reward", scalar(&rewards.mean_all()?)?),
+        ("min_reward", scalar(&rewards.min_all()?)?),
+        ("max_reward", scalar(&rewards.max_all()?)?),
     ];
     let [of_chosen, of_rejected] = pairs::split(&leaves.lengths);
     figures.extend(length::figures(&margins.to_vec1()?, &of_chosen, &of_rejected));

@@ -13,7 +13,6 @@ use super::monitor::{Monitor, Watch};
 use super::reward::scalar;
 use super::rollout::{self, APPROX_KL, Actors, Draw, Method, RATIO, Rollout, RolloutConfig, Updates, mean_kl};
 use super::run::{Beside, Run, Setup};
-use super::seam;
 use crate::bounds;
 use crate::error::Result;
 use crate::model::cpu::trunk::Wanted;
@@ -150,31 +149,25 @@ fn gradient(
     let wanted = Wanted::Logprobs {
         temperature: config.rollout.temperature,
     };
-    seam::accumulate(
-        &run.decoder,
-        &rollout.pick(rows),
-        wanted,
-        &mut run.gradients,
-        |leaves| {
-            let old_logprobs = leaves.pad(rows.iter().map(|row| rollout.old_logprobs[*row].clone()))?;
-            let batch = RlooBatch {
-                logprobs: leaves.logprobs.as_tensor(),
-                old_logprobs: &old_logprobs,
-                advantages: &advantages,
-                mask: &leaves.mask,
-            };
-            let clip = RatioClip {
-                clip_range: config.clip_range,
-                dual_clip: None,
-            };
-            let result = rloo_loss(&batch, clip)?;
-            let figures = vec![
-                ("loss/policy_avg", scalar(&result.loss)?),
-                (APPROX_KL, scalar(&result.moved.approx_kl)?),
-                ("policy/clipfrac_avg", scalar(&result.moved.clipfrac)?),
-                (RATIO, scalar(&result.moved.ratio)?),
-            ];
-            Ok((result.loss, figures))
-        },
-    )
+    run.accumulate(&rollout.pick(rows), wanted, |leaves| {
+        let old_logprobs = leaves.pad(rows.iter().map(|row| rollout.old_logprobs[*row].clone()))?;
+        let batch = RlooBatch {
+            logprobs: leaves.logprobs.as_tensor(),
+            old_logprobs: &old_logprobs,
+            advantages: &advantages,
+            mask: &leaves.mask,
+        };
+        let clip = RatioClip {
+            clip_range: config.clip_range,
+            dual_clip: None,
+        };
+        let result = rloo_loss(&batch, clip)?;
+        let figures = vec![
+            ("loss/policy_avg", scalar(&result.loss)?),
+            (APPROX_KL, scalar(&result.moved.approx_kl)?),
+            ("policy/clipfrac_avg", scalar(&result.moved.clipfrac)?),
+            (RATIO, scalar(&result.moved.ratio)?),
+        ];
+        Ok((result.loss, figures))
+    })
 }

@@ -5,28 +5,16 @@ use std::path::{Path, PathBuf};
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
-use super::checkpoint::{self, Kept};
+use super::checkpoint::{self, Kept, Series};
 use super::metrics::MetricsLog;
 use super::optim::{AdamW, OptimConfig};
-use crate::error::Result;
+use super::seam::{self, Leaves};
+pub use super::setup::{Export, Keeping, Setup, Speed};
+use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::model::cpu::trunk::Gradients;
+use crate::model::cpu::trunk::{Gradients, Sequence, Wanted};
 use crate::model::decoder::Decoder;
 use crate::model::heads::ScalarHead;
-use crate::progress::Progress;
-
-/// Where a run writes and what identifies it.
-pub struct Setup<'a> {
-    pub dir: PathBuf,
-    /// Hash of everything the result depends on; a checkpoint of another run is refused.
-    pub fingerprint: String,
-    pub label: String,
-    pub progress: &'a dyn Progress,
-    /// A checkpoint is saved after so many steps; 0 for only when interrupted.
-    pub save_steps: usize,
-    /// The decoder that is given is trained itself instead of a copy, and whoever holds its tensors sees them change.
-    pub in_place: bool,
-}
 
 /// What learns besides the decoder.
 #[derive(Default)]
@@ -66,6 +54,15 @@ pub struct Run<'a> {
     kept: Kept,
     step: usize,
     total: usize,
+    /// The step of the newest checkpoint.
+    saved: Option<usize>,
+    /// Whether the parameters have moved since the last step ended: what is between two steps is no state to save.
+    between: bool,
+    /// The rows of the step in hand.
+    rows: Vec<usize>,
+    /// A loss of the step in hand that is not finite.
+    lost: Option<f64>,
+    speed: Speed,
 }
 
 impl<'a> Run<'a> {
@@ -77,7 +74,7 @@ impl<'a> Run<'a> {
         beside: Beside,
         total: usize,
     ) -> Result<Self> {
-        std::fs::create_dir_all(&setup.dir).map_err(|error| crate::error::Error::io("create", &setup.dir, error))?;
+        std::fs::create_dir_all(&setup.dir).map_err(|error| Error::io("create", &setup.dir, error))?;
         let mut decoder = match setup.in_place {
             true => decoder.clone(),
             false => decoder.copy()?,
@@ -90,11 +87,11 @@ impl<'a> Run<'a> {
         if let Some(auxiliary) = &auxiliary {
             optimizer = optimizer.with_rate_factor(named.len() - 1, auxiliary.rate_factor);
         }
-        let (step, kept) = checkpoint::restore(&setup.dir, &setup.fingerprint, &named, &mut optimizer)?;
+        let (step, kept) = series(&setup).restore(&named, &mut optimizer, setup.progress)?;
         decoder.set_updates(optimizer.step);
-        let metrics = MetricsLog::open(&setup.dir, step)?;
+        let metrics = MetricsLog::open(&setup.dir, step, setup.keeping.tensorboard)?;
         setup.progress.start(&setup.label, total as u64, "steps");
-        setup.progress.advance(step as u64);
+        setup.progress.go_on(step as u64);
         Ok(Self {
             gradients: Gradients::zeros(&decoder),
             decoder,
@@ -107,6 +104,11 @@ impl<'a> Run<'a> {
             kept,
             step,
             total,
+            saved: (step > 0).then_some(step),
+            between: false,
+            rows: Vec::new(),
+            lost: None,
+            speed: Speed::begin(),
             setup,
         })
     }
@@ -116,19 +118,56 @@ impl<'a> Run<'a> {
         if self.step == self.total {
             return Ok(None);
         }
+        (self.rows, self.lost) = (Vec::new(), None);
+        let due = |steps: usize| steps > 0 && self.step > 0 && self.step.is_multiple_of(steps);
+        let (export, save) = (due(self.setup.keeping.export_steps()), due(self.setup.save_steps));
+        // First: a run that goes on from the checkpoint does not come by here again.
+        if export {
+            self.export()?;
+        }
         if let Err(interrupted) = interrupt::check() {
             self.save()?;
             return Err(interrupted);
         }
-        if self.setup.save_steps > 0 && self.step > 0 && self.step.is_multiple_of(self.setup.save_steps) {
+        if save {
             self.save()?;
         }
         Ok(Some(self.step))
     }
 
+    /// Tells which rows of the data the step in hand learns from: an error names them.
+    pub fn learns_from(&mut self, rows: &[usize]) {
+        self.rows = rows.to_vec();
+    }
+
+    /// One forward and backward pass ([`seam::accumulate`]) into the run's gradients.
+    pub fn accumulate<S>(
+        &mut self,
+        batch: &[Sequence],
+        wanted: Wanted,
+        loss: impl FnOnce(&Leaves) -> Result<(Tensor, S)>,
+    ) -> Result<(S, GradStore)> {
+        let mut value = 0.0;
+        let watched = |leaves: &Leaves| {
+            let (scalar, stats) = loss(leaves)?;
+            value = f64::from(scalar.to_scalar::<f32>()?);
+            Ok((scalar, stats))
+        };
+        let answer = seam::accumulate(&self.decoder, batch, wanted, &mut self.gradients, watched)?;
+        if !value.is_finite() {
+            self.lost = Some(value);
+        }
+        self.speed.tokens += batch.iter().map(|sequence| sequence.tokens.len() as u64).sum::<u64>();
+        Ok(answer)
+    }
+
     /// Moves the parameters along the accumulated gradients, and what learns beside them along those in `store`.
-    /// Answers the gradients' norm and the learning rate.
+    /// Answers the gradients' norm and the learning rate. A loss or a norm that is not finite ends the run before it
+    /// reaches the parameters.
     pub fn update(&mut self, store: &GradStore) -> Result<(f64, f64)> {
+        if let Some(loss) = self.lost {
+            return Err(self.stop_at("the loss", loss)?);
+        }
         let rate = self.config.rate(self.peak_rate, self.step, self.total);
         let of_head = self.head.iter().flat_map(|head| [&head.weight, &head.bias]);
         let mut beside = of_head
@@ -142,6 +181,10 @@ impl<'a> Run<'a> {
         let named = trainable(&self.decoder, self.head.as_ref(), self.auxiliary.as_ref())?;
         let tensors: Vec<&Tensor> = named.iter().map(|(_, tensor)| *tensor).collect();
         let norm = self.optimizer.update(&tensors, &mut gradients, rate)?;
+        if !norm.is_finite() {
+            return Err(self.stop_at("the norm of the gradients", norm)?);
+        }
+        self.between = true;
         self.gradients.clear();
         self.decoder.set_updates(self.optimizer.step);
         Ok((norm, rate))
@@ -170,12 +213,22 @@ impl<'a> Run<'a> {
         self.setup.progress.note(line);
     }
 
+    /// Passes over the data that are done when the step in hand is, of `epochs` in all steps.
+    pub fn epoch(&self, epochs: usize) -> f64 {
+        epochs as f64 * (self.step + 1) as f64 / self.total.max(1) as f64
+    }
+
     /// Ends a step: logs its figures and shows one of them.
     pub fn end_step(&mut self, figures: &[(&str, f64)], shown: &str) -> Result<()> {
         self.metrics.log(self.step, figures)?;
         self.step += 1;
+        self.between = false;
+        self.speed.steps += 1;
         self.setup.progress.advance(1);
-        self.setup.progress.figure(shown);
+        match self.speed.tokens_per_second() {
+            Some(rate) => self.setup.progress.figure(&format!("{shown}  {rate:.0} tokens/s")),
+            None => self.setup.progress.figure(shown),
+        }
         Ok(())
     }
 
@@ -183,20 +236,88 @@ impl<'a> Run<'a> {
     pub fn finish(mut self) -> Result<(Decoder, Option<ScalarHead>)> {
         self.metrics.sync()?;
         self.setup.progress.finish();
+        self.setup.keeping.speed.set(Some(self.speed.ended()));
         Ok((self.decoder, self.head))
     }
 
     fn save(&mut self) -> Result<()> {
+        if self.saved == Some(self.step) {
+            return Ok(());
+        }
         // First: the checkpoint counts on the lines before it.
         self.metrics.sync()?;
         let named = trainable(&self.decoder, self.head.as_ref(), self.auxiliary.as_ref())?;
-        checkpoint::save(
-            &self.setup.dir,
-            self.step,
-            &self.setup.fingerprint,
-            (&named, &self.kept),
-            &self.optimizer,
-        )
+        series(&self.setup).save(self.step, (&named, &self.kept), &self.optimizer)?;
+        self.saved = Some(self.step);
+        Ok(())
+    }
+
+    /// Writes the model as it is now, if the run has somebody who can. Answers where.
+    fn export(&self) -> Result<Option<PathBuf>> {
+        let Some(export) = &self.setup.keeping.export else {
+            return Ok(None);
+        };
+        let folder = self.setup.dir.join(checkpoint::step_name(self.step));
+        checkpoint::create_folder(&folder)?;
+        (export.save)(&folder, &self.decoder, self.head.as_ref())?;
+        Ok(Some(folder))
+    }
+
+    /// Leaves the step in hand undone and says why; what the steps before it made is saved.
+    fn stop_at(&mut self, what: &str, value: f64) -> Result<Error> {
+        let mut help = String::new();
+        // In the middle of a step, as of PPO's updates, the parameters are not those of any step.
+        if !self.between && self.step > 0 {
+            self.save()?;
+            if let Some(folder) = self.export()? {
+                let folder = folder.display();
+                help = format!("the model as it was before this step is {folder}: --model {folder} goes on from it; ");
+            }
+        }
+        let kept = match self.saved {
+            Some(step) => format!("the checkpoint of step {step} is kept, but "),
+            None => String::new(),
+        };
+        let halves = if self.decoder.training.halves {
+            ", --dtype f32"
+        } else {
+            ""
+        };
+        help += &format!(
+            "{kept}the same command comes to the same point. Give another --out, and try a lower --learning-rate or \
+             --max-grad-norm{halves}, or look at the rows of this step"
+        );
+        let (step, total) = (self.step + 1, self.total);
+        let message = format!(
+            "{what} is {value} in step {step} of {total}, which is not applied{}",
+            self.named_rows()
+        );
+        Ok(Error::config(message).at_file(&self.setup.dir).help(help))
+    }
+
+    fn named_rows(&self) -> String {
+        const SHOWN: usize = 8;
+        let names = &self.setup.keeping.rows;
+        let name = |row: &usize| {
+            names
+                .get(*row)
+                .cloned()
+                .unwrap_or_else(|| format!("number {}", row + 1))
+        };
+        let shown: Vec<String> = self.rows.iter().take(SHOWN).map(name).collect();
+        match self.rows.len() {
+            0 => String::new(),
+            count if count > SHOWN => format!("; its rows are {} and {} more", shown.join(", "), count - SHOWN),
+            _ => format!("; its rows are {}", shown.join(", ")),
+        }
+    }
+}
+
+fn series<'s>(setup: &'s Setup<'_>) -> Series<'s> {
+    Series {
+        dir: &setup.dir,
+        fingerprint: &setup.fingerprint,
+        keep: setup.keeping.checkpoints,
     }
 }
 

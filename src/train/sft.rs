@@ -6,7 +6,6 @@ use super::batch::{BatchSize, Example, plan};
 use super::loss;
 use super::optim::OptimConfig;
 use super::run::{Beside, Run, Setup};
-use super::seam;
 use crate::bounds;
 use crate::error::Result;
 use crate::model::cpu::trunk::Wanted;
@@ -57,24 +56,29 @@ pub fn train(
         Beside::default(),
         batches.len(),
     )?;
+    let tokens_of = |rows: &Vec<usize>| rows.iter().map(|row| lengths[*row]).sum::<usize>();
+    let mut tokens: usize = batches[..run.step()].iter().map(tokens_of).sum();
     while let Some(step) = run.next_step()? {
+        run.learns_from(&batches[step]);
         let batch: Vec<&Example> = batches[step].iter().map(|row| &examples[*row]).collect();
         let sequences: Vec<_> = batch.iter().map(|example| example.sequence.clone()).collect();
         let wanted = Wanted::Logprobs { temperature: 1.0 };
-        let (nll, store) = seam::accumulate(&run.decoder, &sequences, wanted, &mut run.gradients, |leaves| {
+        let (nll, store) = run.accumulate(&sequences, wanted, |leaves| {
             let weights = leaves.pad(batch.iter().map(|example| example.weights.clone()))?;
             let loss = loss::sft::loss(leaves.logprobs.as_tensor(), &weights)?;
             let value = f64::from(loss.to_scalar::<f32>()?);
             Ok((loss, value))
         })?;
         let (norm, rate) = run.update(&store)?;
-        let tokens: usize = batch.iter().map(|example| example.sequence.tokens.len()).sum();
+        tokens += tokens_of(&batches[step]);
+        let epoch = run.epoch(config.epochs);
         run.end_step(
             &[
                 ("loss", nll),
                 ("learning_rate", rate),
                 ("grad_norm", norm),
-                ("tokens", tokens as f64),
+                ("num_tokens", tokens as f64),
+                ("epoch", epoch),
             ],
             &format!("loss {nll:.3}"),
         )?;

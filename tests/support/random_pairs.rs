@@ -41,5 +41,6 @@ pub fn setup<'a>(dir: &Path, progress: &'a dyn Progress) -> Setup<'a> {
         progress,
         save_steps: 0,
         in_place: false,
+        keeping: Default::default(),
     }
 }

@@ -17,6 +17,7 @@ pub fn setup<'a>(dir: &Path, progress: &'a dyn Progress, save_steps: usize) -> S
         progress,
         save_steps,
         in_place: false,
+        keeping: Default::default(),
     }
 }
 

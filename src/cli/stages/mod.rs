@@ -5,6 +5,7 @@ pub mod balance;
 pub mod eval;
 pub mod generate;
 pub mod judging;
+pub mod keeping;
 pub mod kept;
 pub mod lora;
 pub mod online;
@@ -27,6 +28,8 @@ pub struct Done {
     pub rejects: Option<u64>,
     /// Figures, if the stage measures something.
     pub result: Value,
+    /// How fast it was, where that is of interest: told, and kept nowhere.
+    pub speed: Value,
     /// A few words for people.
     pub note: String,
     /// A page for people, where a few words do not say it.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::keeping::{self, Keeping, Told};
 use super::lora::Lora;
 use super::prompting::Prompting;
 use super::{Done, Stage, read_if_there};
@@ -68,6 +69,9 @@ pub struct Common {
     #[serde(skip)]
     pub gradient_checkpointing: bool,
     #[command(flatten)]
+    #[serde(skip)]
+    pub keeping: Keeping,
+    #[command(flatten)]
     #[serde(flatten)]
     pub lora: Lora,
     #[command(flatten)]
@@ -111,6 +115,8 @@ pub(super) struct Training<'a> {
     dir: &'a Path,
     kind: &'static str,
     save_steps: usize,
+    keeping: Keeping,
+    speed: Told,
     pub(super) model: Model,
     pub(super) templates: Templates,
     pub(super) provenance: Provenance,
@@ -143,6 +149,8 @@ impl<'a> Training<'a> {
             dir,
             kind,
             save_steps: common.save_steps,
+            keeping: common.keeping.clone(),
+            speed: Told::default(),
             model,
             templates,
             provenance,
@@ -168,11 +176,15 @@ impl<'a> Training<'a> {
             progress: self.session.progress(),
             save_steps: self.save_steps,
             in_place: false,
+            // PPO's head is of its values, which nobody asks for.
+            keeping: self
+                .keeping
+                .of_run(&self.model, self.kind == "train-reward", &self.speed),
         })
     }
 
     /// The same for a method that asks no reference while it learns: the decoder was read for it alone.
-    fn setup_in_place(&self) -> Result<Setup<'a>> {
+    fn setup_in_place(&self) -> Result<Setup<'_>> {
         Ok(Setup {
             in_place: true,
             ..self.setup()?
@@ -272,6 +284,7 @@ impl<'a> Training<'a> {
             rows: Some(rows),
             rejects: Some(rejects),
             result: last.map_or(Value::Null, Value::Object),
+            speed: keeping::speed(&self.speed),
             ..Done::default()
         }
     }
@@ -318,13 +331,9 @@ impl Stage for Sft {
         })?;
         training.begin(examples.len(), &rejects)?;
         let seed = session.stage_seed(self.kind());
-        let decoder = sft::train(
-            training.setup_in_place()?,
-            &self.config,
-            &training.model.decoder,
-            &examples,
-            seed,
-        )?;
+        let mut setup = training.setup_in_place()?;
+        setup.keeping.rows = keeping::names(&data.rows, &rejects, examples.len());
+        let decoder = sft::train(setup, &self.config, &training.model.decoder, &examples, seed)?;
         training.finish(decoder, None, examples.len(), rejects.len())
     }
 }
@@ -349,7 +358,9 @@ fn train_on_pairs(
     })?;
     training.begin(pairs.len(), &rejects)?;
     let seed = session.stage_seed(stage.kind());
-    let (decoder, head) = train(training.setup_in_place()?, &training.model.decoder, &pairs, seed)?;
+    let mut setup = training.setup_in_place()?;
+    setup.keeping.rows = keeping::names(&data.rows, &rejects, pairs.len());
+    let (decoder, head) = train(setup, &training.model.decoder, &pairs, seed)?;
     training.finish(decoder, head.as_ref(), pairs.len(), rejects.len())
 }
 

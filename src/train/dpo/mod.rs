@@ -13,7 +13,6 @@ use super::loss::length::PairWeights;
 use super::pairs::{Pair, alternate};
 use super::reference::{self, Reference};
 use super::run::{Beside, Run, Setup};
-use super::seam;
 use crate::engine::local::logprobs_all;
 use crate::error::{Error, Result};
 use crate::model::cpu::trunk::{Sequence, Wanted};
@@ -36,6 +35,7 @@ pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pa
     )?;
     while let Some(step) = run.next_step()? {
         let (epoch, rows) = &plan.batches[step];
+        run.learns_from(rows);
         let batch: Vec<&Pair> = rows.iter().map(|row| &pairs[*row]).collect();
         // A seed of the row and the epoch alone: a resumed run draws the same tokens.
         let weigh = |row: &usize| {
@@ -54,9 +54,7 @@ pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pa
         let targets = Targets::new(&batch, weights, of_reference.as_deref(), point, config)?;
         let sequences = objective::sequences(&batch, config);
         let wanted = Wanted::Logprobs { temperature: 1.0 };
-        let (figures, store) = seam::accumulate(&run.decoder, &sequences, wanted, &mut run.gradients, |leaves| {
-            objective(leaves, &targets, config)
-        })?;
+        let (figures, store) = run.accumulate(&sequences, wanted, |leaves| objective(leaves, &targets, config))?;
         let (norm, rate) = run.update(&store)?;
         let mut all = figures.clone();
         all.extend([("learning_rate", rate), ("grad_norm", norm)]);

@@ -15,6 +15,8 @@ use super::workload::{Workload, Workloads};
 #[derive(Debug, Default)]
 pub struct Findings {
     pub tried: usize,
+    /// Kills that left a checkpoint to go on from.
+    pub going_on: usize,
     pub wrong: Vec<String>,
 }
 
@@ -26,6 +28,7 @@ impl Findings {
 
     pub fn join(&mut self, other: Self) {
         self.tried += other.tried;
+        self.going_on += other.going_on;
         self.wrong.extend(other.wrong);
     }
 
@@ -57,6 +60,7 @@ pub fn kills(name: &str, kills: usize, seed: u64) -> Findings {
         }
         let case = Case::new();
         let mut instants = Vec::new();
+        let checkpoints = case.work.join("out/checkpoint");
         for _ in 0..=random.below(4) {
             let instant = instant(workload, &mut random);
             let mut child = case.spawn(&workload.arguments);
@@ -65,6 +69,7 @@ pub fn kills(name: &str, kills: usize, seed: u64) -> Findings {
             let ran = case.wait(child);
             instants.push(instant);
             findings.tried += usize::from(signal(ran.status) == Some(libc::SIGKILL));
+            findings.going_on += usize::from(checkpoints.is_dir());
             if ran.code().is_some_and(|code| code != 0) {
                 findings.add(
                     name,
@@ -194,6 +199,47 @@ pub fn failures(name: &str, which: Which) -> Findings {
     findings
 }
 
+/// Fills the disk at each change that belongs to the checkpoint of step `later`, and at each write of figures after
+/// that of step `earlier`: this one must stay, whole, and what goes on from it must end as ever.
+pub fn full_disks(name: &str, [earlier, later]: [&str; 2]) -> Findings {
+    let workload = Workloads::get(name);
+    let changes: Vec<Change> = (Case::new().record(workload).into_iter())
+        .filter(|change| change.counted)
+        .collect();
+    let state = format!("out/checkpoint/{earlier}/state.json");
+    let tensors = format!("out/checkpoint/{earlier}/state.safetensors");
+    let is_whole =
+        |snapshot: &super::compare::Snapshot| [&state, &tensors].iter().all(|name| snapshot.contains_key(*name));
+    let begun = changes
+        .iter()
+        .position(|change| change.name.contains(&format!("{later}/")));
+    let mut findings = Findings::default();
+    for (at, change) in changes.iter().enumerate() {
+        let of_later = change.name.contains(later) && change.name.contains("checkpoint/");
+        let of_figures =
+            begun.is_some_and(|begun| at + 6 > begun && at < begun) && change.name.ends_with("metrics.jsonl");
+        if !matches!(change.kind, 'w' | 'o' | 'm') || !(of_later || of_figures) {
+            continue;
+        }
+        let mode = if change.kind == 'w' { "half" } else { "on" };
+        let case = Case::new();
+        let (ran, hits) = case.run_under(&Faults::fail(at, libc::ENOSPC, mode), &workload.arguments);
+        let Some(hit) = hits.first() else { continue };
+        findings.tried += 1;
+        let place = format!("{name}, the disk is full at change {hit}");
+        let mut wrong = complaints(&case, &ran, hit, libc::ENOSPC, workload);
+        if !is_whole(&snapshot(&case.work)) {
+            wrong.push(format!(
+                "the checkpoint {earlier} is gone: {:?}",
+                snapshot(&case.work).keys()
+            ));
+        }
+        findings.add(&place, wrong);
+        findings.add(&place, case.resume(workload));
+    }
+    findings
+}
+
 /// Errors with which a change of a kind fails, and the mode of the shim.
 fn ways(kind: char) -> &'static [(i32, &'static str)] {
     match kind {
@@ -236,7 +282,7 @@ fn complaints(case: &Case, ran: &Ran, hit: &str, errno: i32, workload: &Workload
 }
 
 /// Every stage, and a run of many of them.
-pub const STAGES: [&str; 16] = [
+pub const STAGES: [&str; 17] = [
     "world-prompts",
     "world-documents",
     "revise",
@@ -244,6 +290,7 @@ pub const STAGES: [&str; 16] = [
     "judge",
     "balance",
     "train-sft",
+    "train-lora",
     "train-reward",
     "train-dpo",
     "train-ppo",

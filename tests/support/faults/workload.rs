@@ -13,7 +13,7 @@ use super::compare::Snapshot;
 
 /// What a stage is called here and its command, with `{name}` for the result of another.
 /// In the order in which they need each other.
-const COMMANDS: [(&str, &str); 17] = [
+const COMMANDS: [(&str, &str); 18] = [
     (
         "world-prompts",
         "world prompts --split constitutional --harmful 3 --benign 3",
@@ -37,7 +37,13 @@ const COMMANDS: [(&str, &str); 17] = [
     ("balance", "balance --preferences {judge}"),
     (
         "train-sft",
-        "train sft --model builtin:tiny --data {revise} --batch-size 2 --epochs 2 --save-steps 2",
+        "train sft --model builtin:tiny --data {revise} --batch-size 2 --epochs 2 --save-steps 2 --keep-checkpoints 2 \
+         --export-steps 3 --tensorboard",
+    ),
+    (
+        "train-lora",
+        "train sft --model builtin:tiny --data {revise} --batch-size 1 --epochs 3 --save-steps 3 --lora-rank 2 \
+         --lora-dropout 0.1",
     ),
     (
         "train-reward",

@@ -1,0 +1,84 @@
+//! The flags of what training leaves besides its result, which every trainer has.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use candle_core::DType;
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::bounds;
+use crate::dataset::Row;
+use crate::model::files::Model;
+use crate::record::Reject;
+use crate::train::run::{self, Export, Speed};
+
+/// None of it changes the result.
+#[derive(Debug, Clone, Args)]
+pub struct Keeping {
+    /// Checkpoints to keep: with 2 there is an older one to fall back on where the newest is damaged, or where you want
+    /// to go back. They are in OUT/checkpoint, and go when training is done.
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = bounds::count)]
+    pub keep_checkpoints: usize,
+    /// Write the model as it is after every so many steps to OUT/step-N, to try it out before training is done; 0 for
+    /// never.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub export_steps: usize,
+    /// Write the figures as events for TensorBoard too, beside metrics.jsonl: tensorboard --logdir OUT. The time of an
+    /// event is its step.
+    #[arg(long)]
+    pub tensorboard: bool,
+}
+
+/// How fast training was, once it is done.
+pub type Told = Rc<Cell<Option<Speed>>>;
+
+impl Keeping {
+    /// What a run is told. It saves models with the tokenizer of `model`, and `with_head` says whether their head is
+    /// part of the result.
+    pub fn of_run<'a>(&self, model: &Model, with_head: bool, speed: &Told) -> run::Keeping<'a> {
+        // Not the model itself, whose weights would be held for nothing.
+        let (tokenizer, reference, sha256) = (model.tokenizer.clone(), model.reference.clone(), model.sha256.clone());
+        run::Keeping {
+            checkpoints: self.keep_checkpoints,
+            export: Some(Export {
+                steps: self.export_steps,
+                save: Box::new(move |dir, decoder, head| {
+                    let model = Model {
+                        decoder: decoder.clone(),
+                        tokenizer: tokenizer.clone(),
+                        reference: reference.clone(),
+                        sha256: sha256.clone(),
+                    };
+                    model.save(dir, DType::F32)?;
+                    head.filter(|_| with_head).map_or(Ok(()), |head| head.save(dir))
+                }),
+            }),
+            tensorboard: self.tensorboard,
+            rows: Vec::new(),
+            speed: speed.clone(),
+        }
+    }
+}
+
+/// The names of the rows that are trained on: all but those of `rejects`. None where they are not `count`, as names
+/// that come twice may have it.
+pub fn names<R: Row>(rows: &[R], rejects: &[Reject], count: usize) -> Vec<String> {
+    let rejected: std::collections::HashSet<&str> = rejects.iter().map(|reject| reject.id.as_str()).collect();
+    let kept = rows.iter().map(Row::id).filter(|id| !rejected.contains(id));
+    let names: Vec<String> = kept.map(str::to_owned).collect();
+    if names.len() == count { names } else { Vec::new() }
+}
+
+/// How fast training was, as JSON; `null` where it was done before.
+pub fn speed(told: &Told) -> Value {
+    let Some(speed) = told.get() else { return Value::Null };
+    let per_second = |count: u64| count as f64 / speed.seconds.max(1e-9);
+    json!({
+        "seconds": speed.seconds,
+        "steps": speed.steps,
+        "tokens": speed.tokens,
+        "steps_per_second": per_second(speed.steps),
+        "tokens_per_second": per_second(speed.tokens),
+    })
+}
