@@ -158,11 +158,11 @@ pub enum TrainCommand {
     /// Direct preference optimisation (soft labels).
     Dpo(WithOut<stages::train::Dpo>),
     /// Proximal policy optimisation against rewards; the data are prompts.
-    Ppo(WithOut<stages::online::Ppo>),
+    Ppo(Box<WithOut<stages::online::Ppo>>),
     /// REINFORCE with a leave-one-out baseline: several completions of a prompt, no value function.
-    Rloo(WithOut<stages::online::Rloo>),
+    Rloo(Box<WithOut<stages::online::Rloo>>),
     /// Group relative policy optimisation: several completions of a prompt, no value function.
-    Grpo(WithOut<stages::online::Grpo>),
+    Grpo(Box<WithOut<stages::online::Grpo>>),
 }
 
 impl TrainCommand {

@@ -84,7 +84,7 @@ fn ends(text: &str) -> [Option<String>; 2] {
         .map(|sentence| sentence.split_whitespace().collect::<Vec<_>>())
         .filter(|words| !words.is_empty());
     let first = sentences.next();
-    let last = sentences.last();
+    let last = sentences.next_back();
     [first, last].map(|words| {
         words
             .filter(|words| words.len() >= SENTENCE_WORDS)
@@ -93,6 +93,10 @@ fn ends(text: &str) -> [Option<String>; 2] {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method alone is of one lifetime"
+)]
 mod tests {
     use super::*;
 
