@@ -5,13 +5,17 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod comparisons;
+pub mod held_out;
 pub mod length;
 pub mod loss;
 pub mod metrics;
+pub mod mixture;
 pub mod optim;
 pub mod pairs;
 pub mod run;
 pub mod seam;
+pub mod turns;
 
 pub mod dpo;
 pub mod ppo;

@@ -8,7 +8,9 @@ pub mod judging;
 pub mod kept;
 pub mod lora;
 pub mod prompting;
+pub mod rewarding;
 pub mod train;
+pub mod tuning;
 pub mod winrate;
 pub mod world;
 

@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::lora::Lora;
 use super::prompting::Prompting;
+use super::rewarding::HeldOut;
+use super::tuning::Beside;
 use super::{Done, Stage, read_if_there};
 use crate::bias::control::Unit;
 use crate::bias::ledger::{self, Subject};
@@ -36,7 +38,7 @@ const FILE: &str = "train.json";
 pub const LENGTH_FILE: &str = "length.json";
 
 /// Pairs on which that is measured, at most.
-const LENGTH_PAIRS: usize = 2000;
+pub(super) const LENGTH_PAIRS: usize = 2000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct TrainManifest {
@@ -45,6 +47,9 @@ struct TrainManifest {
     provenance: Provenance,
     rows: u64,
     rejects: u64,
+    /// How many rows of each data set each pass has learnt, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mixture: Option<Value>,
 }
 
 /// The flags that all trainers share.
@@ -82,6 +87,9 @@ pub struct Sft {
     pub common: Common,
     #[command(flatten)]
     #[serde(flatten)]
+    pub beside: Beside,
+    #[command(flatten)]
+    #[serde(flatten)]
     pub config: sft::SftConfig,
 }
 
@@ -90,6 +98,9 @@ pub struct Reward {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub held_out: HeldOut,
     #[command(flatten)]
     #[serde(flatten)]
     pub config: reward::RewardConfig,
@@ -120,20 +131,21 @@ pub struct Ppo {
 }
 
 /// A training directory and what has been read for it.
-struct Training<'a> {
+pub(super) struct Training<'a> {
     session: &'a Session,
     dir: &'a Path,
     kind: &'static str,
     save_steps: usize,
-    model: Model,
-    templates: Templates,
-    provenance: Provenance,
+    pub(super) model: Model,
+    pub(super) templates: Templates,
+    pub(super) provenance: Provenance,
+    pub(super) mixture: Option<Value>,
     /// Held from [`Training::finished`] on.
     lock: Option<Lock>,
 }
 
 impl<'a> Training<'a> {
-    fn new(
+    pub(super) fn new(
         session: &'a Session,
         dir: &'a Path,
         kind: &'static str,
@@ -160,11 +172,12 @@ impl<'a> Training<'a> {
             model,
             templates,
             provenance,
+            mixture: None,
             lock: None,
         })
     }
 
-    fn encoder(&self) -> Encoder<'_> {
+    pub(super) fn encoder(&self) -> Encoder<'_> {
         Encoder {
             tokenizer: &self.model.tokenizer,
             templates: &self.templates,
@@ -172,7 +185,7 @@ impl<'a> Training<'a> {
         }
     }
 
-    fn setup(&self) -> Result<Setup<'a>> {
+    pub(super) fn setup(&self) -> Result<Setup<'a>> {
         let provenance = serde_json::to_vec(&self.provenance)
             .map_err(|error| Error::unexpected("the provenance cannot be recorded").because(error))?;
         Ok(Setup {
@@ -185,7 +198,7 @@ impl<'a> Training<'a> {
     }
 
     /// Takes the directory. Answers what a finished run in it left; an error if it holds another run.
-    fn finished(&mut self) -> Result<Option<Done>> {
+    pub(super) fn finished(&mut self) -> Result<Option<Done>> {
         let path = self.dir.join(FILE);
         if !path.exists() {
             job::refuse_foreign(self.dir)?;
@@ -211,7 +224,7 @@ impl<'a> Training<'a> {
         Ok(Some(self.done(manifest.rows, manifest.rejects)))
     }
 
-    fn begin(&self, rows: usize, rejects: &[Reject]) -> Result<()> {
+    pub(super) fn begin(&self, rows: usize, rejects: &[Reject]) -> Result<()> {
         if rows == 0 {
             let reason = rejects.first().map_or("it is empty", |reject| reject.reason.as_str());
             return Err(Error::input(format!("there is nothing to train on: {reason}")));
@@ -239,6 +252,7 @@ impl<'a> Training<'a> {
             provenance: self.provenance.clone(),
             rows: rows as u64,
             rejects: rejects as u64,
+            mixture: self.mixture.clone(),
         };
         let json =
             serde_json::to_vec_pretty(&manifest).map_err(|error| Error::unexpected("manifest").because(error))?;
@@ -246,7 +260,13 @@ impl<'a> Training<'a> {
     }
 
     /// Saves the trained decoder (and head), then marks the run complete.
-    fn finish(self, decoder: Decoder, head: Option<&ScalarHead>, rows: usize, rejects: usize) -> Result<Done> {
+    pub(super) fn finish(
+        self,
+        decoder: Decoder,
+        head: Option<&ScalarHead>,
+        rows: usize,
+        rejects: usize,
+    ) -> Result<Done> {
         // Saving a model makes its directory, and this one should be there.
         if !self.dir.join(FILE).exists() {
             let gone = Error::unexpected("the directory of the run is gone, and the model is not saved");
@@ -277,7 +297,7 @@ impl<'a> Training<'a> {
 }
 
 /// Encodes rows one by one; those that cannot be encoded become rejects.
-fn encode_rows<R: dataset::Row, T>(
+pub(super) fn encode_rows<R: dataset::Row, T>(
     kind: &str,
     rows: &[R],
     mut rejects: Vec<Reject>,
@@ -297,35 +317,6 @@ fn encode_rows<R: dataset::Row, T>(
         }
     }
     Ok((encoded, rejects))
-}
-
-impl Stage for Sft {
-    fn kind(&self) -> &'static str {
-        "train-sft"
-    }
-
-    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let data = dataset::read_demonstrations(&self.common.data)?;
-        let inputs = vec![data_source(&self.common.data, &data)];
-        let mut training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
-        if let Some(done) = training.finished()? {
-            return Ok(done);
-        }
-        let encoder = training.encoder();
-        let (examples, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
-            encoder.demonstration(row, self.config.prompt_loss_weight)
-        })?;
-        training.begin(examples.len(), &rejects)?;
-        let seed = session.stage_seed(self.kind());
-        let decoder = sft::train(
-            training.setup()?,
-            &self.config,
-            &training.model.decoder,
-            &examples,
-            seed,
-        )?;
-        training.finish(decoder, None, examples.len(), rejects.len())
-    }
 }
 
 /// Trains on preference pairs, unless the directory has the result already.
@@ -352,24 +343,8 @@ fn train_on_pairs(
     training.finish(decoder, head.as_ref(), pairs.len(), rejects.len())
 }
 
-impl Stage for Reward {
-    fn kind(&self) -> &'static str {
-        "train-reward"
-    }
-
-    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let mut stage = self.clone();
-        stage.config.length = self.config.length.settled()?;
-        train_on_pairs(session, out, &stage, &stage.common, |setup, decoder, pairs, seed| {
-            let model = reward::train(setup, &stage.config, decoder, pairs, seed)?;
-            write_length(out, &model, &pairs[..pairs.len().min(LENGTH_PAIRS)], seed)?;
-            Ok((model.decoder, Some(model.head)))
-        })
-    }
-}
-
 /// Measures what length does to the rewards, for the ledger of length.
-fn write_length(out: &Path, model: &reward::RewardModel, pairs: &[pairs::Pair], seed: Seed) -> Result<()> {
+pub(super) fn write_length(out: &Path, model: &reward::RewardModel, pairs: &[pairs::Pair], seed: Seed) -> Result<()> {
     let rewards = model.score(&pairs::sequences(&pairs.iter().collect::<Vec<_>>()))?;
     let (chosen, rejected) = rewards.split_at(pairs.len());
     let prompts: Vec<String> = pairs
