@@ -89,6 +89,7 @@ fn pairs(model: &Model) -> Vec<Pair> {
         chosen: answer(model, question, good),
         rejected: answer(model, question, ROWS[(index + 1) % ROWS.len()].1),
         p_chosen: 0.9,
+        margin: 0.0,
         weight: 1.0,
     };
     ROWS.iter().enumerate().map(pair).collect()

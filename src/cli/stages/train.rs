@@ -276,9 +276,9 @@ impl<'a> Training<'a> {
             decoder,
             ..self.model.clone()
         };
-        trained.save(self.dir, DType::F32)?;
-        if let Some(head) = head {
-            head.save(self.dir)?;
+        match head {
+            Some(head) => trained.save_with_head(self.dir, DType::F32, head)?,
+            None => trained.save(self.dir, DType::F32)?,
         }
         self.write(Status::Complete, rows, rejects)?;
         checkpoint::remove(self.dir)?;
