@@ -335,6 +335,7 @@ fn mixtures_resume_to_the_bit_and_held_out_rows_are_not_learnt() {
     let data = SftData {
         examples: &examples,
         parts: &parts,
+        decay: &[],
         held_out: &held_out,
     };
     let config = SftConfig {
@@ -380,6 +381,59 @@ fn mixtures_resume_to_the_bit_and_held_out_rows_are_not_learnt() {
     assert_eq!(
         bits(&run(setup(alone.path(), &Silent, 0), &config, blind)),
         bits(&trained)
+    );
+}
+
+/// Catches: rows of the decay learnt before it, rows lost where the steps are planned anew, a decay that is not as long as
+/// its steps.
+#[test]
+fn what_enters_in_the_decay_is_learnt_in_it() {
+    let examples = vec![examples().remove(0); 30];
+    let part = |rows, per_row| Part { rows, per_row };
+    let data = SftData {
+        examples: &examples,
+        parts: &[part(20, None)],
+        decay: &[part(10, Some(2.0))],
+        held_out: &[],
+    };
+    let mut config = config();
+    config.optim.decay_steps = Some(3);
+    let planned = sft::planned(&config, &data, Seed::new(1));
+    let rows = |steps: &[Vec<Vec<usize>>]| steps.iter().flatten().flatten().copied().collect::<Vec<usize>>();
+    let (stable, decay) = planned.steps.split_at(planned.stable);
+    // Six of twenty rows are learnt in the last three of ten steps, and twice as many enter.
+    assert_eq!((stable.len(), decay.len()), (7, 9));
+    assert!(rows(stable).iter().all(|row| *row < 20));
+    assert_eq!(rows(decay).iter().filter(|row| **row >= 20).count(), 12);
+    let mut all: Vec<usize> = rows(&planned.steps).into_iter().filter(|row| *row < 20).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..20).collect::<Vec<_>>());
+    let dir = temp();
+    let model = small::model();
+    sft::train_on(
+        setup(dir.path(), &Silent, 0),
+        &config,
+        &model.decoder,
+        data,
+        Seed::new(1),
+    )
+    .unwrap();
+    let rates: Vec<f64> = figures(dir.path(), "learning_rate").into_iter().flatten().collect();
+    assert_eq!(rates.len(), 16);
+    assert_eq!(rates.iter().filter(|rate| **rate == 1e-2).count(), 8);
+    assert!((rates[15] - 1e-2 / 9.0).abs() < 1e-9, "{rates:?}");
+    config.optim.lr_scheduler = Schedule::Linear;
+    config.optim.decay_steps = None;
+    let other = temp();
+    assert!(
+        sft::train_on(
+            setup(other.path(), &Silent, 0),
+            &config,
+            &model.decoder,
+            data,
+            Seed::new(1)
+        )
+        .is_err()
     );
 }
 
@@ -451,7 +505,7 @@ fn the_program_tells_what_it_mixes() {
         .map(|input| input["reference"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["main.jsonl", "other.jsonl", "held.jsonl"]);
-    assert_eq!(manifest["mixture"]["epochs"][0][1]["rows"], 3);
+    assert_eq!(manifest["mixture"][0]["data"][1]["rows"], 3);
     assert_eq!(manifest["rows"], 8);
     let log = metrics::read(&place.join("out")).unwrap();
     assert!(log.last().unwrap()["eval_loss"].as_f64().unwrap() > 1.0);

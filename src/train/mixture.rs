@@ -47,6 +47,20 @@ pub fn passes(parts: &[Part], passes: usize, seed: Seed) -> Vec<Vec<usize>> {
     drawn
 }
 
+/// Rows of `parts`, numbered from `start` on, to be learnt beside `rows` others.
+pub fn beside(parts: &[Part], mut start: usize, rows: usize, seed: Seed) -> Vec<usize> {
+    let mut drawn = Vec::new();
+    for (index, part) in parts.iter().enumerate() {
+        let count = part
+            .per_row
+            .map_or(part.rows, |per_row| (per_row * rows as f64).round() as usize);
+        let rounds = Rounds::new(part.rows, seed.child("beside").index(index as u64));
+        drawn.extend(rounds.take(count).map(|row| start + row));
+        start += part.rows;
+    }
+    drawn
+}
+
 /// What [`passes`] has drawn of each part, pass by pass.
 pub fn used(parts: &[Part], passes: &[Vec<usize>]) -> Vec<Vec<Used>> {
     let mut seen = vec![false; parts.iter().map(|part| part.rows).sum()];
@@ -93,7 +107,7 @@ impl Iterator for Rounds {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        if self.left.is_empty() {
+        if self.left.is_empty() && self.count > 0 {
             self.left = (0..self.count).collect();
             self.left.shuffle(&mut self.seed.index(self.round).rng());
             self.round += 1;

@@ -130,10 +130,15 @@ impl OptimConfig {
         peak * warmup * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * shape)
     }
 
+    /// The steps at the end of `total` over which [`Schedule::Wsd`] decays.
+    pub fn decaying(&self, total: usize) -> usize {
+        let ratio = self.decay_ratio.unwrap_or(DECAY_RATIO);
+        self.decay_steps.unwrap_or_else(|| share(ratio, total)).min(total)
+    }
+
     /// What the decay of the last steps leaves: 1 at its first step, and never 0 before the end.
     fn decayed(&self, step: usize, total: usize) -> f64 {
-        let ratio = self.decay_ratio.unwrap_or(DECAY_RATIO);
-        let steps = self.decay_steps.unwrap_or_else(|| share(ratio, total)).min(total);
+        let steps = self.decaying(total);
         let done = step.saturating_sub(total - steps);
         let progress = done as f64 / steps.max(1) as f64;
         match self.decay_shape.unwrap_or_default() {

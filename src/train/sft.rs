@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::{BatchSize, Example, accumulated, plan};
 use super::loss;
 use super::mixture::{self, Part};
-use super::optim::OptimConfig;
+use super::optim::{OptimConfig, Schedule};
 use super::run::{Beside, Run, Setup};
 use super::seam;
 use super::turns::Learn;
@@ -85,6 +85,8 @@ pub struct SftData<'a> {
     pub examples: &'a [Example],
     /// The data sets of the mixture; the first is the one that passes are counted by.
     pub parts: &'a [Part],
+    /// Data sets that enter in the decay of the learning rate, beside the rows that are learnt then (Hu et al. 2024).
+    pub decay: &'a [Part],
     /// Examples whose loss is measured and which are not learnt.
     pub held_out: &'a [Example],
 }
@@ -104,6 +106,7 @@ pub fn train(
     let data = SftData {
         examples,
         parts: &parts,
+        decay: &[],
         held_out: &[],
     };
     train_on(setup, config, decoder, data, seed)
@@ -121,10 +124,13 @@ pub fn train_on(
     if config.eval_steps.is_some() && data.held_out.is_empty() {
         return Err(Error::config("--eval-steps has nothing to measure").help("give --eval-data"));
     }
-    let steps = steps(config, &data, seed);
+    if !data.decay.is_empty() && config.optim.lr_scheduler != Schedule::Wsd {
+        return Err(Error::config("--decay-mix has no effect").help("it goes with --lr-scheduler wsd"));
+    }
+    let Planned { steps, optim, .. } = planned(config, &data, seed);
     let mut run = Run::begin(
         setup,
-        (&config.optim, config.learning_rate),
+        (&optim, config.learning_rate),
         decoder,
         Beside::default(),
         steps.len(),
@@ -156,24 +162,48 @@ pub fn train_on(
     Ok(run.finish()?.0)
 }
 
-/// The examples of each batch of each step.
-fn steps(config: &SftConfig, data: &SftData<'_>, seed: Seed) -> Vec<Vec<Vec<usize>>> {
+/// The steps of a run.
+pub struct Planned {
+    /// The examples of each batch of each step.
+    pub steps: Vec<Vec<Vec<usize>>>,
+    /// The steps before the decay, if something enters in it.
+    pub stable: usize,
+    optim: OptimConfig,
+}
+
+/// Plans a run. What enters in the decay makes it longer: its steps are those that the rows of both need.
+pub fn planned(config: &SftConfig, data: &SftData<'_>, seed: Seed) -> Planned {
+    let passes = mixture::passes(data.parts, config.epochs, seed);
+    let passes = passes.iter().enumerate();
+    let mut steps: Vec<Vec<Vec<usize>>> = passes
+        .flat_map(|(epoch, rows)| batches(config, data, rows, seed.index(epoch as u64)))
+        .collect();
+    let mut optim = config.optim.clone();
+    let mut stable = steps.len();
+    if !data.decay.is_empty() {
+        stable -= optim.decaying(steps.len());
+        let mut rows: Vec<usize> = steps.drain(stable..).flatten().flatten().collect();
+        let first = data.parts.iter().map(|part| part.rows).sum();
+        rows.extend(mixture::beside(data.decay, first, rows.len(), seed));
+        steps.extend(batches(config, data, &rows, seed.child("decay")));
+        (optim.decay_steps, optim.decay_ratio) = (Some(steps.len() - stable), None);
+    }
+    Planned { steps, stable, optim }
+}
+
+/// One pass over some rows.
+fn batches(config: &SftConfig, data: &SftData<'_>, rows: &[usize], seed: Seed) -> Vec<Vec<Vec<usize>>> {
     let size = config
         .batch_tokens
         .map_or(BatchSize::Rows(config.batch_size), BatchSize::Tokens);
-    let passes = mixture::passes(data.parts, config.epochs, seed);
-    let planned = passes.iter().enumerate().map(|(epoch, rows)| {
-        let lengths: Vec<usize> = rows
-            .iter()
-            .map(|row| data.examples[*row].sequence.tokens.len())
-            .collect();
-        let batches = plan(&lengths, size, seed.index(epoch as u64));
-        let named = batches
-            .into_iter()
-            .map(|batch| batch.into_iter().map(|place| rows[place]).collect());
-        accumulated(named.collect(), config.gradient_accumulation_steps)
-    });
-    planned.flatten().collect()
+    let lengths: Vec<usize> = rows
+        .iter()
+        .map(|row| data.examples[*row].sequence.tokens.len())
+        .collect();
+    let named = plan(&lengths, size, seed)
+        .into_iter()
+        .map(|batch| batch.into_iter().map(|place| rows[place]).collect());
+    accumulated(named.collect(), config.gradient_accumulation_steps)
 }
 
 /// What the tokens of a batch weigh together.

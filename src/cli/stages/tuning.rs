@@ -14,9 +14,10 @@ use crate::cli::session::{Session, data_source};
 use crate::dataset::{self, Loaded, UniqueIds};
 use crate::error::{Error, Result};
 use crate::record::{Demonstration, Reject};
+use crate::seed::Seed;
 use crate::train::batch::{Encoder, Example};
-use crate::train::mixture::{self, Part};
-use crate::train::sft::{self, SftData};
+use crate::train::mixture::{self, Part, Used};
+use crate::train::sft::{self, SftConfig, SftData};
 use crate::train::turns::{self, Learn};
 
 /// The data beside those that passes are counted by.
@@ -28,10 +29,22 @@ pub struct Beside {
     #[arg(long, value_name = "DATA[=WEIGHT]")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mix: Vec<Mixed>,
+    /// Data to mix in as well once the learning rate decays (--lr-scheduler wsd), and how many rows of it for each row that
+    /// is learnt then; without a number all of its rows, once. The decay is longer by what they need. May be given again.
+    #[arg(long, value_name = "DATA[=WEIGHT]")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decay_mix: Vec<Mixed>,
     /// Data whose loss is measured and which are not learnt: eval_loss in metrics.jsonl.
     #[arg(long, value_name = "DATA")]
     #[serde(skip)]
     pub eval_data: Option<String>,
+}
+
+impl Beside {
+    /// What is mixed in, in the order in which it is read.
+    fn mixed(&self) -> impl Iterator<Item = &Mixed> {
+        self.mix.iter().chain(&self.decay_mix)
+    }
 }
 
 /// A data reference with its weight.
@@ -68,6 +81,7 @@ impl FromStr for Mixed {
 #[derive(Default)]
 struct Corpus {
     examples: Vec<Example>,
+    /// The data sets, those that enter in the decay after the others.
     parts: Vec<Part>,
     names: Vec<String>,
     held_out: Vec<Example>,
@@ -89,16 +103,15 @@ impl Sft {
             ..training.encoder()
         };
         let mut corpus = Corpus::default();
-        let learnt = [(&self.common.data, None)]
-            .into_iter()
-            .chain(self.beside.mix.iter().map(|mixed| (&mixed.reference, mixed.weight)));
+        let mixed = self.beside.mixed().map(|mixed| (&mixed.reference, mixed.weight));
+        let learnt = [(&self.common.data, None)].into_iter().chain(mixed);
         let mut loaded = loaded.into_iter();
         for ((reference, per_row), data) in learnt.zip(loaded.by_ref()) {
             let config = &self.config;
             let (rows, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
                 encoder.learnt(row, config.learn, config.prompt_loss_weight)
             })?;
-            if rows.is_empty() && !self.beside.mix.is_empty() {
+            if rows.is_empty() && self.beside.mixed().next().is_some() {
                 return Err(Error::input("no row of it can be learnt")
                     .at_file(reference)
                     .help("leave it out of the mixture"));
@@ -136,7 +149,7 @@ impl Sft {
     }
 
     fn references(&self) -> impl Iterator<Item = &str> {
-        let mixed = self.beside.mix.iter().map(|mixed| mixed.reference.as_str());
+        let mixed = self.beside.mixed().map(|mixed| mixed.reference.as_str());
         [self.common.data.as_str()]
             .into_iter()
             .chain(mixed)
@@ -144,33 +157,45 @@ impl Sft {
     }
 }
 
-/// Tells how many rows of each data set the passes take, and keeps it for the manifest.
-fn tell_mixture(session: &Session, training: &mut Training<'_>, corpus: &Corpus, passes: &[Vec<usize>]) {
-    let used = mixture::used(&corpus.parts, passes);
-    let mut kept = Vec::with_capacity(used.len());
-    for (epoch, used) in used.iter().enumerate() {
-        let of = |(index, used): (usize, &mixture::Used)| {
-            let all = corpus.parts[index].rows;
-            let mut text = format!(
-                "{} of {} rows of {}",
-                grouped(used.rows as u64),
-                grouped(all as u64),
-                corpus.names[index]
-            );
+/// Tells how many rows of each data set are learnt in each pass and in the decay, and keeps it for the manifest.
+fn tell_mixture(session: &Session, training: &mut Training<'_>, corpus: &Corpus, learnt: &[(String, Vec<Used>)]) {
+    let mut kept = Vec::with_capacity(learnt.len());
+    for (when, used) in learnt {
+        let told = used.iter().enumerate().filter(|(_, used)| used.rows > 0);
+        let told = told.map(|(index, used)| {
+            let all = grouped(corpus.parts[index].rows as u64);
+            let mut text = format!("{} of {all} rows of {}", grouped(used.rows as u64), corpus.names[index]);
             if used.again > 0 {
                 text += &format!(" ({} again)", grouped(used.again as u64));
             }
             text
-        };
-        let told: Vec<String> = used.iter().enumerate().map(of).collect();
+        });
         session
             .progress()
-            .note(&format!("epoch {}: {}", epoch + 1, told.join(", ")));
-        let row =
-            |(name, used): (&String, &mixture::Used)| json!({ "data": name, "rows": used.rows, "again": used.again });
-        kept.push(corpus.names.iter().zip(used).map(row).collect::<Vec<_>>());
+            .note(&format!("{when}: {}", told.collect::<Vec<_>>().join(", ")));
+        let row = |(name, used): (&String, &Used)| json!({ "data": name, "rows": used.rows, "again": used.again });
+        let data: Vec<_> = corpus.names.iter().zip(used).map(row).collect();
+        kept.push(json!({ "when": when, "data": data }));
     }
-    training.mixture = Some(json!({ "epochs": kept }));
+    training.mixture = Some(json!(kept));
+}
+
+/// What is learnt in each pass; with something that enters in the decay, before it and in it.
+fn learnt(config: &SftConfig, data: &SftData<'_>, parts: &[Part], seed: Seed) -> Vec<(String, Vec<Used>)> {
+    let (names, rows): (Vec<String>, Vec<Vec<usize>>) = if data.decay.is_empty() {
+        let passes = mixture::passes(data.parts, config.epochs, seed).into_iter().enumerate();
+        passes
+            .map(|(epoch, rows)| (format!("epoch {}", epoch + 1), rows))
+            .unzip()
+    } else {
+        let planned = sft::planned(config, data, seed);
+        let (stable, decay) = planned.steps.split_at(planned.stable);
+        let rows = |steps: &[Vec<Vec<usize>>]| steps.iter().flatten().flatten().copied().collect();
+        [("stable".to_owned(), rows(stable)), ("decay".to_owned(), rows(decay))]
+            .into_iter()
+            .unzip()
+    };
+    names.into_iter().zip(mixture::used(parts, &rows)).collect()
 }
 
 impl Stage for Sft {
@@ -191,9 +216,16 @@ impl Stage for Sft {
         }
         let corpus = self.encode(&training, loaded)?;
         let seed = session.stage_seed(self.kind());
+        let (parts, decay) = corpus.parts.split_at(1 + self.beside.mix.len());
+        let data = SftData {
+            examples: &corpus.examples,
+            parts,
+            decay,
+            held_out: &corpus.held_out,
+        };
         if corpus.parts.len() > 1 {
-            let passes = mixture::passes(&corpus.parts, self.config.epochs, seed);
-            tell_mixture(session, &mut training, &corpus, &passes);
+            let learnt = learnt(&self.config, &data, &corpus.parts, seed);
+            tell_mixture(session, &mut training, &corpus, &learnt);
         }
         training.begin(corpus.rows, &corpus.rejects)?;
         if self.config.learn == Learn::LastTurn && corpus.with_earlier_turns > 0 {
@@ -202,11 +234,6 @@ impl Stage for Sft {
                 grouped(corpus.with_earlier_turns as u64)
             ));
         }
-        let data = SftData {
-            examples: &corpus.examples,
-            parts: &corpus.parts,
-            held_out: &corpus.held_out,
-        };
         let decoder = sft::train_on(training.setup()?, &self.config, &training.model.decoder, data, seed)?;
         training.finish(decoder, None, corpus.rows, corpus.rejects.len())
     }
