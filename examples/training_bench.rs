@@ -196,6 +196,7 @@ fn pairs(text: &str) -> Result<Vec<Pair>, Failure> {
             rejected: whole(&row.rejected),
             p_chosen: 1.0,
             weight: 1.0,
+            margin: 0.0,
         })
     };
     text.lines().map(row).collect()

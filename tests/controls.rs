@@ -128,9 +128,8 @@ impl Bench {
             learning_rate: 3e-4,
             epochs: 2,
             batch_size: 16,
-            batch_tokens: None,
-            prompt_loss_weight: 0.0,
             optim: optim(),
+            ..SftConfig::default()
         };
         let dir = tempfile::tempdir().unwrap();
         sft::train(

@@ -92,6 +92,7 @@ fn pairs(model: &Model) -> Vec<Pair> {
         chosen: answer(model, question, good),
         rejected: answer(model, question, ROWS[(index + 1) % ROWS.len()].1),
         p_chosen: 0.9,
+        margin: 0.0,
         weight: 1.0,
     };
     ROWS.iter().enumerate().map(pair).collect()
@@ -256,10 +257,14 @@ struct CopyAt {
 }
 
 impl Progress for CopyAt {
-    fn start(&self, _: &str, _: u64, _: &'static str) {}
+    /// Of several loops, the last one counts.
+    fn start(&self, _: &str, _: u64, _: &'static str) {
+        self.done.store(0, Ordering::SeqCst);
+    }
 
     fn advance(&self, done: u64) {
-        if done > 0 && self.done.fetch_add(done, Ordering::SeqCst) + done == self.at {
+        let so_far = self.done.fetch_add(done, Ordering::SeqCst) + done;
+        if done > 0 && so_far == self.at && self.from.join(metrics::FILE).exists() {
             copy_directory(&self.from, &self.to);
         }
     }

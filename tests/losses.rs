@@ -13,7 +13,7 @@ use bylaw::train::loss::ops::log_sigmoid;
 use bylaw::train::loss::ppo::{Clipping, PpoBatch};
 use bylaw::train::loss::surrogate::RatioClip;
 use bylaw::train::loss::{dpo, ppo, reward, sft};
-use bylaw::train::optim::{AdamW, OptimConfig, Schedule};
+use bylaw::train::optim::{AdamW, Decay, OptimConfig, Schedule};
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::Value;
 
@@ -457,6 +457,45 @@ fn the_learning_rate_warms_up_and_falls() {
         1e-12,
     );
     assert!(cosine.rate(1.0, 9, 10) > 0.1);
+}
+
+/// Catches: a decay that begins a step early or late, that does not end above 0, a default that is no tenth, a share
+/// rounded down to no step, a warm-up by steps that a share does not replace.
+#[test]
+fn a_stable_rate_decays_at_the_end() {
+    let wsd = OptimConfig {
+        lr_scheduler: Schedule::Wsd,
+        warmup_ratio: Some(0.2),
+        decay_steps: Some(4),
+        ..OptimConfig::default()
+    };
+    let rates =
+        |config: &OptimConfig, total| -> Vec<f64> { (0..total).map(|step| config.rate(1.0, step, total)).collect() };
+    assert_near(
+        "wsd",
+        &rates(&wsd, 10),
+        &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25],
+        1e-12,
+    );
+    let root = OptimConfig {
+        decay_shape: Some(Decay::OneMinusSqrt),
+        min_lr_ratio: 0.1,
+        ..wsd.clone()
+    };
+    assert_near("1-sqrt", &rates(&root, 10)[6..8], &[1.0, 0.55], 1e-12);
+    let tenth = OptimConfig {
+        warmup_ratio: None,
+        decay_steps: None,
+        ..wsd
+    };
+    assert_near("a tenth", &rates(&tenth, 20)[17..], &[1.0, 1.0, 0.5], 1e-12);
+    assert_near("rounded up", &rates(&tenth, 12)[9..], &[1.0, 1.0, 0.5], 1e-12);
+    assert!(tenth.check().is_ok());
+    let stray = OptimConfig {
+        decay_ratio: Some(0.5),
+        ..OptimConfig::default()
+    };
+    assert_eq!(stray.check().unwrap_err().kind(), bylaw::error::ErrorKind::Config);
 }
 
 /// Catches: weights left out of the loss, or divided by their own sum in the batch.

@@ -77,6 +77,7 @@ fn pairs(model: &Model) -> Vec<Pair> {
                 rejected: encoder.answer(&prompt, other).unwrap(),
                 p_chosen: 0.9,
                 weight: 1.0,
+                margin: 0.0,
             }
         };
         ROWS.iter().enumerate().map(pair).collect()

@@ -93,6 +93,7 @@ fn pairs(model: &Model, p_chosen: impl Fn(usize) -> f32) -> Vec<Pair> {
             chosen: answer(model, question, good),
             rejected: answer(model, question, ROWS[(index + 1) % ROWS.len()].1),
             p_chosen: p_chosen(index),
+            margin: 0.0,
             weight: 1.0,
         })
         .collect()
@@ -142,6 +143,7 @@ fn sft_config(epochs: usize, learning_rate: f64) -> SftConfig {
         batch_tokens: None,
         prompt_loss_weight: 0.0,
         optim: optim(),
+        ..SftConfig::default()
     }
 }
 
@@ -164,6 +166,7 @@ fn reward_config() -> RewardConfig {
         head_rate: 3.0,
         length: RewardLengthConfig::default(),
         optim: optim(),
+        ..RewardConfig::default()
     }
 }
 
@@ -534,6 +537,7 @@ fn ppo_moves_towards_the_reward() {
         chosen: either[0].sequence.clone(),
         rejected: either[1].sequence.clone(),
         p_chosen: 1.0,
+        margin: 0.0,
         weight: 1.0,
     };
     let judge = RewardConfig {

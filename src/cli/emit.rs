@@ -345,9 +345,17 @@ fn optimiser(with: &mut Hyperparameters, optim: &OptimConfig) {
         Schedule::Constant => LearningRateSchedule::Constant,
         Schedule::Linear => LearningRateSchedule::Linear,
         Schedule::Cosine => LearningRateSchedule::Cosine,
+        // Its settings are of another kind in each tool.
+        Schedule::Wsd => {
+            with.not_carried.push("lr_scheduler = wsd".into());
+            LearningRateSchedule::Constant
+        }
     };
     with.min_lr_ratio = optim.min_lr_ratio;
-    with.warmup = Warmup::Steps(optim.warmup_steps);
+    with.warmup = match optim.warmup_ratio {
+        Some(ratio) => Warmup::Ratio(ratio),
+        None => Warmup::Steps(optim.warmup_steps),
+    };
     with.weight_decay = optim.weight_decay;
     with.adam_beta1 = optim.adam_beta1;
     with.adam_beta2 = optim.adam_beta2;

@@ -20,6 +20,7 @@ use super::config::DecoderConfig;
 use super::decoder::{Decoder, ParameterSpec, Weight};
 use super::family::{self, Stored};
 use super::gguf;
+use super::heads::ScalarHead;
 use super::lora;
 use super::tokenizer::Tokenizer;
 use crate::atomic;
@@ -200,15 +201,27 @@ impl Model {
 
     /// Saves in Hugging Face layout, in `dtype`; of an adapted model the adapters alone, in PEFT's.
     pub fn save(&self, dir: &Path, dtype: DType) -> Result<()> {
+        self.save_under(dir, dtype, None)
+    }
+
+    /// Saves a reward model: the decoder, and its head in a file of our own, exactly. In a whole checkpoint the head is also
+    /// the classifier that transformers' `AutoModelForSequenceClassification` reads; it gives the same rewards less the
+    /// constant `reward_offset` of `config.json`, for it has no bias.
+    pub fn save_with_head(&self, dir: &Path, dtype: DType, head: &ScalarHead) -> Result<()> {
+        self.save_under(dir, dtype, Some(head))?;
+        head.save(dir)
+    }
+
+    fn save_under(&self, dir: &Path, dtype: DType, head: Option<&ScalarHead>) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
         match self.decoder.adapters {
             Some(_) => lora::files::write(&self.decoder, dir, dtype)?,
-            None => self.save_decoder(dir, dtype)?,
+            None => self.save_decoder(dir, dtype, head)?,
         }
         self.save_tokenizer(dir)
     }
 
-    fn save_decoder(&self, dir: &Path, dtype: DType) -> Result<()> {
+    fn save_decoder(&self, dir: &Path, dtype: DType, head: Option<&ScalarHead>) -> Result<()> {
         let special = self.tokenizer.special();
         let mut config = family::to_json(&self.decoder.config, special);
         let name = match dtype {
@@ -217,7 +230,15 @@ impl Model {
             _ => "float32",
         };
         config["torch_dtype"] = name.into();
-        write_tensors(&dir.join("model.safetensors"), &stored_tensors(&self.decoder, dtype)?)?;
+        let mut tensors = stored_tensors(&self.decoder, dtype)?;
+        if let Some(head) = head {
+            tensors.push(("score.weight".to_owned(), head.classifier()?.to_dtype(dtype)?));
+            // So transformers counts labels: one.
+            config["id2label"] = serde_json::json!({ "0": "reward" });
+            config["label2id"] = serde_json::json!({ "reward": 0 });
+            config["reward_offset"] = head.offset()?.into();
+        }
+        write_tensors(&dir.join("model.safetensors"), &tensors)?;
         write_json(&dir.join("config.json"), &config)
     }
 

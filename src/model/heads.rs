@@ -89,6 +89,19 @@ impl ScalarHead {
             .collect())
     }
 
+    /// `(1, hidden)`: the same head as a classifier of one label has it in transformers, which knows no bias. What it
+    /// gives is less than the standardised number by [`offset`](Self::offset).
+    pub fn classifier(&self) -> Result<Tensor> {
+        let weight = self.weight.as_tensor().t()?.contiguous()?;
+        Ok((weight / f64::from(self.scale))?)
+    }
+
+    /// The standardised number of a hidden state of zeros.
+    pub fn offset(&self) -> Result<f64> {
+        let bias = self.bias.to_vec1::<f32>()?[0];
+        Ok((f64::from(bias) - f64::from(self.mean)) / f64::from(self.scale))
+    }
+
     /// Writes the head beside the checkpoint in `dir`.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let scale = Tensor::new(&[self.mean, self.scale], &Device::Cpu)?;

@@ -16,7 +16,7 @@ use crate::seed::Seed;
 #[serde(rename_all = "snake_case")]
 pub enum BatchSize {
     Rows(usize),
-    /// As many rows as it takes to reach this many tokens.
+    /// As many rows as this many tokens hold; a longer row alone.
     Tokens(usize),
 }
 
@@ -107,6 +107,8 @@ impl Encoder<'_> {
 }
 
 /// The batches of one pass over `lengths.len()` rows, shuffled by `seed`.
+///
+/// Rows of a batch stand end to end without padding, and none sees another, so a number of tokens is what a batch costs.
 pub fn plan(lengths: &[usize], size: BatchSize, seed: Seed) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.shuffle(&mut seed.rng());
@@ -114,19 +116,66 @@ pub fn plan(lengths: &[usize], size: BatchSize, seed: Seed) -> Vec<Vec<usize>> {
     let mut batch = Vec::new();
     let mut tokens = 0;
     for row in order {
-        batch.push(row);
-        tokens += lengths[row];
         let full = match size {
             BatchSize::Rows(rows) => batch.len() >= rows,
-            BatchSize::Tokens(limit) => tokens >= limit,
+            BatchSize::Tokens(limit) => tokens + lengths[row] > limit,
         };
-        if full {
+        if full && !batch.is_empty() {
             batches.push(std::mem::take(&mut batch));
             tokens = 0;
         }
+        batch.push(row);
+        tokens += lengths[row];
     }
     if !batch.is_empty() {
         batches.push(batch);
     }
     batches
+}
+
+/// The batches of each step, so many of them together; a pass over the data ends with a step.
+pub fn accumulated(batches: Vec<Vec<usize>>, together: usize) -> Vec<Vec<Vec<usize>>> {
+    batches.chunks(together.max(1)).map(<[Vec<usize>]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Catches: a batch with more tokens than it may have, a row lost or taken twice, an order that does not
+        /// follow from the seed, a batch closed although the next row would have fitted.
+        #[test]
+        fn a_batch_of_tokens_never_has_more(
+            lengths in proptest::collection::vec(1_usize..40, 0..60),
+            limit in 40_usize..120,
+            seed in 0_u64..100,
+        ) {
+            let planned = plan(&lengths, BatchSize::Tokens(limit), Seed::new(seed));
+            let tokens = |batch: &Vec<usize>| batch.iter().map(|row| lengths[*row]).sum::<usize>();
+            prop_assert!(planned.iter().all(|batch| tokens(batch) <= limit));
+            prop_assert!(planned.windows(2).all(|pair| tokens(&pair[0]) + lengths[pair[1][0]] > limit));
+            let mut rows = planned.concat();
+            rows.sort_unstable();
+            prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
+            prop_assert_eq!(plan(&lengths, BatchSize::Tokens(limit), Seed::new(seed)), planned);
+        }
+    }
+
+    /// Catches: a long row that is left out, or an empty batch before it.
+    #[test]
+    fn a_row_of_more_tokens_is_a_batch() {
+        let planned = plan(&[50, 3, 50], BatchSize::Tokens(10), Seed::new(1));
+        assert_eq!(planned.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    /// Catches: batches of two passes in one step, and the last ones of a pass left out.
+    #[test]
+    fn steps_end_with_the_pass() {
+        let batches = vec![vec![0], vec![1], vec![2]];
+        assert_eq!(accumulated(batches.clone(), 2), [vec![vec![0], vec![1]], vec![vec![2]]]);
+        assert_eq!(accumulated(batches, 1).len(), 3);
+    }
 }

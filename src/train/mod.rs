@@ -5,16 +5,20 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod comparisons;
 pub mod events;
+pub mod held_out;
 pub mod length;
 pub mod loss;
 pub mod metrics;
+pub mod mixture;
 pub mod optim;
 pub mod pairs;
 pub mod reference;
 pub mod run;
 pub mod seam;
 pub mod setup;
+pub mod turns;
 
 pub mod monitor;
 pub mod rollout;

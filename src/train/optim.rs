@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::cpu::kernels::{self, AdamStep};
 
 /// The shape of the learning rate after warm-up.
@@ -17,7 +17,24 @@ pub enum Schedule {
     Constant,
     Linear,
     Cosine,
+    /// Warm-up, a stable stretch, and a decay at the end (Hu et al. 2024, arXiv 2404.06395).
+    Wsd,
 }
+
+/// How the learning rate falls in the decay of [`Schedule::Wsd`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decay {
+    #[default]
+    Linear,
+    /// `1 - sqrt(progress)` (Hägele et al. 2024, arXiv 2405.18392).
+    #[value(name = "1-sqrt")]
+    #[serde(rename = "1-sqrt")]
+    OneMinusSqrt,
+}
+
+/// The share of all steps that decays where nothing else is said; Hu et al. find a tenth enough.
+const DECAY_RATIO: f64 = 0.1;
 
 /// The optimiser and its schedule; the learning rate belongs to the method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -37,12 +54,28 @@ pub struct OptimConfig {
     /// Gradients are scaled down to this global norm.
     #[arg(long, default_value_t = Self::default().max_grad_norm)]
     pub max_grad_norm: f64,
-    /// Shape of the learning rate after warm-up.
+    /// Shape of the learning rate after warm-up. wsd: stable until the last steps, over which it decays.
     #[arg(long, value_enum, default_value_t = Self::default().lr_scheduler)]
     pub lr_scheduler: Schedule,
     /// Steps over which the learning rate rises to its full value.
     #[arg(long, default_value_t = Self::default().warmup_steps)]
     pub warmup_steps: usize,
+    /// The same as a share of all steps, rounded up.
+    #[arg(long, value_name = "SHARE", value_parser = bounds::share::<f64>, conflicts_with = "warmup_steps")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_ratio: Option<f64>,
+    /// For wsd: steps at the end over which the learning rate decays.
+    #[arg(long, value_name = "N")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<usize>,
+    /// For wsd: the same as a share of all steps, rounded up [default: 0.1].
+    #[arg(long, value_name = "SHARE", value_parser = bounds::share::<f64>, conflicts_with = "decay_steps")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_ratio: Option<f64>,
+    /// For wsd: how it decays; 1-sqrt falls faster at first [default: linear].
+    #[arg(long, value_enum, value_name = "SHAPE")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_shape: Option<Decay>,
     /// Where the schedule ends, as a share of the learning rate.
     #[arg(long, default_value_t = Self::default().min_lr_ratio, value_parser = bounds::amount::<f64>)]
     pub min_lr_ratio: f64,
@@ -58,23 +91,67 @@ impl Default for OptimConfig {
             max_grad_norm: 1.0,
             lr_scheduler: Schedule::Linear,
             warmup_steps: 0,
+            warmup_ratio: None,
+            decay_steps: None,
+            decay_ratio: None,
+            decay_shape: None,
             min_lr_ratio: 0.0,
         }
     }
 }
 
 impl OptimConfig {
+    /// An error if a setting would do nothing.
+    pub fn check(&self) -> Result<()> {
+        let of_the_decay = [
+            ("--decay-steps", self.decay_steps.is_some()),
+            ("--decay-ratio", self.decay_ratio.is_some()),
+            ("--decay-shape", self.decay_shape.is_some()),
+        ];
+        match of_the_decay.iter().find(|(_, given)| *given) {
+            Some((flag, _)) if self.lr_scheduler != Schedule::Wsd => {
+                Err(Error::config(format!("{flag} has no effect")).help("it goes with --lr-scheduler wsd"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The learning rate of step `step` (from 0) of `total`, from its full value `peak`.
     pub fn rate(&self, peak: f64, step: usize, total: usize) -> f64 {
-        let warmup = ((step + 1) as f64 / (self.warmup_steps.max(1)) as f64).min(1.0);
+        let warmup_steps = self.warmup_ratio.map_or(self.warmup_steps, |ratio| share(ratio, total));
+        let warmup = ((step + 1) as f64 / (warmup_steps.max(1)) as f64).min(1.0);
         let progress = step as f64 / total.max(1) as f64;
         let shape = match self.lr_scheduler {
             Schedule::Constant => 1.0,
             Schedule::Linear => 1.0 - progress,
             Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+            Schedule::Wsd => self.decayed(step, total),
         };
         peak * warmup * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * shape)
     }
+
+    /// The steps at the end of `total` over which [`Schedule::Wsd`] decays.
+    pub fn decaying(&self, total: usize) -> usize {
+        let ratio = self.decay_ratio.unwrap_or(DECAY_RATIO);
+        self.decay_steps.unwrap_or_else(|| share(ratio, total)).min(total)
+    }
+
+    /// What the decay of the last steps leaves: 1 at its first step, and never 0 before the end.
+    fn decayed(&self, step: usize, total: usize) -> f64 {
+        let steps = self.decaying(total);
+        let done = step.saturating_sub(total - steps);
+        let progress = done as f64 / steps.max(1) as f64;
+        match self.decay_shape.unwrap_or_default() {
+            Decay::Linear => 1.0 - progress,
+            Decay::OneMinusSqrt => 1.0 - progress.sqrt(),
+        }
+    }
+}
+
+/// A share of all steps, rounded up.
+fn share(ratio: f64, total: usize) -> usize {
+    // A product a rounding error above a whole number is that number.
+    (ratio * total as f64 - 1e-9).ceil() as usize
 }
 
 /// Numbers that a thread works on at a time.

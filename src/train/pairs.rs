@@ -12,6 +12,8 @@ pub struct Pair {
     pub chosen: Sequence,
     pub rejected: Sequence,
     pub p_chosen: f32,
+    /// How much better the chosen answer is, in log-odds: of the label, or as the data say it.
+    pub margin: f32,
     /// What the pair weighs in the loss.
     pub weight: f32,
 }
@@ -20,6 +22,18 @@ impl Pair {
     pub fn tokens(&self) -> usize {
         self.chosen.tokens.len() + self.rejected.tokens.len()
     }
+
+    /// The tokens of what both answer.
+    pub fn prompt(&self) -> &[u32] {
+        &self.chosen.tokens[..self.chosen.completion]
+    }
+}
+
+/// Whether a row says how much better its chosen answer is: its label is not certain, or its margin is not that of a
+/// certain label.
+pub fn has_margin(row: &Preference) -> bool {
+    let certain = 1.0 - f32::EPSILON;
+    row.margin != (certain / (1.0 - certain)).ln()
 }
 
 /// The text of an answer given as messages.
@@ -36,6 +50,7 @@ pub fn encode(encoder: &Encoder<'_>, row: &Preference) -> Result<Pair> {
         chosen: encoder.answer(&row.prompt, &answer_text(&row.chosen))?,
         rejected: encoder.answer(&row.prompt, &answer_text(&row.rejected))?,
         p_chosen: row.p_chosen,
+        margin: row.margin,
         weight: row.weight,
     })
 }

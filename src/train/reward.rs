@@ -3,20 +3,23 @@
 //! With length control something beside the model explains what lengths alone do to the labels; it is gone when the
 //! rewards are standardised, and no file knows of it.
 
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use super::batch::{BatchSize, plan};
+use super::batch::{BatchSize, accumulated, plan};
+use super::comparisons::{Comparisons, by_prompt};
 use super::length::{self, RewardLength, RewardLengthConfig};
 use super::loss;
 use super::loss::length::{TwoHeads, decorrelation, residual_margin};
 use super::loss::ops::SoftLabels;
 use super::optim::OptimConfig;
-use super::pairs::{self, Pair, sequences};
+use super::pairs::{Pair, sequences};
 use super::run::{Auxiliary, Beside, Run, Setup};
 use super::seam::Leaves;
+use super::sft::{is_one, one};
 use crate::bounds;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::cpu::trunk::{self, Sequence, Wanted};
 use crate::model::decoder::Decoder;
 use crate::model::heads::ScalarHead;
@@ -25,19 +28,33 @@ use crate::seed::Seed;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct RewardConfig {
     /// Peak learning rate.
-    #[arg(long, default_value_t = 1e-5, value_parser = bounds::amount::<f64>)]
+    #[arg(long, default_value_t = Self::default().learning_rate, value_parser = bounds::amount::<f64>)]
     pub learning_rate: f64,
     /// Passes over the data.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = Self::default().epochs)]
     pub epochs: usize,
-    /// Rows to a batch.
-    #[arg(long, default_value_t = 16)]
+    /// Rows to a batch; prompts with --k-wise.
+    #[arg(long, default_value_t = Self::default().batch_size)]
     pub batch_size: usize,
+    /// Batches to a step: their gradients are added up, in the memory of one.
+    #[arg(long, default_value_t = Self::default().gradient_accumulation_steps, value_name = "N", value_parser = bounds::count)]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub gradient_accumulation_steps: usize,
+    /// Keep all pairs of a prompt in one batch, score each of its answers once, and weigh each pair one over their number
+    /// (InstructGPT): for rankings of several answers.
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub k_wise: bool,
+    /// Ask of each pair that the chosen answer is better by its margin: the column `margin` of the data, or the log-odds of
+    /// a judge's label (Llama 2). The label itself is then taken for certain.
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub margin: bool,
     /// Weight of the mean squared sum of a pair's rewards, which keeps them near 0.
-    #[arg(long, default_value_t = 0.01, value_parser = bounds::amount::<f64>)]
+    #[arg(long, default_value_t = Self::default().centre_coef, value_parser = bounds::amount::<f64>)]
     pub centre_coef: f64,
     /// How many times faster the fresh head learns than the decoder.
-    #[arg(long, default_value_t = 1.0, value_parser = bounds::amount::<f64>)]
+    #[arg(long, default_value_t = Self::default().head_rate, value_parser = bounds::amount::<f64>)]
     pub head_rate: f64,
     #[serde(flatten)]
     #[command(flatten)]
@@ -45,6 +62,23 @@ pub struct RewardConfig {
     #[serde(flatten)]
     #[command(flatten)]
     pub optim: OptimConfig,
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-5,
+            epochs: 1,
+            batch_size: 16,
+            gradient_accumulation_steps: 1,
+            k_wise: false,
+            margin: false,
+            centre_coef: 0.01,
+            head_rate: 1.0,
+            length: RewardLengthConfig::default(),
+            optim: OptimConfig::default(),
+        }
+    }
 }
 
 /// A decoder with the head that reads its last hidden state.
@@ -87,10 +121,12 @@ pub fn train(
     pairs: &[Pair],
     seed: Seed,
 ) -> Result<RewardModel> {
-    let lengths: Vec<usize> = pairs.iter().map(Pair::tokens).collect();
-    let batches: Vec<Vec<usize>> = (0..config.epochs)
-        .flat_map(|epoch| plan(&lengths, BatchSize::Rows(config.batch_size), seed.index(epoch as u64)))
-        .collect();
+    config.optim.check()?;
+    let groups: Vec<Vec<usize>> = match config.k_wise {
+        true => by_prompt(pairs),
+        false => (0..pairs.len()).map(|place| vec![place]).collect(),
+    };
+    let steps = steps(config, pairs, &groups, seed);
     let aid = Aid::new(config.length.choice(), decoder.config.hidden, seed)?;
     let mut run = Run::begin(
         setup,
@@ -100,26 +136,22 @@ pub fn train(
             head: Some((aid.first_head(decoder.config.hidden, seed)?, config.head_rate)),
             auxiliary: aid.auxiliary(config),
         },
-        batches.len(),
+        steps.len(),
     )?;
-    let tokens_of = |rows: &Vec<usize>| rows.iter().map(|row| lengths[*row]).sum::<usize>();
-    let mut tokens: usize = batches[..run.step()].iter().map(tokens_of).sum();
+    let tokens_of = |step: &Vec<Vec<usize>>| -> usize {
+        let rows = rows_of(&groups, step);
+        rows.iter().map(|row| pairs[*row].tokens()).sum()
+    };
+    let mut tokens: usize = steps[..run.step()].iter().map(tokens_of).sum();
     while let Some(step) = run.next_step()? {
-        run.learns_from(&batches[step]);
-        let batch: Vec<&Pair> = batches[step].iter().map(|row| &pairs[*row]).collect();
-        let p_chosen: Vec<f32> = batch.iter().map(|pair| pair.p_chosen).collect();
-        let p_chosen = Tensor::from_vec(p_chosen, batch.len(), &Device::Cpu)?;
-        let weights = pairs::weights(&batch)?;
-        let labels = SoftLabels {
-            p_chosen: &p_chosen,
-            weights: weights.as_ref(),
-        };
-        let head = run.head.clone().expect("the run was begun with a head");
-        let (mut figures, store) = run.accumulate(&sequences(&batch), Wanted::LastHidden, |leaves| {
-            objective(leaves, &head, &aid, labels, config.centre_coef)
-        })?;
+        run.learns_from(&rows_of(&groups, &steps[step]));
+        let batches: Vec<Comparisons> = steps[step]
+            .iter()
+            .map(|batch| compared(config, pairs, batch.iter().map(|place| &groups[*place])))
+            .collect();
+        let (mut figures, store) = accumulate(&mut run, config, &aid, &batches)?;
         let (norm, rate) = run.update(&store)?;
-        tokens += tokens_of(&batches[step]);
+        tokens += tokens_of(&steps[step]);
         figures.extend([("learning_rate", rate), ("grad_norm", norm)]);
         figures.extend([("num_tokens", tokens as f64), ("epoch", run.epoch(config.epochs))]);
         run.end_step(&figures, &format!("accuracy {:.2}", figures[1].1))?;
@@ -129,8 +161,84 @@ pub fn train(
         decoder,
         head: head.expect("the run was begun with a head"),
     };
-    model.standardise(&sequences(&pairs.iter().collect::<Vec<_>>()))?;
+    let answers = match config.k_wise {
+        true => compared(config, pairs, groups.iter()).sequences,
+        false => sequences(&pairs.iter().collect::<Vec<_>>()),
+    };
+    model.standardise(&answers)?;
     Ok(model)
+}
+
+/// The pairs of a step.
+fn rows_of(groups: &[Vec<usize>], step: &[Vec<usize>]) -> Vec<usize> {
+    let places = step.iter().flatten();
+    places.flat_map(|place| groups[*place].iter().copied()).collect()
+}
+
+/// The groups of each batch of each step.
+fn steps(config: &RewardConfig, pairs: &[Pair], groups: &[Vec<usize>], seed: Seed) -> Vec<Vec<Vec<usize>>> {
+    let tokens = |group: &Vec<usize>| group.iter().map(|place| pairs[*place].tokens()).sum();
+    let lengths: Vec<usize> = groups.iter().map(tokens).collect();
+    let size = BatchSize::Rows(config.batch_size);
+    (0..config.epochs)
+        .flat_map(|epoch| {
+            let batches = plan(&lengths, size, seed.index(epoch as u64));
+            accumulated(batches, config.gradient_accumulation_steps)
+        })
+        .collect()
+}
+
+/// The comparisons of some groups of pairs.
+fn compared<'g>(config: &RewardConfig, pairs: &[Pair], groups: impl Iterator<Item = &'g Vec<usize>>) -> Comparisons {
+    let of = |group: &Vec<usize>| -> Vec<&Pair> { group.iter().map(|place| &pairs[*place]).collect() };
+    let groups: Vec<Vec<&Pair>> = groups.map(of).collect();
+    let mut compared = match config.k_wise {
+        true => Comparisons::prompts(&groups),
+        false => Comparisons::pairs(&groups.concat()),
+    };
+    if config.margin {
+        compared.p_chosen.fill(1.0);
+    } else {
+        compared.margins.clear();
+    }
+    compared
+}
+
+/// Adds the gradients of the batches of a step, each by its share of the pairs (or prompts). Answers the figures as means
+/// over all of them, and the gradients of what learns beside the decoder.
+fn accumulate(
+    run: &mut Run<'_>,
+    config: &RewardConfig,
+    aid: &Aid,
+    batches: &[Comparisons],
+) -> Result<(Figures, GradStore)> {
+    let head = run.head.clone().expect("the run was begun with a head");
+    let units: usize = batches.iter().map(|batch| batch.units).sum();
+    let beside: Vec<&Var> = [&head.weight, &head.bias].into_iter().chain(aid.var()).collect();
+    let mut sum: Option<(Figures, GradStore)> = None;
+    for batch in batches {
+        let share = batch.units as f64 / units as f64;
+        let (figures, mut store) = run.accumulate(&batch.sequences, Wanted::LastHidden, |leaves| {
+            let (loss, figures) = objective(leaves, &head, aid, batch, config.centre_coef)?;
+            Ok(((loss * share)?, figures))
+        })?;
+        let mut mean: Figures = figures.into_iter().map(|(name, value)| (name, value * share)).collect();
+        if let Some((figures, before)) = sum.take() {
+            for ((_, value), (_, other)) in mean.iter_mut().zip(&figures) {
+                *value += other;
+            }
+            for var in &beside {
+                let gradient = match (store.get(var.as_tensor()), before.get(var.as_tensor())) {
+                    (Some(new), Some(old)) => (new + old)?,
+                    (Some(one), None) | (None, Some(one)) => one.clone(),
+                    (None, None) => continue,
+                };
+                store.insert(var.as_tensor(), gradient);
+            }
+        }
+        sum = Some((mean, store));
+    }
+    sum.ok_or_else(|| Error::unexpected("a step without a batch"))
 }
 
 /// What explains lengths during training.
@@ -199,21 +307,30 @@ impl Aid {
         }
     }
 
+    /// What learns beside the head that is kept.
+    fn var(&self) -> Option<&Var> {
+        match self {
+            Self::Nothing => None,
+            Self::Slope { slope, .. } => Some(slope),
+            Self::Head { head, .. } => Some(&head.weight),
+        }
+    }
+
     /// What lengths explain of the difference of each pair (as a margin), and what is added to the loss.
     fn explain(
         &self,
         leaves: &Leaves,
         head: &ScalarHead,
         rewards: &Tensor,
+        compared: &Comparisons,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let rows = leaves.lengths.len() / 2;
         match self {
             Self::Nothing => Ok((None, None)),
             Self::Slope { slope, scale, .. } => {
-                let [chosen, rejected] = pairs::split(&leaves.lengths);
+                let [chosen, rejected] = compared.split(&leaves.lengths);
                 let effect = |(c, r): (&usize, &usize)| (((*c as f64 - *r as f64) / scale).tanh()) as f32;
                 let effects: Vec<f32> = chosen.iter().zip(&rejected).map(effect).collect();
-                let effects = Tensor::from_vec(effects, rows, &Device::Cpu)?;
+                let effects = Tensor::new(effects, &Device::Cpu)?;
                 Ok((Some(residual_margin(&effects, slope.as_tensor())?), None))
             }
             Self::Head {
@@ -226,12 +343,12 @@ impl Aid {
                 let heads = TwoHeads {
                     quality: rewards,
                     length: &of_length,
-                    tokens: &Tensor::from_vec(tokens, 2 * rows, &Device::Cpu)?,
+                    tokens: &Tensor::new(tokens, &Device::Cpu)?,
                     quality_weight: head.weight.as_tensor(),
                     length_weight: length_head.weight.as_tensor(),
                 };
                 let penalty = decorrelation(&heads, *length_coef, *orthogonal_coef)?;
-                let [chosen, rejected] = pairs::sides(&of_length)?;
+                let [chosen, rejected] = compared.sides(&of_length)?;
                 Ok((Some((rejected - chosen)?), Some(penalty)))
             }
         }
@@ -240,18 +357,34 @@ impl Aid {
 
 type Figures = Vec<(&'static str, f64)>;
 
-/// The loss of a batch of pairs. The figures are of the rewards that are kept.
+/// The loss of a batch. The figures are of the rewards that are kept.
 fn objective(
     leaves: &Leaves,
     head: &ScalarHead,
     aid: &Aid,
-    labels: SoftLabels<'_>,
+    compared: &Comparisons,
     centre_coef: f64,
 ) -> Result<(Tensor, Figures)> {
+    let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu);
+    let p_chosen = tensor(&compared.p_chosen)?;
+    let weights = compared.weighed().map(|weights| tensor(&weights)).transpose()?;
+    let labels = SoftLabels {
+        p_chosen: &p_chosen,
+        weights: weights.as_ref(),
+    };
     let rewards = leaves.apply_head(Some(head))?;
-    let [chosen, rejected] = pairs::sides(&rewards)?;
-    let (explained, penalty) = aid.explain(leaves, head, &rewards)?;
-    let mut loss = loss::reward::loss(&chosen, &rejected, labels, explained.as_ref(), centre_coef)?.loss;
+    let [chosen, rejected] = compared.sides(&rewards)?;
+    let (explained, penalty) = aid.explain(leaves, head, &rewards, compared)?;
+    let margin = match (compared.margins.is_empty(), explained) {
+        (true, explained) => explained,
+        (false, None) => Some(tensor(&compared.margins)?),
+        (false, Some(explained)) => Some((explained + tensor(&compared.margins)?)?),
+    };
+    let mut loss = loss::reward::loss(&chosen, &rejected, labels, margin.as_ref(), 0.0)?.loss;
+    if centre_coef > 0.0 {
+        let squares = ((&chosen + &rejected)?.sqr()? * tensor(&compared.shares)?)?;
+        loss = (loss + (squares.mean_all()? * centre_coef)?)?;
+    }
     if let Some(penalty) = penalty {
         loss = (loss + penalty)?;
     }
@@ -264,7 +397,7 @@ fn objective(
         ("min_reward", scalar(&rewards.min_all()?)?),
         ("max_reward", scalar(&rewards.max_all()?)?),
     ];
-    let [of_chosen, of_rejected] = pairs::split(&leaves.lengths);
+    let [of_chosen, of_rejected] = compared.split(&leaves.lengths);
     figures.extend(length::figures(&margins.to_vec1()?, &of_chosen, &of_rejected));
     if let Aid::Slope { slope, .. } = aid {
         figures.push(("length/slope", scalar(&slope.as_tensor().squeeze(0)?)?));

@@ -12,7 +12,7 @@ use super::generate::judge_rows;
 use super::judging::{self, Judging};
 use super::kept;
 use super::prompting::Prompting;
-use super::train::load_reward_model;
+use super::train::{encode_rows, load_reward_model};
 use super::{Done, Stage};
 use crate::cli::session::{Session, constitution_source, data_source, model_source};
 use crate::constitution::Constitution;
@@ -22,10 +22,13 @@ use crate::engine::local::LocalEngine;
 use crate::error::{Error, Result};
 use crate::eval::{policy, preference};
 use crate::model::files::Model;
+use crate::model::tokenizer::Tokenizer;
 use crate::prompt::Templates;
 use crate::report::RewardFigures;
 use crate::stage::Context;
 use crate::train::batch::Encoder;
+use crate::train::reward::RewardModel;
+use crate::train::{held_out, pairs};
 use crate::world::{Oracle, Split, World};
 
 /// The result of an evaluation.
@@ -98,6 +101,11 @@ pub struct Reward {
     #[arg(long)]
     #[serde(skip)]
     pub model: String,
+    /// Preferences to measure it on, instead of the proving ground: accuracy with its interval, calibration, and how it
+    /// scores by length.
+    #[arg(long, conflicts_with_all = ["before", "pairs"])]
+    #[serde(skip)]
+    pub data: Option<String>,
     /// A reward model trained on the labels before length control, to compare with.
     #[arg(long)]
     #[serde(skip)]
@@ -264,23 +272,79 @@ impl Stage for Judge {
     }
 }
 
+impl Reward {
+    fn tokenizer(&self, files: &Model) -> Tokenizer {
+        match self.prompting.date {
+            Some(date) => files.tokenizer.at(date),
+            None => files.tokenizer.clone(),
+        }
+    }
+
+    /// The evaluation of `train reward`, on any preferences.
+    fn on_preferences(
+        &self,
+        session: &Session,
+        out: &Path,
+        reference: &str,
+        (model, files): (&RewardModel, &Model),
+    ) -> Result<Done> {
+        let data = dataset::read_preferences(reference)?;
+        let mut provenance = session.provenance(self.kind(), self)?;
+        provenance.model = Some(model_source(files));
+        provenance.inputs = vec![data_source(reference, &data)];
+        let templates = Templates::new(self.prompting.style(files)?);
+        let tokenizer = self.tokenizer(files);
+        let kept = kept::keep(session, out, FILE, provenance, "reward_model", || {
+            let encoder = Encoder {
+                tokenizer: &tokenizer,
+                templates: &templates,
+                context: files.decoder.config.context,
+            };
+            let (encoded, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
+                pairs::encode(&encoder, row)
+            })?;
+            if encoded.is_empty() {
+                let reason = rejects.first().map_or("it is empty", |reject| reject.reason.as_str());
+                return Err(Error::input(format!("there is no pair to measure: {reason}")).at_file(reference));
+            }
+            let evaluation = held_out::evaluate(model, &encoded, session.stage_seed(self.kind()))?;
+            let figures = RewardFigures {
+                accuracy: evaluation.accuracy.map(|accuracy| accuracy.value),
+                ..RewardFigures::default()
+            };
+            // What could not be read or does not fit is counted beside the figures.
+            to_value(serde_json::json!({ "figures": figures, "evaluation": evaluation, "unread": rejects.len() }))
+        })?;
+        let evaluation = kept.get("evaluation").cloned().unwrap_or_default();
+        let told: held_out::Evaluation = serde_json::from_value(evaluation.clone())
+            .map_err(|error| Error::input("not an evaluation").at_file(out.join(FILE)).because(error))?;
+        for line in told.lines() {
+            session.progress().note(&line);
+        }
+        Ok(Done {
+            result: evaluation,
+            ..done(kept)
+        })
+    }
+}
+
 impl Stage for Reward {
     fn kind(&self) -> &'static str {
         "eval-reward"
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let world = World::builtin()?;
         let (after, files) = load_reward_model(&self.model)?;
+        if let Some(reference) = &self.data {
+            return self.on_preferences(session, out, reference, (&after, &files));
+        }
+        let world = World::builtin()?;
         let before = self.before.as_deref().map(load_reward_model).transpose()?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(model_source(&files));
         provenance.inputs = before.iter().map(|(_, files)| model_source(files)).collect();
         let templates = Templates::new(self.prompting.style(&files)?);
-        let tokenizer = match self.prompting.date {
-            Some(date) => files.tokenizer.at(date),
-            None => files.tokenizer.clone(),
-        };
+        let tokenizer = self.tokenizer(&files);
         evaluate(session, out, provenance, "reward_model", || {
             let oracle = Oracle::new(&world);
             let contests = world.contests(Split::Evaluation, self.pairs, session.stage_seed("eval-judge"))?;

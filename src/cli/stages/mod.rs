@@ -10,7 +10,9 @@ pub mod kept;
 pub mod lora;
 pub mod online;
 pub mod prompting;
+pub mod rewarding;
 pub mod train;
+pub mod tuning;
 pub mod winrate;
 pub mod world;
 

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use super::keeping::{self, Keeping, Told};
 use super::lora::Lora;
 use super::prompting::Prompting;
+use super::rewarding::HeldOut;
+use super::tuning::Beside;
 use super::{Done, Stage, read_if_there};
 use crate::bias::control::Unit;
 use crate::bias::ledger::{self, Subject};
@@ -37,7 +39,7 @@ const FILE: &str = "train.json";
 pub const LENGTH_FILE: &str = "length.json";
 
 /// Pairs on which that is measured, at most.
-const LENGTH_PAIRS: usize = 2000;
+pub(super) const LENGTH_PAIRS: usize = 2000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct TrainManifest {
@@ -46,6 +48,9 @@ struct TrainManifest {
     provenance: Provenance,
     rows: u64,
     rejects: u64,
+    /// How many rows of each data set each pass has learnt, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mixture: Option<Value>,
 }
 
 /// The flags that all trainers share.
@@ -86,6 +91,9 @@ pub struct Sft {
     pub common: Common,
     #[command(flatten)]
     #[serde(flatten)]
+    pub beside: Beside,
+    #[command(flatten)]
+    #[serde(flatten)]
     pub config: sft::SftConfig,
 }
 
@@ -94,6 +102,9 @@ pub struct Reward {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub held_out: HeldOut,
     #[command(flatten)]
     #[serde(flatten)]
     pub config: reward::RewardConfig,
@@ -120,6 +131,7 @@ pub(super) struct Training<'a> {
     pub(super) model: Model,
     pub(super) templates: Templates,
     pub(super) provenance: Provenance,
+    pub(super) mixture: Option<Value>,
     /// Held from [`Training::finished`] on.
     lock: Option<Lock>,
 }
@@ -154,6 +166,7 @@ impl<'a> Training<'a> {
             model,
             templates,
             provenance,
+            mixture: None,
             lock: None,
         })
     }
@@ -184,7 +197,7 @@ impl<'a> Training<'a> {
     }
 
     /// The same for a method that asks no reference while it learns: the decoder was read for it alone.
-    fn setup_in_place(&self) -> Result<Setup<'_>> {
+    pub(super) fn setup_in_place(&self) -> Result<Setup<'_>> {
         Ok(Setup {
             in_place: true,
             ..self.setup()?
@@ -246,6 +259,7 @@ impl<'a> Training<'a> {
             provenance: self.provenance.clone(),
             rows: rows as u64,
             rejects: rejects as u64,
+            mixture: self.mixture.clone(),
         };
         let json =
             serde_json::to_vec_pretty(&manifest).map_err(|error| Error::unexpected("manifest").because(error))?;
@@ -269,9 +283,9 @@ impl<'a> Training<'a> {
             decoder,
             ..self.model.clone()
         };
-        trained.save(self.dir, DType::F32)?;
-        if let Some(head) = head {
-            head.save(self.dir)?;
+        match head {
+            Some(head) => trained.save_with_head(self.dir, DType::F32, head)?,
+            None => trained.save(self.dir, DType::F32)?,
         }
         self.write(Status::Complete, rows, rejects)?;
         checkpoint::remove(self.dir)?;
@@ -313,31 +327,6 @@ pub(super) fn encode_rows<R: dataset::Row, T>(
     Ok((encoded, rejects))
 }
 
-impl Stage for Sft {
-    fn kind(&self) -> &'static str {
-        "train-sft"
-    }
-
-    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let data = dataset::read_demonstrations(&self.common.data)?;
-        let inputs = vec![data_source(&self.common.data, &data)];
-        let mut training = Training::new(session, out, self.kind(), &self.common, self, inputs)?;
-        if let Some(done) = training.finished()? {
-            return Ok(done);
-        }
-        let encoder = training.encoder();
-        let (examples, rejects) = encode_rows(self.kind(), &data.rows, data.rejects, |row| {
-            encoder.demonstration(row, self.config.prompt_loss_weight)
-        })?;
-        training.begin(examples.len(), &rejects)?;
-        let seed = session.stage_seed(self.kind());
-        let mut setup = training.setup_in_place()?;
-        setup.keeping.rows = keeping::names(&data.rows, &rejects, examples.len());
-        let decoder = sft::train(setup, &self.config, &training.model.decoder, &examples, seed)?;
-        training.finish(decoder, None, examples.len(), rejects.len())
-    }
-}
-
 /// Trains on preference pairs, unless the directory has the result already.
 fn train_on_pairs(
     session: &Session,
@@ -364,24 +353,8 @@ fn train_on_pairs(
     training.finish(decoder, head.as_ref(), pairs.len(), rejects.len())
 }
 
-impl Stage for Reward {
-    fn kind(&self) -> &'static str {
-        "train-reward"
-    }
-
-    fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let mut stage = self.clone();
-        stage.config.length = self.config.length.settled()?;
-        train_on_pairs(session, out, &stage, &stage.common, |setup, decoder, pairs, seed| {
-            let model = reward::train(setup, &stage.config, decoder, pairs, seed)?;
-            write_length(out, &model, &pairs[..pairs.len().min(LENGTH_PAIRS)], seed)?;
-            Ok((model.decoder, Some(model.head)))
-        })
-    }
-}
-
 /// Measures what length does to the rewards, for the ledger of length.
-fn write_length(out: &Path, model: &reward::RewardModel, pairs: &[pairs::Pair], seed: Seed) -> Result<()> {
+pub(super) fn write_length(out: &Path, model: &reward::RewardModel, pairs: &[pairs::Pair], seed: Seed) -> Result<()> {
     let rewards = model.score(&pairs::sequences(&pairs.iter().collect::<Vec<_>>()))?;
     let [chosen, rejected] = pairs::split(&rewards);
     let prompts: Vec<String> = pairs

@@ -183,6 +183,7 @@ impl Shape for Preference {
          preferences, of ShareGPT or Alpaca pairs, UltraFeedback, distilabel, CAI or PandaLM";
 
     fn from_foreign(form: Form, object: &Object, _: &str) -> Result<Self, Reason> {
+        let mut told = None;
         let (pair, p_chosen, source) = match form {
             Form::PandaLm => {
                 let (pair, share) = rated::pandalm_pair(object)?;
@@ -193,10 +194,13 @@ impl Shape for Preference {
             _ => {
                 let pair = pair(form, object)?;
                 trl::check_scores(object)?;
+                told = trl::margin(object)?;
                 (pair, 1.0, "human")
             }
         };
-        Ok(preference(pair, p_chosen, source))
+        let mut row = preference(pair, p_chosen, source);
+        row.margin = told.unwrap_or(row.margin);
+        Ok(row)
     }
 
     fn from_native(row: Native) -> Option<Result<Self, Reason>> {

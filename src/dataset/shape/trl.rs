@@ -68,6 +68,14 @@ pub(super) fn check_scores(object: &Object) -> Result<(), Reason> {
     Ok(())
 }
 
+/// How much better the chosen answer is, where a column says it.
+pub(super) fn margin(object: &Object) -> Result<Option<f32>, Reason> {
+    match object.get("margin") {
+        None | Some(Value::Null) => Ok(None),
+        given => Ok(Some(number(given, "margin")? as f32)),
+    }
+}
+
 /// A whole conversation at `key`: what was asked, and the answer that ends it.
 pub(super) fn conversation(object: &Object, key: &str) -> Result<(Vec<Message>, String), Reason> {
     let (prompt, answer) = last_turn(messages(object, key)?, key)?;
