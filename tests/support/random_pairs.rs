@@ -28,6 +28,7 @@ pub fn pairs(count: usize) -> Vec<Pair> {
                 rejected: answer(),
                 p_chosen: 0.9,
                 weight: 1.0,
+                margin: 0.0,
             }
         })
         .collect()
