@@ -144,6 +144,7 @@ fn either(model: &Model, dir: &Path) -> Model {
             lr_scheduler: Schedule::Constant,
             ..OptimConfig::default()
         },
+        ..SftConfig::default()
     };
     let decoder = sft::train(setup(dir, &Silent, 0), &config, &model.decoder, &examples, Seed::new(1)).unwrap();
     Model {
@@ -455,6 +456,7 @@ fn likes_the_second(policy: &Model, dir: &Path) -> RewardModel {
         rejected: answer(policy, QUESTIONS[0], ANSWERS[0]),
         p_chosen: 1.0,
         weight: 1.0,
+        margin: 0.0,
     };
     let config = RewardConfig {
         learning_rate: 1e-3,
@@ -462,11 +464,11 @@ fn likes_the_second(policy: &Model, dir: &Path) -> RewardModel {
         batch_size: 1,
         centre_coef: 0.01,
         head_rate: 3.0,
-        length: bylaw::train::length::RewardLengthConfig::default(),
         optim: OptimConfig {
             lr_scheduler: Schedule::Constant,
             ..OptimConfig::default()
         },
+        ..RewardConfig::default()
     };
     reward::train(setup(dir, &Silent, 0), &config, &policy.decoder, &[pair], Seed::new(1)).unwrap()
 }

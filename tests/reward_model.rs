@@ -111,6 +111,8 @@ fn train(model: &Model, config: &RewardConfig, pairs: &[Pair]) -> Trained {
         label: "test".into(),
         progress: &Silent,
         save_steps: 0,
+        in_place: false,
+        keeping: Default::default(),
     };
     let trained = reward::train(setup, config, &model.decoder, pairs, Seed::new(5)).unwrap();
     Trained {

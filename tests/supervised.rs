@@ -219,6 +219,8 @@ fn setup<'a>(dir: &Path, progress: &'a dyn Progress, save_steps: usize) -> Setup
         label: "test".into(),
         progress,
         save_steps,
+        in_place: false,
+        keeping: Default::default(),
     }
 }
 

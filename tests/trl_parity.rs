@@ -189,10 +189,7 @@ fn the_reward_model_is_trls() {
         Seed::new(SEED),
     )
     .unwrap();
-    let figures = [
-        ("accuracy", "accuracy", 0.0),
-        ("margin", "margin", 0.0),
-    ];
+    let figures = [("accuracy", "accuracy", 0.0), ("margin", "margin", 0.0)];
     compare(&golden, "reward", dir.path(), &figures);
 }
 
