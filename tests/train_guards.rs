@@ -465,7 +465,7 @@ fn change(path: PathBuf, change: impl FnOnce(&mut Vec<u8>)) {
 const DAMAGES: [Damage; 7] = [
     ("cut short", |folder| {
         change(folder.join("state.safetensors"), |bytes| {
-            bytes.truncate(bytes.len() / 2)
+            bytes.truncate(bytes.len() / 2);
         });
     }),
     ("longer", |folder| {
@@ -478,7 +478,7 @@ const DAMAGES: [Damage; 7] = [
         });
     }),
     ("without its tensors", |folder| {
-        fs::remove_file(folder.join("state.safetensors")).unwrap()
+        fs::remove_file(folder.join("state.safetensors")).unwrap();
     }),
     ("the state cut short", |folder| {
         change(folder.join("state.json"), |bytes| bytes.truncate(10));
