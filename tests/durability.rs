@@ -142,7 +142,7 @@ fn the_disk_fails_while_training() {
 /// Catches: the last checkpoint given up before the next one is whole; an error that does not say that the disk is full.
 #[test]
 fn a_full_disk_leaves_the_last_checkpoint() {
-    let found = full_disks("train-reward", ["step-000002", "step-000004"]);
+    let found = full_disks("train-lora", ["step-000003", "step-000006"]);
     assert!(found.tried >= 6, "only {} changes of a checkpoint failed", found.tried);
     eprintln!("{} full disks", found.none());
 }

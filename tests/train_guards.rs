@@ -308,54 +308,49 @@ fn a_learning_rate_far_too_high_ends_with_advice() {
     refused(dir.path(), &calmer, 2, &["--out"]);
     // The model of before the step is one.
     assert!(dir.path().join("out/step-000001/model.safetensors").exists());
-    succeeds(dir.path(), &["info", "out/step-000001"]);
+    succeeds(dir.path(), &["model", "info", "out/step-000001"]);
     // In bf16 that is a suspect too.
     let halves = [&diverging[..diverging.len() - 1], &["halves", "--dtype", "bf16"]].concat();
     refused(dir.path(), &halves, 2, &["--dtype f32"]);
 }
 
-/// Catches: rewards that are no numbers and teach the policy; the state in the middle of an iteration saved as one
-/// after it.
+/// Catches: rewards that are no numbers and teach the policy; a loss of infinity whose gradient is finite; the state in
+/// the middle of an iteration saved as one after it.
 #[test]
-fn ppo_stops_at_rewards_that_are_no_numbers() {
+fn ppo_stops_before_what_is_not_finite() {
     let dir = temp();
     write(dir.path(), "pairs.jsonl", PREFERENCES);
-    let reward = [
-        "train",
-        "reward",
-        "--model",
-        "builtin:tiny",
-        "--data",
-        "pairs.jsonl",
-        "--out",
-        "reward",
-    ];
-    succeeds(dir.path(), &reward);
+    let train = |method: &'static str, flags: &'static str| -> Vec<&'static str> {
+        let fixed = [
+            "train",
+            method,
+            "--model",
+            "builtin:tiny",
+            "--data",
+            "pairs.jsonl",
+            "--out",
+            method,
+        ];
+        fixed.into_iter().chain(flags.split_whitespace()).collect()
+    };
+    succeeds(dir.path(), &train("reward", ""));
+    let flags = "--reward-model reward --iterations 2 --rollouts 4 --max-new-tokens 60";
+    let diverging = [train("ppo", flags), vec!["--learning-rate", "1e30"]].concat();
+    refused(dir.path(), &diverging, 2, &["in step 1 of 2", "not applied"]);
+    assert_eq!(names(&dir.path().join("ppo")), [".job", "metrics.jsonl", "train.json"]);
+    fs::remove_dir_all(dir.path().join("ppo")).unwrap();
+
     let head = dir.path().join("reward/head.safetensors");
     let mut tensors = candle_core::safetensors::load(&head, &Device::Cpu).unwrap();
     let bias = Tensor::from_vec(vec![f32::NAN], 1, &Device::Cpu).unwrap();
     tensors.insert("score.bias".into(), bias);
     candle_core::safetensors::save(&tensors, &head).unwrap();
-    let ppo = [
-        "train",
-        "ppo",
-        "--model",
-        "builtin:tiny",
-        "--data",
-        "pairs.jsonl",
-        "--reward-model",
-        "reward",
-        "--iterations",
-        "2",
-        "--rollouts",
-        "4",
-        "--max-new-tokens",
-        "4",
-        "--out",
-        "ppo",
-    ];
-    refused(dir.path(), &ppo, 2, &["the loss is NaN in step 1 of 2", "not applied"]);
-    assert!(!dir.path().join("ppo/checkpoint").exists());
+    refused(
+        dir.path(),
+        &train("ppo", flags),
+        2,
+        &["is NaN in step 1 of 2", "not applied"],
+    );
     assert!(!dir.path().join("ppo/model.safetensors").exists());
 }
 
@@ -472,7 +467,7 @@ fn change(path: PathBuf, change: impl FnOnce(&mut Vec<u8>)) {
 const DAMAGES: [Damage; 7] = [
     ("cut short", |folder| {
         change(folder.join("state.safetensors"), |bytes| {
-            bytes.truncate(bytes.len() / 2)
+            bytes.truncate(bytes.len() / 2);
         });
     }),
     ("longer", |folder| {
@@ -485,7 +480,7 @@ const DAMAGES: [Damage; 7] = [
         });
     }),
     ("without its tensors", |folder| {
-        fs::remove_file(folder.join("state.safetensors")).unwrap()
+        fs::remove_file(folder.join("state.safetensors")).unwrap();
     }),
     ("the state cut short", |folder| {
         change(folder.join("state.json"), |bytes| bytes.truncate(10));
@@ -676,7 +671,7 @@ fn models_are_exported_on_the_way() {
         let exported = place.join("step-000002");
         assert!(weights(&exported) != weights(&place), "{method}: the export is the end");
         assert_eq!(exported.join("head.safetensors").exists(), method == "reward");
-        succeeds(dir.path(), &["info", exported.to_str().unwrap()]);
+        succeeds(dir.path(), &["model", "info", exported.to_str().unwrap()]);
         let here = names(&exported);
         let there: Vec<String> = names(&place).into_iter().filter(|name| here.contains(name)).collect();
         assert_eq!(here, there);

@@ -278,14 +278,17 @@ impl<'a> Run<'a> {
             Some(step) => format!("the checkpoint of step {step} is kept, but "),
             None => String::new(),
         };
-        let halves = if self.decoder.training.halves {
-            ", --dtype f32"
-        } else {
-            ""
+        let halves = match self.decoder.training.halves {
+            true => ", or --dtype f32",
+            false => "",
+        };
+        let rows = match self.rows.is_empty() {
+            true => "",
+            false => "; or look at the rows of this step",
         };
         help += &format!(
             "{kept}the same command comes to the same point. Give another --out, and try a lower --learning-rate or \
-             --max-grad-norm{halves}, or look at the rows of this step"
+             --max-grad-norm{halves}{rows}"
         );
         let (step, total) = (self.step + 1, self.total);
         let message = format!(

@@ -60,8 +60,11 @@ impl Keeping<'_> {
 pub struct Export<'a> {
     /// After so many steps; 0 for only before a step that cannot be done.
     pub steps: usize,
-    pub save: Box<dyn Fn(&Path, &Decoder, Option<&ScalarHead>) -> Result<()> + 'a>,
+    pub save: Box<Save<'a>>,
 }
+
+/// Writes a model with its head, if it has one, into a directory that is there.
+pub type Save<'a> = dyn Fn(&Path, &Decoder, Option<&ScalarHead>) -> Result<()> + 'a;
 
 /// How fast this process was.
 #[derive(Debug, Clone, Copy)]

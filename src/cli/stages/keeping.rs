@@ -1,6 +1,7 @@
 //! The flags of what training leaves besides its result, which every trainer has.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use candle_core::DType;
@@ -61,12 +62,12 @@ impl Keeping {
     }
 }
 
-/// The names of the rows that are trained on: all but those of `rejects`. None where they are not `count`, as names
-/// that come twice may have it.
+/// The names of the rows that are trained on, all but `rejects`: their numbers among those that could be read, and
+/// their ids. None where they are not `count`, as it may be where an id comes twice.
 pub fn names<R: Row>(rows: &[R], rejects: &[Reject], count: usize) -> Vec<String> {
-    let rejected: std::collections::HashSet<&str> = rejects.iter().map(|reject| reject.id.as_str()).collect();
-    let kept = rows.iter().map(Row::id).filter(|id| !rejected.contains(id));
-    let names: Vec<String> = kept.map(str::to_owned).collect();
+    let rejected: HashSet<&str> = rejects.iter().map(|reject| reject.id.as_str()).collect();
+    let kept = rows.iter().enumerate().filter(|(_, row)| !rejected.contains(row.id()));
+    let names: Vec<String> = kept.map(|(at, row)| format!("{} ({})", at + 1, row.id())).collect();
     if names.len() == count { names } else { Vec::new() }
 }
 
