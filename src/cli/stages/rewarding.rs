@@ -38,7 +38,8 @@ pub struct HeldOut {
 }
 
 impl HeldOut {
-    fn is_wanted(&self) -> bool {
+    /// Whether pairs are held out.
+    pub fn is_wanted(&self) -> bool {
         self.eval_fraction.is_some() || self.eval_data.is_some()
     }
 }
@@ -127,6 +128,7 @@ impl Stage for Reward {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let mut stage = self.clone();
         stage.config.length = self.config.length.settled()?;
+        stage.config.optim.check()?;
         let data = dataset::read_preferences(&self.common.data)?;
         let mut inputs = vec![data_source(&self.common.data, &data)];
         let reference = self.held_out.eval_data.as_deref();

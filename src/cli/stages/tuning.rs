@@ -41,6 +41,11 @@ pub struct Beside {
 }
 
 impl Beside {
+    /// Whether there are no data beside `--data`.
+    pub fn is_empty(&self) -> bool {
+        self.mixed().next().is_none() && self.eval_data.is_none()
+    }
+
     /// What is mixed in, in the order in which it is read.
     fn mixed(&self) -> impl Iterator<Item = &Mixed> {
         self.mix.iter().chain(&self.decay_mix)
@@ -204,6 +209,9 @@ impl Stage for Sft {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let beside = &self.beside;
+        self.config
+            .check(beside.eval_data.is_some(), !beside.decay_mix.is_empty())?;
         let loaded: Vec<Loaded<Demonstration>> = self
             .references()
             .map(dataset::read_demonstrations)
