@@ -100,11 +100,10 @@ struct Corpus {
 impl Sft {
     fn encode(&self, training: &Training<'_>, loaded: Vec<Loaded<Demonstration>>) -> Result<Corpus> {
         let encoder = Encoder {
-            context: self
-                .config
-                .batch_tokens
-                .map_or(usize::MAX, |tokens| tokens)
-                .min(training.encoder().context),
+            context: training
+                .encoder()
+                .context
+                .min(self.config.batch_tokens.unwrap_or(usize::MAX)),
             ..training.encoder()
         };
         let mut corpus = Corpus::default();
