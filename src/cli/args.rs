@@ -152,13 +152,13 @@ pub enum StageCommand {
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
     /// Supervised fine-tuning on revisions or other demonstrations.
-    Sft(WithOut<stages::train::Sft>),
+    Sft(Box<WithOut<stages::train::Sft>>),
     /// A reward model from preferences (Bradley-Terry, soft labels).
-    Reward(WithOut<stages::train::Reward>),
+    Reward(Box<WithOut<stages::train::Reward>>),
     /// Direct preference optimisation (soft labels).
-    Dpo(WithOut<stages::train::Dpo>),
+    Dpo(Box<WithOut<stages::train::Dpo>>),
     /// Proximal policy optimisation against a reward model; the data are prompts.
-    Ppo(WithOut<stages::train::Ppo>),
+    Ppo(Box<WithOut<stages::train::Ppo>>),
 }
 
 #[derive(Debug, Subcommand)]
