@@ -23,7 +23,7 @@ use bylaw::train::pairs::Pair;
 use bylaw::train::reward::{self, RewardConfig, RewardModel};
 use bylaw::train::run::Setup;
 use candle_core::{DType, Device};
-use program::{json, refused, succeeds, temp, write};
+use program::{fails, json, refused, succeeds, temp, write};
 use serde_json::{Value, json as value};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/llama");
@@ -379,7 +379,7 @@ fn margins_are_read_and_what_does_nothing_is_refused() {
     }
     write(place, "told.jsonl", &lines(&rows));
     let bare = command(&["--data", "bare.jsonl", "--margin", "--out", "bare"]);
-    refused(place, &bare, 3, &["nothing to train on", "has no margin"]);
+    fails(place, &bare, 3, &["nothing to train on", "has no margin"]);
     succeeds(
         place,
         &command(&[

@@ -516,10 +516,11 @@ fn the_program_tells_what_it_mixes() {
     other[1] = "other.jsonl=1";
     let ran = bylaw(place, &command(&other));
     assert_ne!(ran.code, 0, "another mixture in the same directory");
-    refused(
-        place,
-        &command(&["--decay-steps", "3"]),
-        2,
-        &["--decay-steps has no effect"],
-    );
+    for (flags, says) in [
+        (["--decay-steps", "3"], "--decay-steps has no effect"),
+        (["--decay-mix", "other.jsonl"], "--decay-mix has no effect"),
+        (["--eval-steps", "3"], "--eval-steps has nothing to measure"),
+    ] {
+        refused(place, &command(&flags), 2, &[says]);
+    }
 }

@@ -153,11 +153,11 @@ pub enum StageCommand {
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
     /// Supervised fine-tuning on revisions or other demonstrations.
-    Sft(WithOut<stages::train::Sft>),
+    Sft(Box<WithOut<stages::train::Sft>>),
     /// A reward model from preferences (Bradley-Terry, soft labels).
-    Reward(WithOut<stages::train::Reward>),
+    Reward(Box<WithOut<stages::train::Reward>>),
     /// Direct preference optimisation (soft labels).
-    Dpo(WithOut<stages::train::Dpo>),
+    Dpo(Box<WithOut<stages::train::Dpo>>),
     /// Proximal policy optimisation against rewards; the data are prompts.
     Ppo(Box<WithOut<stages::online::Ppo>>),
     /// REINFORCE with a leave-one-out baseline: several completions of a prompt, no value function.

@@ -27,6 +27,7 @@ use crate::train::length::RewardLength;
 use crate::train::loss::length::DpoLength;
 use crate::train::optim::{OptimConfig, Schedule};
 use crate::train::ppo::PpoConfig;
+use crate::train::turns::Learn;
 
 /// Who trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -196,6 +197,14 @@ impl Stage<'_> {
                     with.not_carried.push(format!("batch_tokens = {tokens}"));
                 }
                 lacks(&mut with, "prompt_loss_weight", rounded(config.prompt_loss_weight), 0.0);
+                let steps = config.gradient_accumulation_steps;
+                lacks(&mut with, "gradient_accumulation_steps", steps as f64, 1.0);
+                if config.learn == Learn::AllTurns {
+                    with.not_carried.push("learn = all-turns".into());
+                }
+                if !command.stage.beside.is_empty() {
+                    with.not_carried.push("other data than --data".into());
+                }
                 optimiser(&mut with, &config.optim);
             }
             TrainCommand::Reward(command) => {
@@ -204,6 +213,16 @@ impl Stage<'_> {
                     (config.learning_rate, config.epochs, config.batch_size);
                 with.centre_coef = config.centre_coef;
                 lacks(&mut with, "head_rate", config.head_rate, 1.0);
+                let steps = config.gradient_accumulation_steps;
+                lacks(&mut with, "gradient_accumulation_steps", steps as f64, 1.0);
+                for (name, given) in [("k_wise", config.k_wise), ("margin", config.margin)] {
+                    if given {
+                        with.not_carried.push(format!("{name} = true"));
+                    }
+                }
+                if command.stage.held_out.is_wanted() {
+                    with.not_carried.push("held-out pairs".into());
+                }
                 reward_length(&mut with, config.length.choice());
                 optimiser(&mut with, &config.optim);
             }

@@ -14,7 +14,7 @@ use super::pairs::Pair;
 use super::reward::RewardModel;
 use crate::bias::calibration::{self, Bin};
 use crate::bias::interval::{Estimate, clusters, estimate};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Silent;
 use crate::seed::Seed;
 
@@ -86,24 +86,33 @@ impl<P> Scored<P> {
         self.tokens[0] as f64 - self.tokens[1] as f64
     }
 
+    /// 1 where the chosen answer has the higher reward, and one half where neither has.
     fn right(&self) -> f64 {
-        half_if_equal(self.difference())
+        match self.difference() {
+            above if above > 0.0 => 1.0,
+            below if below < 0.0 => 0.0,
+            _ => 0.5,
+        }
     }
-}
 
-/// 1 above 0, 0 below, and one half at 0.
-fn half_if_equal(difference: f64) -> f64 {
-    match difference {
-        above if above > 0.0 => 1.0,
-        below if below < 0.0 => 0.0,
-        _ => 0.5,
+    /// That of the label, of the rewards as they were learnt.
+    fn cross_entropy(&self, scale: f64) -> f64 {
+        let raw = self.difference() * scale;
+        self.p_chosen * softplus(-raw) + (1.0 - self.p_chosen) * softplus(raw)
     }
 }
 
 /// Scores pairs, and says what the scores are worth.
 pub fn evaluate(model: &RewardModel, pairs: &[Pair], seed: Seed) -> Result<Evaluation> {
     let compared = Comparisons::pairs(&pairs.iter().collect::<Vec<_>>());
-    let [chosen, rejected] = compared.split(&model.score(&compared.sequences)?);
+    let rewards = model.score(&compared.sequences)?;
+    if rewards.iter().any(|reward| !reward.is_finite()) {
+        return Err(
+            Error::input("the reward model gives rewards that are no finite numbers")
+                .help("its training diverged: train it again with a lower --learning-rate"),
+        );
+    }
+    let [chosen, rejected] = compared.split(&rewards);
     let scored: Vec<Scored<&[u32]>> = pairs
         .iter()
         .zip(chosen.iter().zip(&rejected))
@@ -149,27 +158,14 @@ pub fn tally<P: Eq + std::hash::Hash + Sync>(pairs: &[Scored<P>], scale: f64, se
             Some(correlation(&x, &y)).filter(|value| value.is_finite())
         })
     };
-    let raw = |pair: &Scored<P>| pair.difference() * scale;
-    let bins = calibration::bins(pairs.iter().map(|pair| {
-        let right = half_if_equal(raw(pair));
-        (
-            sigmoid(raw(pair).abs()),
-            right * pair.p_chosen + (1.0 - right) * (1.0 - pair.p_chosen),
-        )
-    }));
-    let cross_entropy =
-        |pair: &Scored<P>| pair.p_chosen * softplus(-raw(pair)) + (1.0 - pair.p_chosen) * softplus(raw(pair));
     Ok(Evaluation {
         pairs: pairs.len() as u64,
         prompts: by_prompt.len() as u64,
         undecided: pairs.iter().filter(|pair| pair.p_chosen == 0.5).count() as u64,
         accuracy: accuracy("accuracy", &|_| true)?,
-        loss: mean(pairs.iter().map(cross_entropy)).unwrap_or(f64::NAN),
+        loss: mean(pairs.iter().map(|pair| pair.cross_entropy(scale))).unwrap_or(f64::NAN),
         margin: mean(pairs.iter().map(Scored::difference)).unwrap_or(f64::NAN),
-        calibration: Calibration {
-            error: calibration::error(&bins),
-            bins,
-        },
+        calibration: calibrated(pairs, scale),
         length: Length {
             reward_correlation: correlated("reward-length", &|pair| {
                 [0, 1]
@@ -182,6 +178,20 @@ pub fn tally<P: Eq + std::hash::Hash + Sync>(pairs: &[Scored<P>], scale: f64, se
             quantiles: quantiles(pairs),
         },
     })
+}
+
+fn calibrated<P>(pairs: &[Scored<P>], scale: f64) -> Calibration {
+    let bins = calibration::bins(pairs.iter().map(|pair| {
+        let right = pair.right();
+        (
+            sigmoid((pair.difference() * scale).abs()),
+            right * pair.p_chosen + (1.0 - right) * (1.0 - pair.p_chosen),
+        )
+    }));
+    Calibration {
+        error: calibration::error(&bins),
+        bins,
+    }
 }
 
 fn sigmoid(x: f64) -> f64 {

@@ -69,6 +69,20 @@ impl Default for SftConfig {
     }
 }
 
+impl SftConfig {
+    /// An error if a setting would do nothing, with or without held-out data and data that enter in the decay.
+    pub fn check(&self, held_out: bool, decay: bool) -> Result<()> {
+        self.optim.check()?;
+        if self.eval_steps.is_some() && !held_out {
+            return Err(Error::config("--eval-steps has nothing to measure").help("give --eval-data"));
+        }
+        if decay && self.optim.lr_scheduler != Schedule::Wsd {
+            return Err(Error::config("--decay-mix has no effect").help("it goes with --lr-scheduler wsd"));
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn one() -> usize {
     1
 }
@@ -119,13 +133,7 @@ pub fn train_on(
     data: SftData<'_>,
     seed: Seed,
 ) -> Result<Decoder> {
-    config.optim.check()?;
-    if config.eval_steps.is_some() && data.held_out.is_empty() {
-        return Err(Error::config("--eval-steps has nothing to measure").help("give --eval-data"));
-    }
-    if !data.decay.is_empty() && config.optim.lr_scheduler != Schedule::Wsd {
-        return Err(Error::config("--decay-mix has no effect").help("it goes with --lr-scheduler wsd"));
-    }
+    config.check(!data.held_out.is_empty(), !data.decay.is_empty())?;
     let Planned { steps, optim, .. } = planned(config, &data, seed);
     let mut run = Run::begin(
         setup,

@@ -109,13 +109,9 @@ mod tests {
             turn(&[1, 2, 3, 4, 5], 4),
             turn(&[1, 2, 9, 4, 5, 6], 5),
         ];
-        assert_eq!(
-            joined(turns),
-            [
-                (vec![1, 2, 3, 4, 5], vec![2..3, 4..5]),
-                (vec![1, 2, 9, 4, 5, 6], vec![5..6])
-            ]
-        );
+        let [both, alone] = joined(turns).try_into().unwrap();
+        assert_eq!(both, (vec![1, 2, 3, 4, 5], vec![2..3, 4..5]));
+        assert_eq!(alone, (vec![1, 2, 9, 4, 5, 6], Vec::from_iter([5..6])));
         // The end of the first turn is inside of the second's answer.
         let overlapping = vec![turn(&[1, 2, 3], 2), turn(&[1, 2, 3, 4], 2)];
         assert_eq!(joined(overlapping).len(), 2);
@@ -127,9 +123,10 @@ mod tests {
         let example = weighted(vec![1, 2, 3, 4, 5, 6], &[1..2, 4..6], 0.5, 0.0);
         assert_eq!(example.sequence.completion, 1);
         assert_eq!(example.weights, [0.5, 0.0, 0.0, 0.5, 0.5]);
-        let late = weighted(vec![1, 2, 3, 4], &[3..4], 1.0, 0.0);
+        let last = std::slice::from_ref(&(3..4));
+        let late = weighted(vec![1, 2, 3, 4], last, 1.0, 0.0);
         assert_eq!((late.sequence.completion, late.weights), (3, vec![1.0]));
-        let all = weighted(vec![1, 2, 3, 4], &[3..4], 1.0, 0.1);
+        let all = weighted(vec![1, 2, 3, 4], last, 1.0, 0.1);
         assert_eq!((all.sequence.completion, all.weights), (1, vec![0.1, 0.1, 1.0]));
     }
 }

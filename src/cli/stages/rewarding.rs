@@ -38,7 +38,8 @@ pub struct HeldOut {
 }
 
 impl HeldOut {
-    fn is_wanted(&self) -> bool {
+    /// Whether pairs are held out.
+    pub fn is_wanted(&self) -> bool {
         self.eval_fraction.is_some() || self.eval_data.is_some()
     }
 }
@@ -51,6 +52,46 @@ struct Sides {
 }
 
 impl Reward {
+    /// The rows to learn, and those to be measured on.
+    fn divide(
+        &self,
+        session: &Session,
+        rows: Vec<Preference>,
+        other: Option<Vec<Preference>>,
+    ) -> Result<[Vec<Preference>; 2]> {
+        if let Some(other) = other {
+            let shared = split::leaks(&rows, &other, Sameness::Prompt);
+            if shared > 0 {
+                session.progress().note(&format!(
+                    "{} prompts of --eval-data are in the training data: what is measured on them is memory as well",
+                    grouped(shared as u64)
+                ));
+            }
+            return Ok([rows, other]);
+        }
+        let Some(share) = self.held_out.eval_fraction else {
+            return Ok([rows, Vec::new()]);
+        };
+        let config = SplitConfig {
+            test: share,
+            by: Sameness::Prompt,
+            near: None,
+            seed: session.stage_seed(self.kind()),
+        };
+        let sides = split(&rows, &config);
+        let mut test = sides.test.iter();
+        let (held_out, learnt): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|_| test.next().is_some_and(|test| *test));
+        if held_out.is_empty() || learnt.is_empty() {
+            let prompts = sides.prompts;
+            return Err(Error::config(format!(
+                "--eval-fraction {share} of {prompts} prompts leaves none on one side"
+            ))
+            .help("give another share, or other pairs with --eval-data"));
+        }
+        Ok([learnt, held_out])
+    }
+
     fn sides(
         &self,
         session: &Session,
@@ -58,55 +99,30 @@ impl Reward {
         data: Loaded<Preference>,
         other: Option<Loaded<Preference>>,
     ) -> Result<Sides> {
-        let (mut rows, mut rejects) = (data.rows, data.rejects);
-        let mut kept = Vec::new();
-        if let Some(share) = self.held_out.eval_fraction {
-            let config = SplitConfig {
-                test: share,
-                by: Sameness::Prompt,
-                near: None,
-                seed: session.stage_seed(self.kind()),
-            };
-            let sides = split(&rows, &config);
-            let mut test = sides.test.iter();
-            (kept, rows) = rows.into_iter().partition(|_| test.next().copied().unwrap_or(false));
-            if kept.is_empty() || rows.is_empty() {
-                return Err(Error::config(format!(
-                    "--eval-fraction {share} of {} prompts leaves none on one side",
-                    sides.prompts
-                ))
-                .help("give another share, or other pairs with --eval-data"));
-            }
-        }
-        if let Some(other) = other {
-            let shared = split::leaks(&rows, &other.rows, Sameness::Prompt);
-            if shared > 0 {
-                session.progress().note(&format!(
-                    "{} prompts of --eval-data are in the training data: what is measured on them is memory as well",
-                    grouped(shared as u64)
-                ));
-            }
-            kept = other.rows;
+        let mut rejects = data.rejects;
+        let other = other.map(|other| {
             rejects.extend(other.rejects);
-        }
+            other.rows
+        });
+        let [learnt, held_out] = self.divide(session, data.rows, other)?;
         let encoder = training.encoder();
-        let encode = |row: &Preference| {
+        let (learnt, rejects) = encode_rows(self.kind(), &learnt, rejects, |row| {
             if self.config.margin && !pairs::has_margin(row) {
                 return Err(Error::input(
                     "the row has no margin: its label is certain, and no column `margin` says by how much",
                 ));
             }
             pairs::encode(&encoder, row)
-        };
-        let (learnt, rejects) = encode_rows(self.kind(), &rows, rejects, encode)?;
+        })?;
         let stage = format!("{} held out", self.kind());
-        let (held_out, mut rejects) = encode_rows(&stage, &kept, rejects, |row| pairs::encode(&encoder, row))?;
+        let (held_out, mut rejects) = encode_rows(&stage, &held_out, rejects, |row| pairs::encode(&encoder, row))?;
         if held_out.is_empty() && self.held_out.is_wanted() {
             let reason = rejects.last().map_or("it is empty", |reject| reject.reason.as_str());
             return Err(Error::input(format!(
                 "there is no pair to measure the reward model on: {reason}"
             )));
         }
+        // The same line may be unreadable in two data sets.
         let mut ids = UniqueIds::default();
         for reject in &mut rejects {
             reject.id = ids.claim(&reject.id);
@@ -127,6 +143,7 @@ impl Stage for Reward {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let mut stage = self.clone();
         stage.config.length = self.config.length.settled()?;
+        stage.config.optim.check()?;
         let data = dataset::read_preferences(&self.common.data)?;
         let mut inputs = vec![data_source(&self.common.data, &data)];
         let reference = self.held_out.eval_data.as_deref();

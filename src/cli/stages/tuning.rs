@@ -42,6 +42,11 @@ pub struct Beside {
 }
 
 impl Beside {
+    /// Whether there are no data beside `--data`.
+    pub fn is_empty(&self) -> bool {
+        self.mixed().next().is_none() && self.eval_data.is_none()
+    }
+
     /// What is mixed in, in the order in which it is read.
     fn mixed(&self) -> impl Iterator<Item = &Mixed> {
         self.mix.iter().chain(&self.decay_mix)
@@ -98,11 +103,10 @@ struct Corpus {
 impl Sft {
     fn encode(&self, training: &Training<'_>, loaded: Vec<Loaded<Demonstration>>) -> Result<Corpus> {
         let encoder = Encoder {
-            context: self
-                .config
-                .batch_tokens
-                .map_or(usize::MAX, |tokens| tokens)
-                .min(training.encoder().context),
+            context: training
+                .encoder()
+                .context
+                .min(self.config.batch_tokens.unwrap_or(usize::MAX)),
             ..training.encoder()
         };
         let mut corpus = Corpus::default();
@@ -211,6 +215,9 @@ impl Stage for Sft {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
+        let beside = &self.beside;
+        self.config
+            .check(beside.eval_data.is_some(), !beside.decay_mix.is_empty())?;
         let loaded: Vec<Loaded<Demonstration>> = self
             .references()
             .map(dataset::read_demonstrations)
