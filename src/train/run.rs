@@ -74,6 +74,7 @@ impl<'a> Run<'a> {
         beside: Beside,
         total: usize,
     ) -> Result<Self> {
+        config.check()?;
         std::fs::create_dir_all(&setup.dir).map_err(|error| Error::io("create", &setup.dir, error))?;
         let mut decoder = match setup.in_place {
             true => decoder.clone(),

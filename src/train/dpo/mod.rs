@@ -33,6 +33,7 @@ pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pa
         Beside::default(),
         plan.batches.len(),
     )?;
+    let mut tokens: usize = (0..run.step()).map(|step| plan.tokens(step)).sum();
     while let Some(step) = run.next_step()? {
         let (epoch, rows) = &plan.batches[step];
         run.learns_from(rows);
@@ -56,8 +57,14 @@ pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pa
         let wanted = Wanted::Logprobs { temperature: 1.0 };
         let (figures, store) = run.accumulate(&sequences, wanted, |leaves| objective(leaves, &targets, config))?;
         let (norm, rate) = run.update(&store)?;
+        tokens += plan.tokens(step);
         let mut all = figures.clone();
-        all.extend([("learning_rate", rate), ("grad_norm", norm)]);
+        all.extend([
+            ("learning_rate", rate),
+            ("grad_norm", norm),
+            ("num_tokens", tokens as f64),
+            ("epoch", run.epoch(config.epochs)),
+        ]);
         run.end_step(&all, &format!("accuracy {:.2}", figures[3].1))?;
     }
     Ok(run.finish()?.0)
@@ -88,6 +95,12 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
+    /// Tokens of both answers with their prompts, of the pairs of a step.
+    fn tokens(&self, step: usize) -> usize {
+        let (_, rows) = &self.batches[step];
+        rows.iter().map(|row| self.pairs[*row].tokens()).sum()
+    }
+
     fn new(config: &'a DpoConfig, policy: &Decoder, pairs: &'a [Pair], seed: Seed) -> Result<Self> {
         if config.loss == PreferenceLoss::Kto && pairs.len() < 2 {
             return Err(Error::input("--loss kto wants more than one pair to learn from")
