@@ -292,8 +292,12 @@ pub fn restore_best<'a>(dir: &Path, parameters: impl Iterator<Item = (&'a str, &
     Ok(())
 }
 
-/// Removes the checkpoint of a finished run, if there is one.
+/// Removes the checkpoints of a finished run, if there are any.
 pub fn remove(dir: &Path) -> Result<()> {
+    // One by one: an error names the folder that it is about.
+    for folder in entries(&dir.join(DIR))?.into_iter().filter(|entry| entry.is_dir()) {
+        std::fs::remove_dir_all(&folder).map_err(|error| Error::io("remove", &folder, error))?;
+    }
     match std::fs::remove_dir_all(dir.join(DIR)) {
         Ok(()) => atomic::sync_directory(dir),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
