@@ -219,7 +219,7 @@ fn accumulated_pairs_are_one_batch() {
     let whole = train(&model, &centred(10, 1), &pairs);
     // Batches of 4, 4 and 2.
     let parts = train(&model, &centred(4, 3), &pairs);
-    for name in ["loss", "grad_norm", "rewards/margins", "rewards/accuracies"] {
+    for name in ["loss", "grad_norm", "margin", "accuracy"] {
         assert_near(name, &parts.figures(name), &whole.figures(name));
     }
 }

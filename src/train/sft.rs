@@ -227,11 +227,13 @@ fn accumulate(run: &mut Run<'_>, batches: &[Vec<&Example>]) -> Result<f64> {
     let total: f64 = batches.iter().map(|batch| weight(batch)).sum();
     let mut nll = 0.0;
     for batch in batches {
-        let share = weight(batch) / total;
-        // A batch of which nothing is learnt has no mean to divide by.
-        if share.is_nan() || share <= 0.0 {
+        // A batch of which nothing is learnt has no mean to divide by. A weight that is no number goes on to the loss,
+        // where the run sees it.
+        let learnt = weight(batch);
+        if learnt == 0.0 {
             continue;
         }
+        let share = learnt / total;
         let sequences: Vec<Sequence> = batch.iter().map(|example| example.sequence.clone()).collect();
         let wanted = Wanted::Logprobs { temperature: 1.0 };
         let (value, _) = run.accumulate(&sequences, wanted, |leaves| {
