@@ -170,3 +170,15 @@ fn kto_learns_with_a_batch_of_one_at_the_end() {
     let error = train(dir.path(), &config, &model.decoder, &rows[..1]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Input);
 }
+
+/// Catches: a reference in another precision than the policy, which then seems to have moved before its first step.
+#[test]
+fn in_mixed_precision_the_policy_begins_as_its_reference() {
+    let (model, dir) = (small::model(), TempDir::new().unwrap());
+    let mut policy = model.decoder.copy().unwrap();
+    policy.training.halves = true;
+    train(dir.path(), &quick(), &policy, &random_pairs::pairs(4)).unwrap();
+    let first = &metrics::read(dir.path()).unwrap()[0];
+    let margin = first["rewards/margins"].as_f64().unwrap();
+    assert!(margin.abs() < 1e-6, "{margin}");
+}

@@ -15,7 +15,7 @@ use crate::dataset::{self, Dataset, Manifest, Provenance};
 use crate::engine::local::logprobs_all;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt;
-use crate::model::cpu::trunk::Sequence;
+use crate::model::cpu::trunk::{self, Sequence, Wanted};
 use crate::model::decoder::Decoder;
 use crate::progress::Progress;
 use crate::record::{ReferenceLogprobs, hex};
@@ -28,6 +28,15 @@ const PASS_TOKENS: usize = 4096;
 
 /// Rows that are computed before they are saved for the first time; then whenever their number has doubled.
 const FIRST_SAVE: usize = 512;
+
+/// The log-probability of each token of each answer, in the arithmetic of training: a policy that has not moved yet is
+/// its reference, in mixed precision too.
+pub fn logprobs_of(policy: &Decoder, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
+    match policy.training.halves {
+        true => Ok(trunk::infer(policy, sequences, Wanted::Logprobs { temperature: 1.0 })?.logprobs),
+        false => logprobs_all(policy, sequences),
+    }
+}
 
 /// Where to look for log-probabilities, and where to leave them.
 pub struct Place<'a> {
@@ -183,7 +192,7 @@ impl<'a> Work<'a> {
         }
         let waiting = std::mem::take(&mut self.waiting);
         let first = self.found.rows.len() - waiting.len();
-        let computed = interrupt::check().and_then(|()| logprobs_all(policy, &waiting));
+        let computed = interrupt::check().and_then(|()| logprobs_of(policy, &waiting));
         let computed = computed.inspect_err(|_| self.found.rows.truncate(first))?;
         for (row, logprobs) in self.found.rows[first..].iter_mut().zip(computed) {
             row.logprobs = logprobs;
@@ -243,6 +252,9 @@ fn read(dir: &Path, weights: &str, known: &mut HashMap<String, Vec<f32>>) -> Res
 fn identity(decoder: &Decoder) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(format!("{:?}", decoder.config));
+    if decoder.training.halves {
+        hash.update("bf16");
+    }
     let mut bytes = Vec::new();
     for parameter in &decoder.parameters {
         hash.update(format!("{} {:?}", parameter.name, parameter.weight.dense()?.dims()));

@@ -13,7 +13,6 @@ use super::loss::length::PairWeights;
 use super::pairs::{Pair, alternate};
 use super::reference::{self, Reference};
 use super::run::{Beside, Run, Setup};
-use crate::engine::local::logprobs_all;
 use crate::error::{Error, Result};
 use crate::model::cpu::trunk::{Sequence, Wanted};
 use crate::model::decoder::Decoder;
@@ -73,7 +72,7 @@ pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pa
 /// Where the policy stands, by answers to other prompts.
 fn reference_point(policy: &Decoder, reference: &Reference, mismatched: &[Sequence]) -> Result<f64> {
     let sum = |logprobs: &[f32]| logprobs.iter().sum::<f32>();
-    let of_policy: Vec<f32> = logprobs_all(policy, mismatched)?
+    let of_policy: Vec<f32> = reference::logprobs_of(policy, mismatched)?
         .iter()
         .map(|logprobs| sum(logprobs))
         .collect();
