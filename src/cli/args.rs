@@ -66,7 +66,6 @@ pub enum LogFormat {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Command {
     /// The whole factory on the bundled model: about two minutes on two cores, no download.
     Demo(DemoArgs),
