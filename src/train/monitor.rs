@@ -185,7 +185,12 @@ impl<'a> Monitor<'a> {
     /// Begins, or goes on after what the run's checkpoint has seen.
     pub fn begin(watch: Watch<'a>, run: &Run<'_>) -> Result<Self> {
         let kept = run.kept(KEPT).unwrap_or_default();
-        let seen: Vec<Evaluation> = kept.chunks(WIDTH).filter_map(Evaluation::from_numbers).collect();
+        let seen: Option<Vec<Evaluation>> = kept.chunks(WIDTH).map(Evaluation::from_numbers).collect();
+        let seen = seen.ok_or_else(|| {
+            Error::input("the checkpoint's evaluations are of another version of the monitor")
+                .at_file(run.dir())
+                .help("remove the directory to train from the beginning")
+        })?;
         forget_later(&run.dir().join(FILE), run.step())?;
         Ok(Self {
             stops: false,

@@ -127,8 +127,9 @@ impl Judge {
             let mut rng = completions.seed.index(row as u64).rng();
             let drawn = self.constitution.draw_judges(&mut rng, 1)?;
             let question = drawn.first().and_then(|(principle, _)| principle.judge.as_deref());
+            let question = question.ok_or_else(|| Error::unexpected("a principle without a question was drawn"))?;
             requests.push(ScoreRequest {
-                prompt: self.templates.rate(prompt, question.unwrap_or_default(), text)?,
+                prompt: self.templates.rate(prompt, question, text)?,
                 continuations: (1..=BEST).map(|rating| rating.to_string()).collect(),
             });
         }

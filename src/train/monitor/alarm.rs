@@ -128,18 +128,8 @@ pub fn alarms(seen: &[Evaluation], patience: usize) -> Vec<Alarm> {
         );
         add(AlarmKind::Incoherence, rose);
     }
-    if last.entropy < LEFT_OF_ENTROPY * first.entropy {
-        let fell = format!(
-            "entropy fell from {:.2} to {:.2} nats a token {over}",
-            first.entropy, last.entropy
-        );
-        add(AlarmKind::Collapse, fell);
-    } else if last.distinct_2 < LEFT_OF_DISTINCT * first.distinct_2 {
-        let fell = format!(
-            "distinct-2 fell from {:.2} to {:.2} {over}",
-            first.distinct_2, last.distinct_2
-        );
-        add(AlarmKind::Collapse, fell);
+    if let Some(reason) = collapsed(&first, &last, &over) {
+        add(AlarmKind::Collapse, reason);
     }
     let grown = |what: &str, first: f64, last: f64| {
         let percent = |share: f64| (100.0 * share).round();
@@ -165,6 +155,22 @@ pub fn alarms(seen: &[Evaluation], patience: usize) -> Vec<Alarm> {
         add(AlarmKind::Length, went);
     }
     found
+}
+
+/// Answers that have become the same, by what is drawn or by what stands in them.
+fn collapsed(first: &Window, last: &Window, over: &str) -> Option<String> {
+    if last.entropy < LEFT_OF_ENTROPY * first.entropy {
+        return Some(format!(
+            "entropy fell from {:.2} to {:.2} nats a token {over}",
+            first.entropy, last.entropy
+        ));
+    }
+    (last.distinct_2 < LEFT_OF_DISTINCT * first.distinct_2).then(|| {
+        format!(
+            "distinct-2 fell from {:.2} to {:.2} {over}",
+            first.distinct_2, last.distinct_2
+        )
+    })
 }
 
 /// Compares the last window with the best before it by the held-out reward.
