@@ -40,6 +40,15 @@ pub struct Principle {
     pub tags: Vec<String>,
 }
 
+impl Principle {
+    /// The beginning of the SHA-256 of what a model reads of it: the same for the same texts, wherever they stand,
+    /// however often they are drawn, and whatever they are called.
+    pub fn hash(&self) -> String {
+        let texts = serde_json::json!([self.critique, self.revise, self.judge]);
+        hex(&Sha256::digest(texts.to_string())[..8])
+    }
+}
+
 /// A set of principles, its `extends` resolved: inherited principles first, in their order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Constitution {
