@@ -1,41 +1,57 @@
 //! Constitutions: the principles that critiques, revisions and judgements draw on.
 //!
-//! Reads TOML into a validated [`Constitution`], resolving `extends`, and draws principles by weight.
-//! Every mistake is reported at its place in the file, because editing these files is what people do
-//! here. Knows nothing of prompts, models or stages: a principle is three texts and a weight.
+//! Reads TOML into a validated [`Constitution`], resolving `extends`, mixtures and variables, and draws principles by
+//! weight. Every mistake is reported at its place in the file, because editing these files is what people do here. Knows
+//! nothing of prompts, models or stages: a principle is three texts and a weight.
 
-mod parse;
+mod builtin;
+mod diagnostic;
+mod document;
+pub mod few_shots;
+mod keys;
+mod lints;
+pub mod schema;
+mod table;
+mod template;
+mod variables;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rand::Rng as _;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result};
 use crate::record::hex;
 use crate::seed::Rng;
 
-/// The constitutions inside the program, by name.
-const BUILTIN: [(&str, &str); 2] = [
-    ("harmless", include_str!("../constitutions/harmless.toml")),
-    ("proving-ground", include_str!("../constitutions/proving-ground.toml")),
-];
+pub use builtin::names as builtin_names;
+pub use diagnostic::{Diagnostic, Fix, Severity};
+pub use document::Examples;
+pub use lints::{ALL as LINTS, BUDGET};
+pub use template::new_file;
 
-const BUILTIN_PREFIX: &str = "builtin:";
+use builtin::BUILTIN_PREFIX;
+use diagnostic::{Findings, Text};
+use document::{Document, Entry};
 
 /// One rule: how to criticise an answer by it, how to revise one, how to compare two.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Principle {
-    /// Lower-case letters, digits and hyphens; unique.
+    /// Lower-case letters, digits and hyphens; unique. In a mixture after the name of its constitution, `harmless/law`.
     pub id: String,
+    /// Why it is there. No model reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rationale: Option<String>,
     /// The critique request; there is one exactly if there is a `revise`.
     pub critique: Option<String>,
     /// The revision request.
     pub revise: Option<String>,
     /// The comparison question.
     pub judge: Option<String>,
-    /// How often it is drawn, relative to the others.
+    /// How often it is drawn, relative to the others of its file.
     pub weight: f64,
     pub tags: Vec<String>,
 }
@@ -54,62 +70,168 @@ impl Principle {
 pub struct Constitution {
     pub name: String,
     pub version: String,
+    pub description: Option<String>,
     pub principles: Vec<Principle>,
+    pub examples: Examples,
     /// The file it was read from; `None` for a built-in one.
     pub path: Option<PathBuf>,
-    /// SHA-256 of the name, the version and the principles. Where they stand (which file, which
-    /// layout) does not change it.
+    /// Every file that it was read from.
+    pub files: Vec<PathBuf>,
+    /// SHA-256 of what models read and how often: ids, texts, weights, few-shot examples. What only people read (names,
+    /// versions, rationales, tags, comments, layout) and where it stands do not change it.
     pub hash: String,
+    shares: Shares,
+}
+
+/// How often each principle is drawn: its weight, and in a mixture the part's share of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+struct Shares {
+    critique: Vec<f64>,
+    judge: Vec<f64>,
+}
+
+/// What there is to say of a constitution file.
+#[derive(Debug)]
+pub struct Checked {
+    /// If it has no errors.
+    pub constitution: Option<Constitution>,
+    /// Errors and warnings, those of the file itself first and from its top.
+    pub findings: Vec<Diagnostic>,
 }
 
 impl Constitution {
     /// Reads a file, with everything it extends.
-    pub fn load(path: impl Into<PathBuf>) -> Result<Self> {
-        let path = path.into();
-        let parsed = parse::file(&path)?;
-        Ok(Self::new(parsed, Some(path)))
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::read(&Text::read(path)?, &BTreeMap::new(), Some(path))
     }
 
     /// Reads a text as if it stood in the file `path`, which need not exist.
     pub fn parse(text: &str, path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        let parsed = parse::text(text, &path)?;
-        Ok(Self::new(parsed, Some(path)))
+        Self::read(&Text::new(&path, text), &BTreeMap::new(), Some(&path))
     }
 
     /// A constitution inside the program.
     pub fn builtin(name: &str) -> Result<Self> {
-        let parsed = parse::text(builtin_text(name)?, &PathBuf::from(format!("{BUILTIN_PREFIX}{name}")))?;
-        Ok(Self::new(parsed, None))
-    }
-
-    /// The names that [`Constitution::builtin`] knows.
-    pub fn builtin_names() -> impl Iterator<Item = &'static str> {
-        BUILTIN.iter().map(|(name, _)| *name)
+        Self::resolve(&format!("{BUILTIN_PREFIX}{name}"))
     }
 
     /// The constitution that a user names: `builtin:NAME`, or a path.
     pub fn resolve(reference: &str) -> Result<Self> {
-        match reference.strip_prefix(BUILTIN_PREFIX) {
-            Some(name) => Self::builtin(name),
-            None => Self::load(reference),
+        Self::resolve_with(reference, &BTreeMap::new())
+    }
+
+    /// The same with values for its variables.
+    pub fn resolve_with(reference: &str, variables: &BTreeMap<String, String>) -> Result<Self> {
+        let path = (!reference.starts_with(BUILTIN_PREFIX)).then(|| Path::new(reference));
+        Self::read(&text(reference)?, variables, path)
+    }
+
+    fn read(text: &Arc<Text>, variables: &BTreeMap<String, String>, path: Option<&Path>) -> Result<Self> {
+        let findings = Findings::default();
+        let document = document::read(text, variables, &findings);
+        let findings = findings.sorted(&text.path);
+        let Some(first) = findings.first() else {
+            return Ok(Self::new(document, path));
+        };
+        let error = first.to_error();
+        Err(match findings.len() {
+            1 => error,
+            count => error.help(format!(
+                "{} ({} more: bylaw constitution check {})",
+                first.help,
+                count - 1,
+                text.path.display()
+            )),
+        })
+    }
+
+    fn new(document: Document, path: Option<&Path>) -> Self {
+        let mut read = Self {
+            name: document.name.clone(),
+            version: document.version.clone(),
+            description: document.description.clone(),
+            files: document.files.clone(),
+            path: path.map(Path::to_owned),
+            principles: Vec::new(),
+            examples: Examples::default(),
+            hash: String::new(),
+            shares: Shares::default(),
+        };
+        read.take_over(document, "", 1.0, 1.0);
+        read.hash = read.canonical_hash();
+        read
+    }
+
+    /// Adds the principles of a document, with their ids after `prefix`, and its examples; those that are there stay. A
+    /// share of a principle is its weight times the factor of its kind.
+    fn take_over(&mut self, document: Document, prefix: &str, critique: f64, judge: f64) {
+        let Examples {
+            critique: critiques,
+            judge: judgements,
+            judge_reasoning,
+        } = document.examples.clone();
+        let examples = &mut self.examples;
+        examples.critique = examples.critique.take().or(critiques);
+        examples.judge = examples.judge.take().or(judgements);
+        examples.judge_reasoning = examples.judge_reasoning.take().or(judge_reasoning);
+        for part in document.mix {
+            let (document, weight) = (part.document, part.weight.value);
+            let factor = |outer: f64, key: &str| match document.total(key) {
+                0.0 => 0.0,
+                total => outer * weight / total,
+            };
+            let (critique, judge) = (factor(critique, "critique"), factor(judge, "judge"));
+            let prefix = format!("{prefix}{}/", document.name);
+            self.take_over(document, &prefix, critique, judge);
+        }
+        for entry in document.entries {
+            let principle = principle(entry, prefix);
+            self.shares.critique.push(principle.weight * critique);
+            self.shares.judge.push(principle.weight * judge);
+            self.principles.push(principle);
         }
     }
 
-    fn new(parsed: parse::Parsed, path: Option<PathBuf>) -> Self {
-        let parse::Parsed {
-            name,
-            version,
-            principles,
-        } = parsed;
-        let content = serde_json::json!([name, version, principles]);
-        Self {
-            hash: hex(&Sha256::digest(content.to_string())),
-            name,
-            version,
-            principles,
-            path,
-        }
+    fn canonical_hash(&self) -> String {
+        let texts = |principle: &Principle| {
+            let Principle {
+                id,
+                critique,
+                revise,
+                judge,
+                ..
+            } = principle;
+            serde_json::json!([id, critique, revise, judge])
+        };
+        let principles: Vec<_> = self.principles.iter().map(texts).collect();
+        let examples = [
+            self.examples.critique.as_ref().map(few_shots::FewShots::sha256),
+            self.examples.judge.as_ref().map(few_shots::FewShots::sha256),
+            self.examples.judge_reasoning.as_ref().map(few_shots::FewShots::sha256),
+        ];
+        let content = serde_json::json!([principles, self.shares, examples]);
+        hex(&Sha256::digest(content.to_string()))
+    }
+
+    /// The same with one of its principles only, which is always drawn.
+    pub fn only(&self, id: &str) -> Option<Self> {
+        let index = self.principles.iter().position(|principle| principle.id == id)?;
+        let principle = self.principles[index].clone();
+        let mut one = Self {
+            principles: vec![Principle {
+                weight: 1.0,
+                ..principle
+            }],
+            shares: Shares {
+                critique: vec![1.0],
+                judge: vec![1.0],
+            },
+            ..self.clone()
+        };
+        one.hash = one.canonical_hash();
+        Some(one)
     }
 
     /// The principle with the id, for rows that name one.
@@ -119,7 +241,7 @@ impl Constitution {
 
     /// Draws a principle to criticise and revise by, in proportion to the weights.
     pub fn draw_critique(&self, rng: &mut Rng) -> Result<&Principle> {
-        self.draw(rng, |principle| {
+        self.draw(rng, &self.shares.critique, |principle| {
             principle.critique.is_some() && principle.revise.is_some()
         })
         .ok_or_else(|| self.nothing_to_draw("critique` and `revise", "revision"))
@@ -127,7 +249,7 @@ impl Constitution {
 
     /// Draws a principle to compare by, in proportion to the weights.
     pub fn draw_judge(&self, rng: &mut Rng) -> Result<&Principle> {
-        self.draw(rng, |principle| principle.judge.is_some())
+        self.draw(rng, &self.shares.judge, |principle| principle.judge.is_some())
             .ok_or_else(|| self.nothing_to_draw("judge", "judging"))
     }
 
@@ -137,21 +259,28 @@ impl Constitution {
     /// Where there are no more than `count`, nothing is drawn: all come in their order, and their shares are in
     /// proportion to their weights, with the mean 1.
     pub fn draw_judges(&self, rng: &mut Rng, count: usize) -> Result<Vec<(&Principle, f32)>> {
-        let fits = |principle: &Principle| principle.judge.is_some() && principle.weight > 0.0;
-        let all: Vec<&Principle> = self.principles.iter().filter(|principle| fits(principle)).collect();
+        let all: Vec<(&Principle, f64)> = self
+            .principles
+            .iter()
+            .zip(self.shares.judge.iter().copied())
+            .filter(|(principle, share)| principle.judge.is_some() && *share > 0.0)
+            .collect();
         if all.is_empty() {
             return Err(self.nothing_to_draw("judge", "judging"));
         }
         if all.len() <= count {
-            let mean = all.iter().map(|principle| principle.weight).sum::<f64>() / all.len() as f64;
-            let share = |principle: &Principle| (principle.weight / mean) as f32;
-            return Ok(all.into_iter().map(|principle| (principle, share(principle))).collect());
+            let mean = all.iter().map(|(_, share)| share).sum::<f64>() / all.len() as f64;
+            return Ok(all
+                .into_iter()
+                .map(|(principle, share)| (principle, (share / mean) as f32))
+                .collect());
         }
         let mut drawn: Vec<(&Principle, f32)> = Vec::with_capacity(count);
         while drawn.len() < count {
-            let left =
-                |principle: &Principle| fits(principle) && drawn.iter().all(|(known, _)| known.id != principle.id);
-            match self.draw(rng, left) {
+            let left = |principle: &Principle| {
+                principle.judge.is_some() && drawn.iter().all(|(known, _)| known.id != principle.id)
+            };
+            match self.draw(rng, &self.shares.judge, left) {
                 Some(principle) => drawn.push((principle, 1.0)),
                 None => break,
             }
@@ -159,22 +288,21 @@ impl Constitution {
         Ok(drawn)
     }
 
-    fn draw(&self, rng: &mut Rng, fits: impl Fn(&Principle) -> bool) -> Option<&Principle> {
+    fn draw(&self, rng: &mut Rng, shares: &[f64], fits: impl Fn(&Principle) -> bool) -> Option<&Principle> {
         let fitting = || {
-            self.principles
-                .iter()
-                .filter(|principle| fits(principle) && principle.weight > 0.0)
+            let all = self.principles.iter().zip(shares.iter().copied());
+            all.filter(|(principle, share)| fits(principle) && *share > 0.0)
         };
-        let total: f64 = fitting().map(|principle| principle.weight).sum();
+        let total: f64 = fitting().map(|(_, share)| share).sum();
         let mut left = rng.random::<f64>() * total;
-        for principle in fitting() {
-            left -= principle.weight;
+        for (principle, share) in fitting() {
+            left -= share;
             if left < 0.0 {
                 return Some(principle);
             }
         }
         // Rounding may leave a hair more than nothing.
-        fitting().last()
+        fitting().last().map(|(principle, _)| principle)
     }
 
     fn nothing_to_draw(&self, texts: &str, stage: &str) -> Error {
@@ -192,16 +320,64 @@ impl Constitution {
     }
 }
 
-fn builtin_text(name: &str) -> Result<&'static str> {
-    if let Some((_, text)) = BUILTIN.iter().find(|(known, _)| *known == name) {
-        return Ok(text);
+impl Document {
+    /// The sum of the weights of the principles with a request of one kind.
+    fn total(&self, key: &str) -> f64 {
+        let own = self
+            .entries
+            .iter()
+            .filter(|entry| entry.texts().any(|(found, _)| found == key));
+        let own: f64 = own.map(Entry::weight).sum();
+        let parts = self.mix.iter().filter(|part| part.document.total(key) > 0.0);
+        own + parts.map(|part| part.weight.value).sum::<f64>()
     }
-    let names: Vec<&str> = Constitution::builtin_names().collect();
-    let help = match nearest(name, names.iter().copied()) {
-        Some(near) => format!("did you mean `{BUILTIN_PREFIX}{near}`?"),
-        None => format!("the built-in constitutions are: {}", names.join(", ")),
-    };
-    Err(Error::config(format!("there is no built-in constitution `{name}`")).help(help))
+}
+
+fn principle(entry: Entry, prefix: &str) -> Principle {
+    let weight = entry.weight();
+    let text = |text: Option<diagnostic::Located<String>>| text.map(|text| text.value);
+    Principle {
+        id: format!("{prefix}{}", entry.id.value),
+        weight,
+        tags: entry
+            .tags
+            .unwrap_or_default()
+            .into_iter()
+            .map(|tag| tag.value)
+            .collect(),
+        rationale: text(entry.rationale),
+        critique: text(entry.critique),
+        revise: text(entry.revise),
+        judge: text(entry.judge),
+    }
+}
+
+fn text(reference: &str) -> Result<Arc<Text>> {
+    match reference.strip_prefix(BUILTIN_PREFIX) {
+        Some(name) => Ok(Text::new(reference, builtin::text(name)?)),
+        None => Text::read(Path::new(reference)),
+    }
+}
+
+/// Reads what a user names (`builtin:NAME`, or a path) and tells everything that is wrong or doubtful with it. Requests
+/// of more than `budget` tokens are doubtful.
+pub fn check(reference: &str, variables: &BTreeMap<String, String>, budget: usize) -> Result<Checked> {
+    let path = (!reference.starts_with(BUILTIN_PREFIX)).then(|| Path::new(reference));
+    Ok(check_text(&text(reference)?, variables, budget, path))
+}
+
+fn check_text(text: &Arc<Text>, variables: &BTreeMap<String, String>, budget: usize, path: Option<&Path>) -> Checked {
+    let findings = Findings::default();
+    let document = document::read(text, variables, &findings);
+    // Lints of a file that cannot be used would be noise.
+    let usable = !findings.any_error();
+    if usable {
+        lints::check(&document, budget, &findings);
+    }
+    Checked {
+        constitution: usable.then(|| Constitution::new(document, path)),
+        findings: findings.sorted(&text.path),
+    }
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub enum Command {
     Data(super::data::DataCommand),
     /// Look at constitutions.
     #[command(subcommand)]
-    Constitution(ConstitutionCommand),
+    Constitution(super::constitution::ConstitutionCommand),
     /// Fetch, look at, convert and make models.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -285,21 +285,6 @@ pub struct ReportArgs {
     /// The HTML page [default: report.html in the run's directory].
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ConstitutionCommand {
-    /// Check constitution files; every finding has its line, column and remedy.
-    Check {
-        /// Files, or `builtin:NAME`.
-        #[arg(required = true)]
-        files: Vec<String>,
-    },
-    /// Print a constitution with what it inherits.
-    Show {
-        /// A file, or `builtin:NAME`.
-        constitution: String,
-    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,6 +13,7 @@ use super::output;
 use super::session::Session;
 use super::stages::generate::Asked;
 use super::stages::prompting::Prompting;
+use crate::cli::variables::Variables;
 use crate::constitution::{Constitution, Principle};
 use crate::engine::remote::RemoteConfig;
 use crate::engine::{GenerateRequest, Generation, Refusal, Sampling};
@@ -53,6 +54,8 @@ pub struct Chat {
     /// The principles of /critique: a TOML file, or builtin:NAME.
     #[arg(long, default_value = "builtin:harmless")]
     constitution: String,
+    #[command(flatten)]
+    variables: Variables,
     #[command(flatten)]
     sampling: Sampling,
     /// Tokens of a critique at most.
@@ -103,7 +106,7 @@ impl<'a> Line<'a> {
 }
 
 pub fn run(session: &Session, args: &Chat) -> Result<()> {
-    let constitution = Constitution::resolve(&args.constitution)?;
+    let constitution = args.variables.resolve(&args.constitution)?;
     let asked = Asked::load(session, &args.model, &args.prompting, false, &args.remote)?;
     let terminal = std::io::stdin().is_terminal();
     let mut conversation = Conversation {

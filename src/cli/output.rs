@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::args::LogFormat;
 use super::session::Session;
 use super::stages::{Done, Stage};
+use crate::constitution::{self, Severity};
 use crate::error::{Error, Place, Result};
 use crate::record::hex;
 
@@ -146,6 +147,24 @@ pub fn report_error(error: &Error) -> ExitCode {
         );
         return ExitCode::from(error.exit_code());
     }
+    let mark = if error.place().is_some() { "" } else { "error: " };
+    eprintln!("{mark}{}", rendered(error));
+    ExitCode::from(error.exit_code())
+}
+
+/// Shows a finding in a constitution file on stderr, beginning with its place.
+pub fn diagnostic(finding: &constitution::Diagnostic) {
+    if log_format() == LogFormat::Json {
+        let level = match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        return event(level, finding.to_json());
+    }
+    eprintln!("{}\n", rendered(&finding.to_error()));
+}
+
+fn rendered(error: &Error) -> String {
     let mut text = String::new();
     // Lines are not broken, so that a path or a command can be copied.
     let handler = GraphicalReportHandler::new().with_width(100).with_wrap_lines(false);
@@ -156,9 +175,7 @@ pub fn report_error(error: &Error) -> ExitCode {
     // Scripts and editors look for FILE:LINE:COL at the beginning of the line; miette puts a mark there.
     let first_line = message.lines().next().unwrap_or_default();
     let text = text.find(first_line).map_or(text.as_str(), |at| &text[at..]);
-    let mark = if error.place().is_some() { "" } else { "error: " };
-    eprintln!("{mark}{}", text.trim_end());
-    ExitCode::from(error.exit_code())
+    text.trim_end().to_owned()
 }
 
 /// An [`Error`] as miette shows it.

@@ -8,8 +8,8 @@ use minijinja::context;
 use minijinja::value::{Serde, Value};
 use serde::Serialize;
 
-use super::few_shots::Example;
 use super::{LABELS, Request, Style, TURNS, Templates, VERDICTS, shielded};
+use crate::constitution::few_shots::{FewShots, JudgeExample};
 use crate::error::Result;
 use crate::record::Message;
 
@@ -212,7 +212,7 @@ impl Templates {
 
     /// The question after the few-shot examples, if there are some: turns of a chat, or more of the transcript.
     fn after_examples(&self, asking: Asking, text: String, prefix: String) -> Result<Request> {
-        let examples = self.few_shots.iter().flat_map(super::few_shots::FewShots::examples);
+        let examples = self.judge_examples.iter().flat_map(FewShots::examples);
         let mut messages = Vec::new();
         let mut transcript = String::new();
         for example in examples {
@@ -233,7 +233,7 @@ impl Templates {
         })
     }
 
-    fn example_turns(&self, asking: Asking, example: &Example) -> Result<[Message; 2]> {
+    fn example_turns(&self, asking: Asking, example: &JudgeExample) -> Result<[Message; 2]> {
         let template = match asking {
             Asking::Letter => "judge",
             Asking::Reasoning => "judge_reasoning",
@@ -242,19 +242,28 @@ impl Templates {
         let letter = example.answer.letter();
         let answer = match asking {
             Asking::Letter => format!("{}{letter})", self.render("judge_prefix", context! {})?),
-            Asking::Reasoning => format!("{}{letter})", self.chat_reasoned(example.reasoning())?),
-            Asking::Verdict => format!("{}\n\n[[{letter}]]", example.reasoning().trim()),
+            Asking::Reasoning => format!("{}{letter})", self.chat_reasoned(&example.reasoning)?),
+            Asking::Verdict => format!("{}\n\n[[{letter}]]", example.reasoning.trim()),
         };
-        let question = self.comparison(template, example.comparison())?;
+        let question = self.comparison(template, compared(example))?;
         Ok([Message::user(question), Message::assistant(answer)])
     }
 
-    fn example_text(&self, asking: Asking, example: &Example) -> Result<String> {
+    fn example_text(&self, asking: Asking, example: &JudgeExample) -> Result<String> {
         let asked = match asking {
-            Asking::Letter => self.comparison("judge", example.comparison())?,
-            Asking::Reasoning | Asking::Verdict => self.reasoned(example.comparison(), example.reasoning())?,
+            Asking::Letter => self.comparison("judge", compared(example))?,
+            Asking::Reasoning | Asking::Verdict => self.reasoned(compared(example), &example.reasoning)?,
         };
         Ok(format!("{asked}{})", example.answer.letter()))
+    }
+}
+
+fn compared(example: &JudgeExample) -> Comparison<'_> {
+    Comparison {
+        messages: &example.messages,
+        question: &example.question,
+        answer_a: &example.answer_a,
+        answer_b: &example.answer_b,
     }
 }
 
@@ -379,7 +388,7 @@ mod tests {
         let prompt = [Message::user("Hi.")];
         for style in [Style::Transcript, Style::Chat] {
             let plain = Templates::new(style);
-            let shown = Templates::new(style).with_few_shots(few_shots.clone());
+            let shown = Templates::new(style).with_judge_examples(few_shots.clone());
             let comparison = comparison(&prompt, "Run.");
             let cases = [
                 (
@@ -415,6 +424,4 @@ mod tests {
             assert!(shown.hashes().contains_key("few_shots"));
         }
     }
-
-    use super::super::FewShots;
 }

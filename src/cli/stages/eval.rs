@@ -15,7 +15,7 @@ use super::prompting::Prompting;
 use super::train::{encode_rows, load_reward_model};
 use super::{Done, Stage};
 use crate::cli::session::{Session, constitution_source, data_source, model_source};
-use crate::constitution::Constitution;
+use crate::cli::variables::Variables;
 use crate::dataset::{self, Provenance, Source};
 use crate::engine::Sampling;
 use crate::engine::local::LocalEngine;
@@ -80,6 +80,9 @@ pub struct Judge {
     #[arg(long)]
     #[serde(skip)]
     pub constitution: String,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub variables: Variables,
     /// A dataset of `balance`, whose fitted length effect is tried on the judge's labels.
     #[arg(long)]
     #[serde(skip)]
@@ -223,9 +226,10 @@ impl Stage for Judge {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         self.judging.check()?;
         let world = World::builtin()?;
-        let constitution = Constitution::resolve(&self.constitution)?;
+        let constitution = self.variables.resolve(&self.constitution)?;
         let model = Arc::new(self.prompting.load(&self.model, session.serving())?);
-        let templates = self.judging.templates(Templates::new(self.prompting.style(&model)?))?;
+        let templates = Templates::new(self.prompting.style(&model)?);
+        let templates = self.judging.templates(templates, &constitution)?;
         let balanced = self.balanced.as_deref().map(|dir| Balanced::read(Path::new(dir)));
         let fitted = balanced.transpose()?.and_then(|balanced| balanced.fitted);
         let mut provenance = session.provenance(self.kind(), self)?;

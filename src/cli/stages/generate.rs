@@ -12,7 +12,9 @@ use super::prompting::Prompting;
 use super::{Division, Done, Stage};
 use crate::bounds;
 use crate::cli::session::{Session, constitution_source, data_source, engine_source};
+use crate::cli::variables::Variables;
 use crate::constitution::Constitution;
+use crate::constitution::few_shots::{CritiqueExample, FewShots};
 use crate::dataset::{self, Dataset, Loaded, Manifest, Row, Slice, Status};
 use crate::engine::local::LocalEngine;
 use crate::engine::remote::{ApiKey, Endpoints, KEY_VARIABLES, RemoteConfig, RemoteEngine, is_endpoint};
@@ -60,6 +62,9 @@ pub struct Revise {
     #[arg(long)]
     #[serde(skip)]
     pub constitution: String,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub variables: Variables,
     /// Prompts: a .jsonl or .arrow file, a dataset, or a glob.
     #[arg(long)]
     #[serde(skip)]
@@ -69,6 +74,11 @@ pub struct Revise {
     pub rounds: usize,
     #[command(flatten)]
     pub sampling: Sampling,
+    /// Examples of critiques and revisions to show before each: a TOML file, or `builtin`. Those of the constitution
+    /// unless given.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub few_shots: Option<String>,
     /// Tokens of a critique at most.
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub critique_max_new_tokens: usize,
@@ -116,6 +126,9 @@ pub struct Judge {
     #[arg(long)]
     #[serde(skip)]
     pub constitution: String,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub variables: Variables,
     /// Candidates: a dataset of `sample`, or rows with two or more answers.
     #[arg(long)]
     #[serde(skip)]
@@ -233,9 +246,16 @@ impl Stage for Revise {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let constitution = Constitution::resolve(&self.constitution)?;
+        let constitution = self.variables.resolve(&self.constitution)?;
         let prompts = self.rows.read(&self.prompts, dataset::read_prompts)?;
-        let asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
+        let mut asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
+        let examples = match &self.few_shots {
+            Some(reference) => Some(FewShots::<CritiqueExample>::resolve(reference)?),
+            None => constitution.examples.critique.clone(),
+        };
+        if let Some(examples) = examples {
+            asked.templates = asked.templates.with_critique_examples(examples);
+        }
         let config = revise::ReviseConfig {
             rounds: self.rounds,
             critique: Sampling {
@@ -319,11 +339,11 @@ impl Stage for Judge {
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         self.judging.check()?;
-        let constitution = Constitution::resolve(&self.constitution)?;
+        let constitution = self.variables.resolve(&self.constitution)?;
         let candidates = self.rows.read(&self.candidates, dataset::read_candidates)?;
         let mut asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
         let judging = self.judging.settled(asked.engine.as_ref(), asked.templates.style())?;
-        asked.templates = judging.templates(asked.templates)?;
+        asked.templates = judging.templates(asked.templates, &constitution)?;
         let config = judging.config();
         let settled = Self {
             judging,

@@ -7,9 +7,11 @@ use clap::{Args, ValueEnum};
 use serde::{Serialize, Serializer};
 
 use crate::bounds;
+use crate::constitution::Constitution;
+use crate::constitution::few_shots::{FewShots, JudgeExample};
 use crate::engine::{Engine, Sampling};
 use crate::error::{Error, Result};
-use crate::prompt::{FewShots, Style, Templates};
+use crate::prompt::{Style, Templates};
 use crate::stage::judge::{Clamp, Form, JudgeConfig, Reading};
 
 /// Principles asked about a pair: a number, or all.
@@ -158,13 +160,17 @@ impl Judging {
         Ok(Self { read, ..self.clone() })
     }
 
-    /// The templates with the few-shot examples, if there are some.
-    pub fn templates(&self, templates: Templates) -> Result<Templates> {
-        Ok(match &self.few_shots {
-            Some(reference) => {
-                let reasoning = self.cot || self.read == Read::Text;
-                templates.with_few_shots(FewShots::resolve(reference, reasoning)?)
-            }
+    /// The templates with the few-shot examples: those that are named, or the constitution's, if there are some.
+    pub fn templates(&self, templates: Templates, constitution: &Constitution) -> Result<Templates> {
+        let reasoning = self.cot || self.read == Read::Text;
+        let examples = match &self.few_shots {
+            Some(reference) => Some(FewShots::<JudgeExample>::resolve(reference, reasoning)?),
+            None if self.form != Form::Choice => None,
+            None if reasoning => constitution.examples.judge_reasoning.clone(),
+            None => constitution.examples.judge.clone(),
+        };
+        Ok(match examples {
+            Some(examples) => templates.with_judge_examples(examples),
             None => templates,
         })
     }

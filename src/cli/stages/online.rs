@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::train::{Common, Training, encode_rows, load_reward_model};
 use super::{Done, Stage};
 use crate::cli::session::{Session, constitution_source, data_source, engine_source, model_source};
-use crate::constitution::Constitution;
+use crate::cli::variables::Variables;
 use crate::dataset::{self, Provenance};
 use crate::engine::Engine;
 use crate::engine::local::LocalEngine;
@@ -50,6 +50,9 @@ pub struct Rewards {
     #[arg(long, requires = "reward_judge")]
     #[serde(skip)]
     pub constitution: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub variables: Variables,
     /// A reward model that gives no reward: whether the policy gets better by it too is what the monitor looks at.
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
@@ -153,7 +156,7 @@ impl Rewards {
         }
         if let (Some(typed), Some(reference)) = (&self.reward_judge, &self.constitution) {
             let (model, weight) = weighted(typed);
-            let constitution = Constitution::resolve(reference)?;
+            let constitution = self.variables.resolve(reference)?;
             let judge = common.prompting.load(model, session.serving())?;
             let templates = Templates::new(common.prompting.style(&judge)?);
             let engine = LocalEngine::new(Arc::new(judge))?;

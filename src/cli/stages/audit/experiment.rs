@@ -67,14 +67,14 @@ impl Experiment {
         let Some(reference) = &audit.constitution else {
             return Err(Error::config("a judge needs a constitution: --constitution FILE"));
         };
-        let constitution = Constitution::resolve(reference)?;
+        let constitution = audit.variables.resolve(reference)?;
         let padding = padding(&audit.padding)?;
         let seed = session.stage_seed("audit");
         let read = read(audit, seed)?;
         let (pairs, known): (Vec<Pair>, Vec<Known>) = read.pairs.into_iter().take(audit.most_pairs).unzip();
         let mut asked = Asked::load(session, model, &audit.prompting, false, &audit.remote)?;
         let judging = audit.judging.settled(asked.engine.as_ref(), asked.templates.style())?;
-        asked.templates = judging.templates(asked.templates)?;
+        asked.templates = judging.templates(asked.templates, &constitution)?;
         let config = judging.config();
         let settled = Audit {
             judging,

@@ -19,6 +19,7 @@ use crate::bias::causal::{Change, Effect};
 use crate::bias::labels;
 use crate::bounds;
 use crate::cli::session::{Session, constitution_source, data_source};
+use crate::cli::variables::Variables;
 use crate::constitution::Constitution;
 use crate::dataset::{self, Dataset, Manifest, Provenance};
 use crate::engine::remote::RemoteConfig;
@@ -67,6 +68,9 @@ pub struct Audit {
     #[arg(long)]
     #[serde(skip)]
     pub constitution: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub variables: Variables,
     /// Candidates to compare: a dataset of `sample`, or rows with two or more answers.
     #[arg(long, value_name = "DATA", requires = "model", conflicts_with = "pairs")]
     #[serde(skip)]
@@ -238,7 +242,10 @@ impl Recorded {
 
 impl Audit {
     fn read(&self, provenance: &mut Provenance) -> Result<Recorded> {
-        let constitution = self.constitution.as_deref().map(Constitution::resolve).transpose()?;
+        let constitution = self.constitution.as_deref();
+        let constitution = constitution
+            .map(|reference| self.variables.resolve(reference))
+            .transpose()?;
         if let (Some(reference), Some(constitution)) = (&self.constitution, &constitution) {
             provenance.constitution = Some(constitution_source(reference, constitution));
         }

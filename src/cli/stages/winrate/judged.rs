@@ -22,6 +22,7 @@ use crate::cli::stages::eval::evaluate;
 use crate::cli::stages::generate::{Asked, judge_rows};
 use crate::cli::stages::prompting::Prompting;
 use crate::cli::stages::{Done, Stage as _};
+use crate::cli::variables::Variables;
 use crate::constitution::Constitution;
 use crate::dataset::{self, Provenance};
 use crate::engine::Sampling;
@@ -66,6 +67,9 @@ pub struct Judging {
     #[arg(long)]
     #[serde(skip)]
     pub constitution: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub variables: Variables,
     /// Principles asked about each pair.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = bounds::count)]
     pub principles_per_pair: usize,
@@ -153,7 +157,7 @@ impl Judging {
         self.check()?;
         let judge = self.judge.as_deref().unwrap_or_default();
         let reference = self.constitution.as_deref().unwrap_or_default();
-        let constitution = Constitution::resolve(reference)?;
+        let constitution = self.variables.resolve(reference)?;
         let mut models = Models {
             session,
             judging: self,

@@ -1,0 +1,56 @@
+//! `bylaw constitution`: writing, checking and understanding constitution files.
+
+mod check;
+mod new;
+mod show;
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::output;
+use super::session::Session;
+use crate::atomic;
+use crate::constitution::schema;
+use crate::error::{Error, Result};
+
+#[derive(Debug, Subcommand)]
+pub enum ConstitutionCommand {
+    /// Write a commented file to start from.
+    New(new::New),
+    /// Check files: every error and every doubt in one run, each with its place and remedy.
+    Check(check::Check),
+    /// Print a constitution with what it inherits.
+    Show(show::Show),
+    /// Print the JSON Schema of constitution files, for editors.
+    Schema {
+        /// Write it there instead.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+pub fn run(session: &Session, command: &ConstitutionCommand) -> Result<()> {
+    match command {
+        ConstitutionCommand::New(args) => new::run(session, args),
+        ConstitutionCommand::Check(args) => check::run(session, args),
+        ConstitutionCommand::Show(args) => show::run(session, args),
+        ConstitutionCommand::Schema { out } => {
+            let schema = format!("{:#}\n", schema::constitution());
+            match out {
+                Some(out) => atomic::write(out, schema.as_bytes()),
+                None => output::page(&schema),
+            }
+        }
+    }
+}
+
+/// A file that a command is to make and that is there already.
+fn refuse_existing(out: &std::path::Path, force: bool) -> Result<()> {
+    if out.exists() && !force {
+        return Err(Error::config("this file exists already")
+            .at_file(out)
+            .help("give another name, or --force to write over it"));
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! `bylaw constitution show`: what a constitution comes to, with what it inherits.
+
+use clap::Args;
+
+use crate::cli::output;
+use crate::cli::session::Session;
+use crate::cli::variables::Variables;
+use crate::constitution::Constitution;
+use crate::error::Result;
+
+#[derive(Debug, Args)]
+pub struct Show {
+    /// A file, or `builtin:NAME`.
+    constitution: String,
+    #[command(flatten)]
+    variables: Variables,
+}
+
+pub fn run(session: &Session, args: &Show) -> Result<()> {
+    show(session, &args.variables.resolve(&args.constitution)?)
+}
+
+fn show(session: &Session, constitution: &Constitution) -> Result<()> {
+    if session.json {
+        output::json(&serde_json::json!({
+            "name": constitution.name,
+            "version": constitution.version,
+            "description": constitution.description,
+            "sha256": constitution.hash,
+            "files": constitution.files,
+            "principles": constitution.principles,
+        }));
+        return Ok(());
+    }
+    println!(
+        "{} {} (sha256 {})",
+        constitution.name, constitution.version, constitution.hash
+    );
+    for principle in &constitution.principles {
+        println!(
+            "\n{}  weight {}  {}",
+            principle.id,
+            principle.weight,
+            principle.tags.join(", ")
+        );
+        if let Some(rationale) = &principle.rationale {
+            println!("  {rationale}");
+        }
+        let texts = [
+            ("critique", &principle.critique),
+            ("revise", &principle.revise),
+            ("judge", &principle.judge),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                println!("  {name:<9}{text}");
+            }
+        }
+    }
+    Ok(())
+}
