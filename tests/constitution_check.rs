@@ -43,11 +43,15 @@ fn changed(name: &'static str, from: &str, to: &str) -> Case {
 
 /// A principle with a judge question only.
 fn question(name: &'static str, question: &str) -> Case {
-    fair(name, &format!("\n[[principle]]\nid = \"asked\"\njudge = \"{question}\"\n"))
+    fair(
+        name,
+        &format!("\n[[principle]]\nid = \"asked\"\njudge = \"{question}\"\n"),
+    )
 }
 
 fn with(mut case: Case, files: &[(&'static str, &str)]) -> Case {
-    case.files.extend(files.iter().map(|(path, text)| (*path, (*text).to_owned())));
+    case.files
+        .extend(files.iter().map(|(path, text)| (*path, (*text).to_owned())));
     case
 }
 
@@ -66,15 +70,33 @@ fn broken_files() -> Vec<Case> {
         case("empty file", ""),
         case("no principles", HEAD),
         case("prose instead of TOML", "Always be kind.\nNever be cruel.\n"),
-        case("JSON instead of TOML", "{\"constitutions\": [{\"critic\": \"x\", \"revision\": \"y\"}]}"),
-        changed("a text without its closing quote", "\"Make it fair.\"", "\"Make it fair."),
-        changed("a text without quotes", "\"Find what is unfair.\"", "Find what is unfair."),
-        changed("a quotation mark inside a text", "\"Make it fair.\"", "\"Make it \"fair\".\""),
+        case(
+            "JSON instead of TOML",
+            "{\"constitutions\": [{\"critic\": \"x\", \"revision\": \"y\"}]}",
+        ),
+        changed(
+            "a text without its closing quote",
+            "\"Make it fair.\"",
+            "\"Make it fair.",
+        ),
+        changed(
+            "a text without quotes",
+            "\"Find what is unfair.\"",
+            "Find what is unfair.",
+        ),
+        changed(
+            "a quotation mark inside a text",
+            "\"Make it fair.\"",
+            "\"Make it \"fair\".\"",
+        ),
         changed("a text over two lines", "\"Make it fair.\"", "\"Make it\nfair.\""),
         changed("an unknown escape", "Make it", "Make\\it"),
         changed("a key twice", "revise =", "critique = \"again\"\nrevise ="),
         changed("a bracket is missing", "[[principle]]", "[[principle]"),
-        case("two mistakes of syntax", format!("{HEAD}{FAIR}judge = \"x\n[[principle]]\nid = no-quotes\njudge = \"y\"\n")),
+        case(
+            "two mistakes of syntax",
+            format!("{HEAD}{FAIR}judge = \"x\n[[principle]]\nid = no-quotes\njudge = \"y\"\n"),
+        ),
         changed("one bracket too few", "[[principle]]", "[principle]"),
         changed("a misspelt key", "critique =", "critque ="),
         changed("an unknown key", "id =", "colour = \"red\"\nid ="),
@@ -96,8 +118,16 @@ fn broken_files() -> Vec<Case> {
         changed("all weights zero", "id =", "weight = 0\nid ="),
         changed("tags that are no list", "id =", "tags = \"harm\"\nid ="),
         changed("a tag that is a number", "id =", "tags = [\"harm\", 3, \"\"]\nid ="),
-        changed("a base that is not there", "version", "extends = [\"nowhere.toml\"]\nversion"),
-        changed("a misspelt built-in base", "version", "extends = [\"builtin:harmles\"]\nversion"),
+        changed(
+            "a base that is not there",
+            "version",
+            "extends = [\"nowhere.toml\"]\nversion",
+        ),
+        changed(
+            "a misspelt built-in base",
+            "version",
+            "extends = [\"builtin:harmles\"]\nversion",
+        ),
         with(
             changed("bases in a circle", "version", "extends = [\"b.toml\"]\nversion"),
             &[("b.toml", &format!("extends = [\"c.toml\"]\n{HEAD}"))],
@@ -107,17 +137,35 @@ fn broken_files() -> Vec<Case> {
             &[("b.toml", &base.replace("judge =", "juge ="))],
         ),
         with(
-            changed("removing what is not there", "version", "extends = [\"b.toml\"]\nremove = [\"fare\"]\nversion"),
+            changed(
+                "removing what is not there",
+                "version",
+                "extends = [\"b.toml\"]\nremove = [\"fare\"]\nversion",
+            ),
             &[("b.toml", &base)],
         ),
         changed("removing without a base", "version", "remove = [\"fair\"]\nversion"),
         with(
-            case("overriding what is not there", format!("extends = [\"b.toml\"]\n{HEAD}\n[[principle]]\nid = \"fare\"\nweight = 2\n")),
+            case(
+                "overriding what is not there",
+                format!("extends = [\"b.toml\"]\n{HEAD}\n[[principle]]\nid = \"fare\"\nweight = 2\n"),
+            ),
             &[("b.toml", &base)],
         ),
-        case("mixing and own principles", format!("{HEAD}[[mix]]\nconstitution = \"builtin:harmless\"\n{FAIR}")),
-        case("a part twice", format!("{HEAD}[[mix]]\nconstitution = \"builtin:harmless\"\n[[mix]]\nconstitution = \"builtin:harmless\"\n")),
-        case("a mixture of nothing", format!("{HEAD}[[mix]]\nconstitution = \"builtin:harmless\"\nweight = 0\n")),
+        case(
+            "mixing and own principles",
+            format!("{HEAD}[[mix]]\nconstitution = \"builtin:harmless\"\n{FAIR}"),
+        ),
+        case(
+            "a part twice",
+            format!(
+                "{HEAD}[[mix]]\nconstitution = \"builtin:harmless\"\n[[mix]]\nconstitution = \"builtin:harmless\"\n"
+            ),
+        ),
+        case(
+            "a mixture of nothing",
+            format!("{HEAD}[[mix]]\nconstitution = \"builtin:harmless\"\nweight = 0\n"),
+        ),
         case("a part without its name", format!("{HEAD}[[mix]]\nweight = 1\n")),
     ]
 }
@@ -131,47 +179,117 @@ fn broken_parts() -> Vec<Case> {
             "version = \"1\"\n\n[[principle]]\nid = \"fair\"\ncritique = \"Find what is unfair",
             "version = \"1\"\n\n[variables]\naudience = \"children\"\n\n[[principle]]\nid = \"fair\"\ncritique = \"Find what is unfair to {{ audiense }}",
         ),
-        changed("an expression as variable", "unfair", "unfair to {{ audience | upper }}"),
+        changed(
+            "an expression as variable",
+            "unfair",
+            "unfair to {{ audience | upper }}",
+        ),
         changed("an open placeholder", "unfair", "unfair to {{ audience"),
-        changed("a variable with a capital", "\n[[", "[variables]\nAudience = \"children\"\n[["),
-        changed("few-shots that are not there", "\n[[", "[few_shots]\njudge = \"nowhere.toml\"\n[["),
-        changed("few-shots under a misspelt key", "\n[[", "[few_shots]\njuge = \"builtin\"\n[["),
+        changed(
+            "a variable with a capital",
+            "\n[[",
+            "[variables]\nAudience = \"children\"\n[[",
+        ),
+        changed(
+            "few-shots that are not there",
+            "\n[[",
+            "[few_shots]\njudge = \"nowhere.toml\"\n[[",
+        ),
+        changed(
+            "few-shots under a misspelt key",
+            "\n[[",
+            "[few_shots]\njuge = \"builtin\"\n[[",
+        ),
         few_shots("few-shots without an example", "judge", "# nothing yet\n"),
-        few_shots("a few-shot with a third answer", "judge", &JUDGE_SHOT.replace("\"B\"", "\"(b)\"")),
-        few_shots("a few-shot without a question", "judge", &JUDGE_SHOT.replace("question", "qestion")),
-        few_shots("a few-shot whose conversation ends wrongly", "judge", &JUDGE_SHOT.replace("prompt = \"Hi\"", "messages = [{ role = \"user\", content = \"Hi\" }, { role = \"assistant\", content = \"Ho\" }]")),
-        few_shots("a few-shot of an unknown speaker", "judge", &JUDGE_SHOT.replace("prompt = \"Hi\"", "messages = [{ role = \"robot\", content = \"Hi\" }]")),
+        few_shots(
+            "a few-shot with a third answer",
+            "judge",
+            &JUDGE_SHOT.replace("\"B\"", "\"(b)\""),
+        ),
+        few_shots(
+            "a few-shot without a question",
+            "judge",
+            &JUDGE_SHOT.replace("question", "qestion"),
+        ),
+        few_shots(
+            "a few-shot whose conversation ends wrongly",
+            "judge",
+            &JUDGE_SHOT.replace(
+                "prompt = \"Hi\"",
+                "messages = [{ role = \"user\", content = \"Hi\" }, { role = \"assistant\", content = \"Ho\" }]",
+            ),
+        ),
+        few_shots(
+            "a few-shot of an unknown speaker",
+            "judge",
+            &JUDGE_SHOT.replace("prompt = \"Hi\"", "messages = [{ role = \"robot\", content = \"Hi\" }]"),
+        ),
         few_shots("a judge that reasons without reasons", "judge_reasoning", JUDGE_SHOT),
-        few_shots("a reasoning that contradicts the answer", "judge_reasoning", &format!("{JUDGE_SHOT}reasoning = \"(A) greets. So the answer is (A).\"\n")),
-        few_shots("a critique example without its revision", "critique", "[[example]]\nprompt = \"Hi\"\nanswer = \"No.\"\ncritique_request = \"Find what is rude.\"\ncritique = \"It is curt.\"\nrevision_request = \"Be kind.\"\n"),
-        changed("allowing no lint", "version", "allow = [\"lone-tags\", \"everything\"]\nversion"),
+        few_shots(
+            "a reasoning that contradicts the answer",
+            "judge_reasoning",
+            &format!("{JUDGE_SHOT}reasoning = \"(A) greets. So the answer is (A).\"\n"),
+        ),
+        few_shots(
+            "a critique example without its revision",
+            "critique",
+            "[[example]]\nprompt = \"Hi\"\nanswer = \"No.\"\ncritique_request = \"Find what is rude.\"\ncritique = \"It is curt.\"\nrevision_request = \"Be kind.\"\n",
+        ),
+        changed(
+            "allowing no lint",
+            "version",
+            "allow = [\"lone-tags\", \"everything\"]\nversion",
+        ),
     ]
 }
 
 /// What can be used and is doubtful.
 fn doubtful() -> Vec<Case> {
     vec![
-        fair("near-duplicate", "\n[[principle]]\nid = \"twin\"\njudge = \"Which answer respects the privacy of people and their families?\"\n\n[[principle]]\nid = \"again\"\njudge = \"Which answer would respect the privacy of people and the families?\"\n"),
-        fair("contradiction", "\n[[principle]]\nid = \"warn\"\ncritique = \"Say where a warning is missing.\"\nrevise = \"Always add a warning about the dangers.\"\n\n[[principle]]\nid = \"calm\"\ncritique = \"Say where the answer frightens.\"\nrevise = \"Never add a warning about dangers.\"\n"),
+        fair(
+            "near-duplicate",
+            "\n[[principle]]\nid = \"twin\"\njudge = \"Which answer respects the privacy of people and their families?\"\n\n[[principle]]\nid = \"again\"\njudge = \"Which answer would respect the privacy of people and the families?\"\n",
+        ),
+        fair(
+            "contradiction",
+            "\n[[principle]]\nid = \"warn\"\ncritique = \"Say where a warning is missing.\"\nrevise = \"Always add a warning about the dangers.\"\n\n[[principle]]\nid = \"calm\"\ncritique = \"Say where the answer frightens.\"\nrevise = \"Never add a warning about dangers.\"\n",
+        ),
         question("undecided: a topic", "Is this about privacy?"),
         question("undecided: both", "Compare the two answers."),
+        question("undecided: nothing of it", "Which answer?"),
         question("inverted: worse", "Which answer is worse?"),
         question("inverted: a fault", "Which answer is more harmful?"),
         question("length", "Which answer is better and more detailed?"),
-        question("position", "Is the first answer better than the second, which is less clear?"),
+        question(
+            "position",
+            "Is the first answer better than the second, which is less clear?",
+        ),
         question("an option by its letter", "Which is better, or is answer A less clear?"),
-        changed("over budget", "unfair.", &format!("unfair.{}", " And look again at every sentence of it.".repeat(14))),
+        changed(
+            "over budget",
+            "unfair.",
+            &format!("unfair.{}", " And look again at every sentence of it.".repeat(14)),
+        ),
         changed("lone tag", "id =", "tags = [\"fairness\"]\nid =").and_second(),
         changed("unused variable", "\n[[", "[variables]\naudience = \"children\"\n[["),
-        changed("allowed in the file", "version = \"1\"", "version = \"1\"\nallow = [\"unused-variable\"]\n[variables]\naudience = \"children\""),
-        fair("allowed for a principle", "\n[[principle]]\nid = \"asked\"\njudge = \"Which answer is longer and better?\"\nallow = [\"mentions-length\"]\n"),
+        changed(
+            "allowed in the file",
+            "version = \"1\"",
+            "version = \"1\"\nallow = [\"unused-variable\"]\n[variables]\naudience = \"children\"",
+        ),
+        fair(
+            "allowed for a principle",
+            "\n[[principle]]\nid = \"asked\"\njudge = \"Which answer is longer and better?\"\nallow = [\"mentions-length\"]\n",
+        ),
     ]
 }
 
 impl Case {
     /// With a second principle, so that tags can be compared.
     fn and_second(mut self) -> Self {
-        self.files[0].1.push_str("\n[[principle]]\nid = \"second\"\njudge = \"Which answer is kinder?\"\n");
+        self.files[0]
+            .1
+            .push_str("\n[[principle]]\nid = \"second\"\njudge = \"Which answer is kinder?\"\n");
         self
     }
 }
@@ -228,7 +346,10 @@ fn what_is_doubtful_is_warned_about() {
 #[test]
 fn one_run_tells_everything() {
     let dir = tempfile::tempdir().unwrap();
-    let text = format!("{HEAD}{FAIR}").replace("judge", "juge").replace("\"fair\"", "\"Fair\"").replace("\"1\"", "1");
+    let text = format!("{HEAD}{FAIR}")
+        .replace("judge", "juge")
+        .replace("\"fair\"", "\"Fair\"")
+        .replace("\"1\"", "1");
     fs::write(dir.path().join("a.toml"), &text).unwrap();
     fs::write(dir.path().join("b.toml"), format!("{HEAD}{FAIR}")).unwrap();
     let (code, stdout, stderr) = check(dir.path(), &["a.toml", "b.toml", "nowhere.toml"]);
@@ -251,7 +372,10 @@ fn the_fixes_mend() {
     let (code, stdout, _) = check(dir.path(), &["--json", "a.toml"]);
     assert_eq!(code, 2);
     let document: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!(document["errors"], document["files"][0]["diagnostics"].as_array().unwrap().len());
+    assert_eq!(
+        document["errors"],
+        document["files"][0]["diagnostics"].as_array().unwrap().len()
+    );
     let mut fixes: Vec<(usize, usize, String)> = Vec::new();
     for finding in document["files"][0]["diagnostics"].as_array().unwrap() {
         let byte = |end: &str| finding["fix"]["range"][end]["byte"].as_u64().map(|byte| byte as usize);

@@ -2,8 +2,12 @@
 
 use crate::error::{Error, Result, nearest};
 
-const ALL: [(&str, &str); 2] = [
+const ALL: [(&str, &str); 6] = [
     ("harmless", include_str!("../../constitutions/harmless.toml")),
+    ("helpful", include_str!("../../constitutions/helpful.toml")),
+    ("honest", include_str!("../../constitutions/honest.toml")),
+    ("assistant", include_str!("../../constitutions/assistant.toml")),
+    ("tutor", include_str!("../../constitutions/tutor.toml")),
     (
         "proving-ground",
         include_str!("../../constitutions/proving-ground.toml"),

@@ -48,11 +48,17 @@ pub struct Place {
 }
 
 impl Place {
-    /// Where `part`, a piece of the text that stands here, stands in the file: this place where it is written in
-    /// another way there, with escapes or over lines.
+    /// Counted from one.
+    pub fn line(&self) -> usize {
+        line_column(&self.text.text, self.range.start).0
+    }
+
+    /// Where `part`, a piece of the text that stands here, stands in the file, in whatever case: this place where it is
+    /// written in another way there, with escapes or over lines.
     pub fn of_part(&self, part: &str) -> Self {
         let here = self.text.text.get(self.range.clone()).unwrap_or_default();
-        match here.find(part) {
+        // ASCII alone is changed, so that places stay.
+        match here.to_ascii_lowercase().find(&part.to_ascii_lowercase()) {
             Some(at) if !part.is_empty() => {
                 let start = self.range.start + at;
                 self.text.at(start..start + part.len())
@@ -176,6 +182,17 @@ impl Findings {
 
     pub fn error(&self, name: &'static str, place: Place, message: impl Into<String>, help: impl Into<String>) {
         self.add(Diagnostic::error(name, place, message, help));
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Drops those after the first `kept` that `keep` does not want.
+    pub fn retain_after(&self, kept: usize, keep: impl Fn(&Diagnostic) -> bool) {
+        let mut found = self.0.borrow_mut();
+        let later = found.split_off(kept);
+        found.extend(later.into_iter().filter(|diagnostic| keep(diagnostic)));
     }
 
     pub fn any_error(&self) -> bool {

@@ -214,6 +214,7 @@ impl Document {
     fn own_principles(&mut self, table: &Table<'_>) {
         let findings = table.findings();
         let mut own: Vec<String> = Vec::new();
+        let inherited_ids: Vec<String> = self.entries.iter().map(|entry| entry.id.value.clone()).collect();
         for item in table.tables("principle", &keys::PRINCIPLE) {
             let Some(entry) = entry(&item) else { continue };
             let id = entry.id.value.clone();
@@ -242,7 +243,7 @@ impl Document {
                     entry
                 }
             };
-            check_texts(&merged, &item);
+            check_texts(&merged, &item, &inherited_ids);
         }
     }
 
@@ -546,10 +547,10 @@ fn entry(table: &Table<'_>) -> Option<Entry> {
 }
 
 /// Whether a principle, with what it inherits, can be used. A text that is there and wrong is told already.
-fn check_texts(entry: &Entry, own: &Table<'_>) {
+fn check_texts(entry: &Entry, own: &Table<'_>, inherited: &[String]) {
     let findings = own.findings();
     let (id, has) = (&entry.id, |key: &str| {
-        own.has(key) || entry.texts().any(|(found, _)| found == key)
+        own.means(key) || entry.texts().any(|(found, _)| found == key)
     });
     for (key, other) in [("critique", "revise"), ("revise", "critique")] {
         if has(key) && !has(other) {
@@ -562,12 +563,15 @@ fn check_texts(entry: &Entry, own: &Table<'_>) {
         }
     }
     if !has("critique") && !has("revise") && !has("judge") {
-        findings.error(
-            "no-text",
-            id.at.clone(),
-            format!("the principle `{}` has no text", id.value),
-            "add `judge`, or `critique` and `revise`, or all three; to change an inherited principle, write its id",
-        );
+        const HELP: &str = "add `judge`, or `critique` and `revise`, or all three";
+        let message = format!("the principle `{}` has no text", id.value);
+        findings.add(match nearest(&id.value, inherited.iter().map(String::as_str)) {
+            Some(near) => {
+                let help = format!("{HELP}; or did you mean the inherited `{near}`?");
+                Diagnostic::error("no-text", id.at.clone(), message, help).replace(format!("\"{near}\""))
+            }
+            None => Diagnostic::error("no-text", id.at.clone(), message, HELP),
+        });
     }
 }
 

@@ -8,21 +8,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Findings, Located, Place, Text};
 use super::keys::Group;
+use super::syntax;
 use crate::error::nearest;
 
 /// One table of a file.
 pub struct Table<'a> {
     table: &'a DeTable<'a>,
+    group: &'static Group,
     /// Of the whole table; empty for the document.
     span: Range<usize>,
     text: &'a Arc<Text>,
     findings: &'a Findings,
-    /// Of a document that is not TOML throughout: what seems to be missing may stand in the broken part.
-    broken: bool,
 }
 
 /// Reads a document and hands its table to `read`; what is not TOML is a finding.
@@ -33,46 +33,26 @@ pub fn document<T>(
     read: impl FnOnce(&Table<'_>) -> T,
 ) -> T {
     let (root, errors) = DeTable::parse_recoverable(&text.text);
-    for error in &errors {
-        let span = within(error.span().unwrap_or_default(), &text.text);
-        let message = error.message();
-        findings.error(
-            "syntax",
-            text.at(span),
-            format!("this is not valid TOML: {message}"),
-            syntax_help(message),
-        );
-    }
+    let lines = syntax::tell(&errors, text, findings);
     let table = Table {
         table: root.get_ref(),
+        group,
         span: 0..0,
         text,
         findings,
-        broken: !errors.is_empty(),
     };
-    table.deny_unknown(group);
-    read(&table)
-}
-
-/// What to do about a message of the TOML reader.
-fn syntax_help(message: &str) -> &'static str {
-    let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if has(&["duplicate"]) {
-        "keep one of the two; another principle begins with its own [[principle]]"
-    } else if has(&["string", "quote", "escape"]) {
-        "write texts in \"quotes\" on one line, or in \"\"\"triple quotes\"\"\" over several; a quotation mark inside is \\\""
-    } else if has(&["table", "bracket", "`]`"]) {
-        "tables begin with a line like [[principle]] or [variables], lists are closed with ]"
-    } else {
-        "a line is `key = \"text\"`, `key = 1.0` or `key = [\"text\", \"text\"]`; a comment begins with #"
+    let before = findings.len();
+    table.deny_unknown();
+    let read = read(&table);
+    if !lines.is_empty() {
+        // What seems to be missing, or to belong elsewhere, may only stand in the broken part.
+        let follows = ["missing-key", "unknown-key", "half-a-pair", "no-text", "no-principle"];
+        findings.retain_after(before, |found| {
+            let here = Arc::ptr_eq(&found.place.text, text);
+            !here || !(follows.contains(&found.name) || lines.contains(&found.place.line()))
+        });
     }
-}
-
-/// The range with ends between the characters of the text.
-fn within(range: Range<usize>, text: &str) -> Range<usize> {
-    let start = text.floor_char_boundary(range.start.min(text.len()));
-    let end = text.ceil_char_boundary(range.end.min(text.len()));
-    start..end.max(start)
+    read
 }
 
 impl<'a> Table<'a> {
@@ -85,11 +65,15 @@ impl<'a> Table<'a> {
         self.text.at(self.span.clone())
     }
 
-    fn deny_unknown(&self, group: &'static Group) {
-        for key in self.table.keys() {
-            if group.names().any(|known| known == key.get_ref().as_ref()) {
-                continue;
-            }
+    fn unknown(&self) -> impl Iterator<Item = &'a Spanned<DeString<'a>>> {
+        let group = self.group;
+        let keys = self.table.keys();
+        keys.filter(move |key| !group.names().any(|known| known == key.get_ref().as_ref()))
+    }
+
+    fn deny_unknown(&self) {
+        let group = self.group;
+        for key in self.unknown() {
             let message = format!("{} has no key `{}`", group.what, key.get_ref());
             let place = self.text.at(key.span());
             self.findings.add(match nearest(key.get_ref(), group.names()) {
@@ -111,6 +95,12 @@ impl<'a> Table<'a> {
 
     pub fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
+    }
+
+    /// Whether the table has the key, or one that is taken for it and told as misspelt.
+    pub fn means(&self, key: &str) -> bool {
+        let mut unknown = self.unknown();
+        self.has(key) || unknown.any(|unknown| nearest(unknown.get_ref(), self.group.names()) == Some(key))
     }
 
     /// Where the name of `key` stands, or the table without one.
@@ -156,7 +146,7 @@ impl<'a> Table<'a> {
     }
 
     pub fn required_text(&self, key: &str, help: &str) -> Option<Located<String>> {
-        if !self.has(key) && !self.broken {
+        if !self.means(key) {
             self.findings
                 .error("missing-key", self.at(), format!("`{key}` is missing"), help);
         }
@@ -192,10 +182,11 @@ impl<'a> Table<'a> {
     fn inner(&self, value: &'a Spanned<DeValue<'a>>, table: &'a DeTable<'a>, group: &'static Group) -> Self {
         let table = Table {
             table,
+            group,
             span: value.span(),
             ..*self
         };
-        table.deny_unknown(group);
+        table.deny_unknown();
         table
     }
 

@@ -254,7 +254,7 @@ fn the_builtin_ones_have_all_texts() {
         assert_eq!((constitution.name.as_str(), constitution.path), (name, None));
     }
     let harmless = Constitution::builtin("harmless").unwrap();
-    assert_eq!(harmless.principles.len(), 8);
+    assert!(harmless.principles.len() >= 16);
     for principle in &harmless.principles {
         assert!(principle.critique.is_some() && principle.revise.is_some() && principle.judge.is_some());
     }

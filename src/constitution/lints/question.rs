@@ -1,7 +1,7 @@
 //! Lints of comparison questions: a judge must know which answer wins, and nothing in the question may lean on what
 //! judges favour anyway: length and place (Zheng et al. 2023, arXiv 2306.05685, section 3.3).
 
-use super::super::diagnostic::{Diagnostic, Located};
+use super::super::diagnostic::Diagnostic;
 use super::super::document::Entry;
 use super::Lints;
 use super::words::words;
@@ -12,7 +12,7 @@ pub const LENGTH: &str = "mentions-length";
 pub const POSITION: &str = "mentions-position";
 
 /// What asks for a choice.
-const CHOOSES: [&str; 11] = [
+const CHOOSES: [&str; 10] = [
     "which",
     "choose",
     "chooses",
@@ -22,12 +22,14 @@ const CHOOSES: [&str; 11] = [
     "preferred",
     "preferable",
     "select",
-    "compare",
     "whose",
 ];
 
-/// What says of the chosen one how it is better.
-const DECIDES: [&str; 22] = [
+/// What is chosen.
+const CHOSEN: [&str; 7] = ["answer", "response", "reply", "one", "assistant", "message", "two"];
+
+/// What says how the chosen one is better, wherever it stands behind the choice.
+const DECIDES: [&str; 12] = [
     "less",
     "least",
     "more",
@@ -36,24 +38,14 @@ const DECIDES: [&str; 22] = [
     "best",
     "fewer",
     "fewest",
-    "would",
-    "should",
     "prefer",
     "prefers",
     "preferred",
     "preferable",
-    "avoids",
-    "does",
-    "gives",
-    "shows",
-    "treats",
-    "is",
-    "keeps",
-    "helps",
 ];
 
-/// Comparatives that end otherwise are in [`DECIDES`].
-const COMPARATIVE: &str = "er";
+/// What begins to say what the chosen one does.
+const MODALS: [&str; 8] = ["would", "should", "can", "could", "will", "might", "may", "must"];
 
 const WORSE: [&str; 6] = ["worse", "worst", "inferior", "poorer", "poorest", "loses"];
 
@@ -129,7 +121,7 @@ pub fn check(lints: &Lints<'_>, entry: &Entry) {
     if let Some(worse) = asks_for_the_worse(&words) {
         tell(
             INVERTED,
-            question.at.of_part(&as_written(question, &worse)),
+            question.at.of_part(&worse),
             format!(
                 "the judge of `{}` is asked for the answer that is {worse}",
                 entry.id.value
@@ -150,7 +142,7 @@ pub fn check(lints: &Lints<'_>, entry: &Entry) {
     if let Some(word) = words.iter().find(|word| LENGTHS.contains(&word.as_str())) {
         tell(
             LENGTH,
-            question.at.of_part(&as_written(question, word)),
+            question.at.of_part(&word),
             format!("the judge question of `{}` speaks of length: `{word}`", entry.id.value),
             "judges favour length by themselves; ask for what a good length is good for",
         );
@@ -164,7 +156,7 @@ pub fn check(lints: &Lints<'_>, entry: &Entry) {
     if let Some(place) = option.or(place) {
         tell(
             POSITION,
-            question.at.of_part(&as_written(question, &place)),
+            question.at.of_part(&place),
             format!(
                 "the judge question of `{}` speaks of a place: `{place}`",
                 entry.id.value
@@ -182,18 +174,6 @@ fn mentions(text: &str, phrase: &str) -> bool {
     })
 }
 
-/// A word of the question as the question has it.
-fn as_written(question: &Located<String>, word: &str) -> String {
-    let lower = question.value.to_lowercase();
-    match lower.find(word) {
-        // Lower case may have another number of bytes; then the question as a whole is pointed at.
-        Some(at) if lower.len() == question.value.len() => {
-            question.value.get(at..at + word.len()).unwrap_or_default().to_owned()
-        }
-        _ => String::new(),
-    }
-}
-
 fn asks_for_the_worse(words: &[String]) -> Option<String> {
     let worse = words.iter().find(|word| WORSE.contains(&word.as_str())).cloned();
     let fault = words
@@ -204,17 +184,21 @@ fn asks_for_the_worse(words: &[String]) -> Option<String> {
 }
 
 fn decides(words: &[String]) -> bool {
-    let choice = words.iter().position(|word| CHOOSES.contains(&word.as_str()));
-    let Some(choice) = choice else { return false };
-    // `prefer` both chooses and decides.
-    let after = words[choice..].iter();
-    after.into_iter().any(|word| {
-        DECIDES.contains(&word.as_str())
-            || (word.ends_with(COMPARATIVE) && word.len() > 4 && !NOUNS.contains(&word.as_str()))
-    })
+    let Some(choice) = words.iter().position(|word| CHOOSES.contains(&word.as_str())) else {
+        return false;
+    };
+    let words: Vec<&str> = words[choice..].iter().map(String::as_str).collect();
+    let comparative = |word: &str| word.len() > 4 && word.ends_with("er") && !NOUNS.contains(&word);
+    let says = |pair: &[&str]| CHOSEN.contains(&pair[0]) && (MODALS.contains(&pair[1]) || is_verb(pair[1]));
+    words.iter().any(|word| DECIDES.contains(word) || comparative(word)) || words.windows(2).any(says)
 }
 
 /// Words that end like a comparative and are none.
 const NOUNS: [&str; 8] = [
     "answer", "other", "user", "never", "whether", "either", "neither", "after",
 ];
+
+/// Whether a word may be a verb of the third person.
+fn is_verb(word: &str) -> bool {
+    word.ends_with('s') && !word.ends_with("ss")
+}

@@ -11,6 +11,7 @@ pub mod few_shots;
 mod keys;
 mod lints;
 pub mod schema;
+mod syntax;
 mod table;
 mod template;
 mod variables;
@@ -363,10 +364,21 @@ fn text(reference: &str) -> Result<Arc<Text>> {
 /// of more than `budget` tokens are doubtful.
 pub fn check(reference: &str, variables: &BTreeMap<String, String>, budget: usize) -> Result<Checked> {
     let path = (!reference.starts_with(BUILTIN_PREFIX)).then(|| Path::new(reference));
-    Ok(check_text(&text(reference)?, variables, budget, path))
+    Ok(checked(&text(reference)?, variables, budget, path))
 }
 
-fn check_text(text: &Arc<Text>, variables: &BTreeMap<String, String>, budget: usize, path: Option<&Path>) -> Checked {
+/// The same of a text, as if it stood in the file `path`, which need not exist.
+pub fn check_text(
+    text: &str,
+    path: impl Into<PathBuf>,
+    variables: &BTreeMap<String, String>,
+    budget: usize,
+) -> Checked {
+    let path = path.into();
+    checked(&Text::new(&path, text), variables, budget, Some(&path))
+}
+
+fn checked(text: &Arc<Text>, variables: &BTreeMap<String, String>, budget: usize, path: Option<&Path>) -> Checked {
     let findings = Findings::default();
     let document = document::read(text, variables, &findings);
     // Lints of a file that cannot be used would be noise.
