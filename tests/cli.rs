@@ -392,7 +392,7 @@ revise = "Put it right."
         assert!(stderr.starts_with("mine.toml:6:1: "), "{stderr}");
     }
     let nope = [&revise[..], &["builtin:nope"]].concat();
-    refused(dir.path(), &nope, 2, &["`nope`", "harmless, proving-ground"]);
+    refused(dir.path(), &nope, 2, &["`nope`", "harmless, helpful, honest"]);
 
     let ran = succeeds(dir.path(), &["constitution", "check", "builtin:harmless", "--json"]);
     assert_eq!(json(&ran.stdout)["sound"][0]["file"], "builtin:harmless");

@@ -342,11 +342,11 @@ mod tests {
             ("\"A\"", "\"C\"", "f.toml:6:"),
             ("answer_b", "answer_c", "f.toml:"),
             ("\"A\"\n", "\"A\"\nreasoning = \"So the answer is (B).\"\n", "f.toml:7:"),
-            ("prompt = \"Hi\"", "messages = []", "f.toml:1:"),
+            ("prompt = \"Hi\"", "messages = []", "f.toml:2:"),
             (
                 "prompt = \"Hi\"",
                 "messages = [{role = \"robot\", content = \"Hi\"}]",
-                "f.toml:1:",
+                "f.toml:2:",
             ),
             ("prompt = \"Hi\"\n", "", "f.toml:1:"),
         ] {

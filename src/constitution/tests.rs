@@ -66,7 +66,7 @@ fn every_mistake_is_underlined() {
             "did you mean `critique`?",
         ),
         (
-            changed("version", "zzzzzzzz"),
+            changed("version", "zzzzzzzz = 1\nversion"),
             "a constitution has no key",
             "zzzzzzzz",
             "the keys of a constitution",
@@ -146,7 +146,7 @@ fn every_mistake_is_underlined() {
         ),
         (changed("name = \"t\"\n", ""), "`name` is missing", "", "name = "),
         (changed("\"1\"", "1"), "`version` should be a text", "1", "version = "),
-        (changed("\"R\"", "\"R"), "not valid TOML", "", "quotes"),
+        (changed("\"R\"", "\"R"), "no closing quotation mark", "", "quotes"),
         (
             "name = \"t\"\nversion = \"1\"\n".into(),
             "no principles",
@@ -266,6 +266,124 @@ fn the_builtin_ones_have_all_texts() {
             .to_string()
             .contains("no/such.toml")
     );
+}
+
+fn ids(constitution: &Constitution) -> Vec<&str> {
+    constitution
+        .principles
+        .iter()
+        .map(|principle| principle.id.as_str())
+        .collect()
+}
+
+/// Catches: an override that loses what it does not name, a removed principle that stays, an inherited variable that
+/// cannot be set otherwise.
+#[test]
+fn a_constitution_changes_what_it_inherits() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = GOOD.replace("\"J\"", "\"Which is better for {{ audience }}?\"");
+    let base = base.replace(
+        "\n[[principle]]\nid = \"a\"",
+        "\n[variables]\naudience = \"people\"\n\n[[principle]]\nid = \"a\"",
+    );
+    fs::write(dir.path().join("base.toml"), &base).unwrap();
+    let top = "name = \"top\"\nversion = \"2\"\nextends = [\"base.toml\"]\nremove = [\"a\"]\n\n[variables]\naudience = \
+               \"children\"\n\n[[principle]]\nid = \"b\"\nweight = 0.5\nrationale = \"Because.\"\n";
+    let path = dir.path().join("top.toml");
+    fs::write(&path, top).unwrap();
+    let constitution = Constitution::load(&path).unwrap();
+    let [b] = &constitution.principles[..] else {
+        panic!("{:?}", ids(&constitution))
+    };
+    assert_eq!(
+        (b.id.as_str(), b.weight, &b.tags[..]),
+        ("b", 0.5, &["x".to_owned()][..])
+    );
+    assert_eq!(b.judge.as_deref(), Some("Which is better for children?"));
+    assert_eq!(constitution.files.len(), 2);
+
+    let told = |name: &str| BTreeMap::from([(name.to_owned(), "pilots".to_owned())]);
+    let path = path.to_str().unwrap();
+    let flown = Constitution::resolve_with(path, &told("audience")).unwrap();
+    assert_eq!(
+        flown.principles[0].judge.as_deref(),
+        Some("Which is better for pilots?")
+    );
+    assert_ne!(flown.hash, constitution.hash);
+    let error = Constitution::resolve_with(path, &told("audiense")).unwrap_err();
+    assert_eq!(error.help_text(), Some("did you mean `audience`?"));
+}
+
+/// Catches: a hash that changes with layout, or stays when the meaning changes.
+#[test]
+fn the_hash_is_of_the_meaning() {
+    let hash = |text: &str| Constitution::parse(text, "t.toml").unwrap().hash;
+    let good = hash(GOOD);
+    let same = [
+        format!("# a comment\n{GOOD}"),
+        changed("\"C\"", "\"\"\"\n  C\n\"\"\""),
+        changed("version = \"1\"", "version = \"2\"\ndescription = \"D\""),
+        changed("id = \"a\"", "rationale = \"why\"\nid = \"a\""),
+        changed("weight = 3", "weight = 3.0"),
+        changed("[\"x\"]", "[\"y\"]"),
+        changed("revise = \"R\"", "revise = \"{{ r }}\"").replacen("\n[[", "\n[variables]\nr = \"R\"\n[[", 1),
+    ];
+    for text in same {
+        assert_eq!(hash(&text), good, "{text}");
+    }
+    for (from, to) in [
+        ("\"C\"", "\"D\""),
+        ("weight = 3", "weight = 2"),
+        ("id = \"b\"", "id = \"c\""),
+    ] {
+        assert_ne!(hash(&changed(from, to)), good, "{from}");
+    }
+    let shots = changed("\n[[", "\n[few_shots]\njudge = \"builtin\"\n[[");
+    assert_ne!(hash(&shots), good);
+}
+
+/// Catches: parts drawn by the number of their principles instead of by weight, a part without a request of one kind
+/// that takes a share of it, ids that clash.
+#[test]
+fn a_mixture_draws_its_parts_by_weight() {
+    let dir = tempfile::tempdir().unwrap();
+    let principle = |id: &str, texts: &str| format!("[[principle]]\nid = \"{id}\"\n{texts}\n");
+    let file = |name: &str, principles: &[String]| {
+        let text = format!("name = \"{name}\"\nversion = \"1\"\n{}", principles.concat());
+        fs::write(dir.path().join(format!("{name}.toml")), text).unwrap();
+    };
+    let judge = "judge = \"J\"";
+    file("one", &[principle("a", judge)]);
+    file(
+        "many",
+        &[principle("a", judge), principle("b", judge), principle("c", judge)],
+    );
+    file("critic", &[principle("a", "critique = \"C\"\nrevise = \"R\"")]);
+    let mix = "name = \"m\"\nversion = \"1\"\n[[mix]]\nconstitution = \"one.toml\"\nweight = 3\n[[mix]]\nconstitution = \
+               \"many.toml\"\n[[mix]]\nconstitution = \"critic.toml\"\nweight = 100\n";
+    fs::write(dir.path().join("mix.toml"), mix).unwrap();
+    let constitution = Constitution::load(dir.path().join("mix.toml")).unwrap();
+    assert_eq!(ids(&constitution), ["one/a", "many/a", "many/b", "many/c", "critic/a"]);
+    let mut counts = BTreeMap::new();
+    for index in 0..4000 {
+        let mut rng = Seed::new(3).index(index).rng();
+        *counts
+            .entry(constitution.draw_judge(&mut rng).unwrap().id.as_str())
+            .or_insert(0) += 1;
+        assert_eq!(constitution.draw_critique(&mut rng).unwrap().id, "critic/a");
+    }
+    // Five standard deviations of 4000 draws at 3/4 are 137.
+    assert!(i32::abs(counts["one/a"] - 3000) < 137, "{counts:?}");
+    let shares: Vec<f32> = constitution
+        .draw_judges(&mut Seed::new(1).rng(), 9)
+        .unwrap()
+        .into_iter()
+        .map(|(_, share)| share)
+        .collect();
+    assert_eq!(shares[0], 3.0, "{shares:?}");
+    assert!((shares[1] - 1.0 / 3.0).abs() < 1e-6, "{shares:?}");
+    let only = constitution.only("many/b").unwrap();
+    assert_eq!(only.draw_judge(&mut Seed::new(1).rng()).unwrap().id, "many/b");
 }
 
 #[test]
