@@ -11,13 +11,13 @@ mod file;
 mod key;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use self::file::{Found, MemoFile, Place};
+use self::file::{Found, Place, Shelf};
 use self::key::{Key, Scope};
 use super::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, ScoreRequest, Usage};
 use crate::error::{Error, Result};
@@ -41,11 +41,11 @@ pub struct Memo<'a> {
     notes: Vec<String>,
 }
 
-/// What is known, and the file that keeps it.
+/// What is known, and the files that keep it.
 #[derive(Default)]
 struct Book {
     known: HashMap<Key, Known>,
-    file: Option<MemoFile>,
+    shelf: Option<Shelf>,
 }
 
 enum Known {
@@ -123,11 +123,11 @@ impl Remembered for Vec<f32> {
 
 impl Book {
     fn recall<A: Remembered>(&mut self, key: &Key) -> Result<Option<Result<A, Refusal>>> {
-        let answer = match (self.known.get(key), &mut self.file) {
+        let answer = match (self.known.get(key), &mut self.shelf) {
             (None, _) => return Ok(None),
             (Some(Known::Refused(refusal)), _) => return Ok(Some(Err(refusal.clone()))),
             (Some(Known::Held(answer)), _) => answer.clone(),
-            (Some(Known::Kept(place)), Some(file)) => file.read(key, *place)?,
+            (Some(Known::Kept(place)), Some(shelf)) => shelf.read(key, *place)?,
             (Some(Known::Kept(_)), None) => return Err(Error::unexpected("a remembered answer has lost its file")),
         };
         match A::unpack(answer) {
@@ -150,10 +150,10 @@ impl Book {
                 }
             }
         }
-        match &mut self.file {
+        match &mut self.shelf {
             Some(_) if new.is_empty() => {}
-            Some(file) => {
-                let places = file.keep(&new)?.into_iter().map(Known::Kept);
+            Some(shelf) => {
+                let places = shelf.keep(&new)?.into_iter().map(Known::Kept);
                 self.known.extend(new.iter().map(|(key, _)| *key).zip(places));
             }
             None => {
@@ -178,23 +178,25 @@ impl<'a> Memo<'a> {
         }
     }
 
-    /// Remembers in a file of `dir` as well, and what is there from before. An error if another process has the file.
+    /// Remembers on disk in `dir` as well, beside what is there from before. Processes that do so at the same time know
+    /// what each had when the other began.
     pub fn open(inner: Arc<dyn Engine + 'a>, dir: &Path) -> Result<Self> {
         let mut memo = Self::new(inner);
-        let Found { file, places, damaged } = MemoFile::open(dir, &memo.scope)?;
-        if damaged > 0 {
-            memo.notes.push(format!(
-                "{}: {damaged} remembered answers are damaged and will be asked for again; delete the file to be rid of \
+        let Found { shelf, places, damaged } = Shelf::open(dir, &memo.scope)?;
+        let note = |(path, count): (PathBuf, usize)| {
+            format!(
+                "{}: {count} remembered answers are damaged and will be asked for again; delete the file to be rid of \
                  this note",
-                file.path().display()
-            ));
-        }
+                path.display()
+            )
+        };
+        memo.notes = damaged.into_iter().map(note).collect();
         memo.book = Mutex::new(Book {
             known: places
                 .into_iter()
                 .map(|(key, place)| (key, Known::Kept(place)))
                 .collect(),
-            file: Some(file),
+            shelf: Some(shelf),
         });
         Ok(memo)
     }

@@ -11,8 +11,9 @@
 //! process was killed, and is cut off. A damaged line before it costs its answer alone: each record stands for itself,
 //! the question can be asked again, and a run of hours does not fail for that; so it is passed over and told.
 //!
-//! One process at a time has the file, by the system's lock on it, which ends with the process. What is in memory of an
-//! answer is its place in the file.
+//! A file has one writer, by the system's lock on it, which ends with the process. A process that finds the first file
+//! taken reads it and writes the next, so that the parts of a job that run side by side share a directory. What is in
+//! memory of an answer is its place.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -31,27 +32,42 @@ use crate::record::hex;
 /// Hexadecimal digits of a line's checksum.
 const CHECKSUM: usize = 16;
 
-/// A line of the file, between its beginning and its end.
+/// A line of one of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
+    file: usize,
     offset: u64,
     bytes: usize,
 }
 
+/// The files of one model in a directory.
 #[derive(Debug)]
-pub struct MemoFile {
+pub struct Shelf {
+    files: Vec<MemoFile>,
+    /// The one that this process writes.
+    own: usize,
+}
+
+/// What was found in a directory.
+pub struct Found {
+    pub shelf: Shelf,
+    pub places: HashMap<Key, Place>,
+    /// Files with lines before the last sound one that are not, and how many.
+    pub damaged: Vec<(PathBuf, usize)>,
+}
+
+#[derive(Debug)]
+struct MemoFile {
     file: File,
     path: PathBuf,
     /// Where the next record goes.
     end: u64,
 }
 
-/// What was found in a file.
-pub struct Found {
-    pub file: MemoFile,
-    pub places: HashMap<Key, Place>,
-    /// Lines before the last sound one that are not.
-    pub damaged: usize,
+/// The sound lines of a file, and how many before the last of them are damaged.
+struct Scanned {
+    lines: Vec<(Key, u64, usize)>,
+    damaged: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,8 +77,8 @@ struct Record {
     answer: Answer,
 }
 
-impl MemoFile {
-    /// Opens the file of a model in `dir`, which is made if it is not there, and finds its records.
+impl Shelf {
+    /// Opens the files of a model in `dir`, which is made if it is not there, and finds their records.
     pub fn open(dir: &Path, scope: &Scope) -> Result<Found> {
         atomic::create_directories(dir)?;
         let header = line(&serde_json::json!({
@@ -71,32 +87,95 @@ impl MemoFile {
             "conditions": scope.conditions,
         }))?;
         let name = hex(&Sha256::digest(&header)[..8]);
-        let path = dir.join(format!("{name}.memo"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|error| Error::io("open", &path, error))?;
-        lock(&file, &path)?;
-        let mut memo = Self { file, path, end: 0 };
-        if !memo.has_header(&header)? {
-            memo.cut()?;
-            memo.append(&header)?;
-            atomic::sync_directory(dir)?;
+        let (mut files, mut own) = (Vec::new(), None);
+        let (mut places, mut damaged) = (HashMap::new(), Vec::new());
+        for number in 0.. {
+            let path = dir.join(format!("{name}-{number}.memo"));
+            if own.is_some() && !path.exists() {
+                break;
+            }
+            let mut file = MemoFile::open(path, own.is_none())?;
+            let writes = own.is_none() && file.lock()?;
+            let scanned = file.scan(&header)?;
+            if writes {
+                file.prepare(&header)?;
+                atomic::sync_directory(dir)?;
+                own = Some(number);
+            }
+            let place = |(key, offset, bytes)| {
+                let file = number;
+                (key, Place { file, offset, bytes })
+            };
+            places.extend(scanned.lines.into_iter().map(place));
+            if scanned.damaged > 0 {
+                damaged.push((file.path.clone(), scanned.damaged));
+            }
+            files.push(file);
         }
-        let (places, damaged) = memo.scan()?;
-        memo.cut()?;
+        let own = own.ok_or_else(|| Error::unexpected("no file could be had for answers"))?;
         Ok(Found {
-            file: memo,
+            shelf: Self { files, own },
             places,
             damaged,
         })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Writes records after the others, all of them durable when this returns; answers their places.
+    pub fn keep(&mut self, answers: &[(Key, Answer)]) -> Result<Vec<Place>> {
+        let file = &mut self.files[self.own];
+        let mut lines = Vec::new();
+        let mut places = Vec::with_capacity(answers.len());
+        for (key, answer) in answers {
+            let line = line(&Record {
+                key: hex(key),
+                answer: answer.clone(),
+            })?;
+            places.push(Place {
+                file: self.own,
+                offset: file.end + lines.len() as u64,
+                bytes: line.len(),
+            });
+            lines.extend(line);
+        }
+        file.append(&lines)?;
+        Ok(places)
+    }
+
+    /// The answer at a place that was found or kept.
+    pub fn read(&mut self, key: &Key, place: Place) -> Result<Answer> {
+        self.files[place.file].read(key, place)
+    }
+}
+
+impl MemoFile {
+    fn open(path: PathBuf, create: bool) -> Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(create)
+            .truncate(false)
+            .open(&path)
+            .map_err(|error| Error::io("open", &path, error).or_help("give a directory of your own to --cache"))?;
+        Ok(Self { file, path, end: 0 })
+    }
+
+    /// Takes the right to write; not if another process has it.
+    fn lock(&self) -> Result<bool> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(Error::io("lock", &self.path, error)
+                .or_help("give a directory to --cache on a file system that has locks")),
+        }
+    }
+
+    /// Cuts off what was being written when a process was killed, so that records can follow.
+    fn prepare(&mut self, header: &[u8]) -> Result<()> {
+        self.cut()?;
+        match self.end {
+            0 => self.append(header),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the file begins with its header; not if even that was being written. Any other beginning is an error.
@@ -120,11 +199,12 @@ impl MemoFile {
         }
     }
 
-    /// The places of the records after the header, of which the end is that of the last sound one; and how many lines
-    /// among them are damaged.
-    fn scan(&mut self) -> Result<(HashMap<Key, Place>, usize)> {
-        let mut places = HashMap::new();
-        let (mut damaged, mut doubtful) = (0, 0);
+    /// Finds the records. The end is that of the last sound one; 0 if not even the header is whole.
+    fn scan(&mut self, header: &[u8]) -> Result<Scanned> {
+        let (mut lines, mut damaged, mut doubtful) = (Vec::new(), 0, 0);
+        if !self.has_header(header)? {
+            return Ok(Scanned { lines, damaged });
+        }
         let mut at = self.end;
         let failed = |error| Error::io("read", &self.path, error);
         let mut reader = BufReader::with_capacity(1 << 16, &self.file);
@@ -138,11 +218,7 @@ impl MemoFile {
             }
             match record(&bytes) {
                 Some((key, _)) => {
-                    let place = Place {
-                        offset: at,
-                        bytes: read,
-                    };
-                    places.insert(key, place);
+                    lines.push((key, at, read));
                     self.end = at + read as u64;
                     damaged += doubtful;
                     doubtful = 0;
@@ -152,31 +228,12 @@ impl MemoFile {
             }
             at += read as u64;
         }
-        Ok((places, damaged))
+        Ok(Scanned { lines, damaged })
     }
 
     /// Cuts off what stands after the end.
     fn cut(&self) -> Result<()> {
         self.file.set_len(self.end).map_err(|error| self.failed("write", error))
-    }
-
-    /// Writes records after the others, all of them durable when this returns; answers their places.
-    pub fn keep(&mut self, answers: &[(Key, Answer)]) -> Result<Vec<Place>> {
-        let mut lines = Vec::new();
-        let mut places = Vec::with_capacity(answers.len());
-        for (key, answer) in answers {
-            let line = line(&Record {
-                key: hex(key),
-                answer: answer.clone(),
-            })?;
-            places.push(Place {
-                offset: self.end + lines.len() as u64,
-                bytes: line.len(),
-            });
-            lines.extend(line);
-        }
-        self.append(&lines)?;
-        Ok(places)
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
@@ -194,8 +251,7 @@ impl MemoFile {
         Ok(())
     }
 
-    /// The answer at a place that was found or kept.
-    pub fn read(&mut self, key: &Key, place: Place) -> Result<Answer> {
+    fn read(&mut self, key: &Key, place: Place) -> Result<Answer> {
         let mut bytes = vec![0; place.bytes];
         self.file
             .seek(SeekFrom::Start(place.offset))
@@ -211,19 +267,6 @@ impl MemoFile {
 
     fn failed(&self, action: &str, error: std::io::Error) -> Error {
         Error::io(action, &self.path, error).or_help("what was remembered is kept; give another directory to --cache")
-    }
-}
-
-fn lock(file: &File, path: &Path) -> Result<()> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(Error::config(
-            "another process remembers answers of this model here",
-        )
-        .at_file(path)
-        .help("wait until it is done, or give another directory to --cache: parts of a job that run side by side each need their own")),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", path, error)
-            .or_help("give a directory to --cache on a file system that has locks")),
     }
 }
 
