@@ -42,8 +42,8 @@ pub struct Rows {
     #[serde(skip)]
     pub input_is_shard: bool,
     /// Remember the model's answers in DIR: a later run that asks the same again, after an edit of one principle for
-    /// example, takes them from there. Local models answer the same again anyway; of an endpoint that would not, the
-    /// first answer stays.
+    /// example, takes them from there. An endpoint's answers are remembered too: asked again, it would cost as much
+    /// and might not draw the same text.
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub cache: Option<PathBuf>,
