@@ -33,7 +33,7 @@ pub struct Recollection {
 
 /// An engine with a memory around it.
 pub struct Memo<'a> {
-    inner: Arc<dyn Engine + 'a>,
+    inner: Arc<dyn Engine + Send + 'a>,
     scope: Scope,
     book: Mutex<Book>,
     asked: AtomicU64,
@@ -167,7 +167,7 @@ impl Book {
 
 impl<'a> Memo<'a> {
     /// Remembers within the process.
-    pub fn new(inner: Arc<dyn Engine + 'a>) -> Self {
+    pub fn new(inner: Arc<dyn Engine + Send + 'a>) -> Self {
         Self {
             scope: Scope::of(inner.as_ref()),
             inner,
@@ -180,7 +180,7 @@ impl<'a> Memo<'a> {
 
     /// Remembers on disk in `dir` as well, beside what is there from before. Processes that do so at the same time know
     /// what each had when the other began.
-    pub fn open(inner: Arc<dyn Engine + 'a>, dir: &Path) -> Result<Self> {
+    pub fn open(inner: Arc<dyn Engine + Send + 'a>, dir: &Path) -> Result<Self> {
         let mut memo = Self::new(inner);
         let Found { shelf, places, damaged } = Shelf::open(dir, &memo.scope)?;
         let note = |(path, count): (PathBuf, usize)| {

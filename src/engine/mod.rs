@@ -171,7 +171,7 @@ fn only<T>(mut answers: Vec<T>) -> Result<T> {
         .ok_or_else(|| Error::unexpected("a request without an answer"))
 }
 
-pub trait Engine: Send + Sync {
+pub trait Engine: Sync {
     /// Draws one completion a request, in order.
     fn generate(&self, requests: &[GenerateRequest]) -> Result<Vec<Result<Generation, Refusal>>>;
 

@@ -49,12 +49,12 @@ impl fmt::Display for Said {
 
 /// An engine with a pen beside it.
 pub struct Recording<'a> {
-    inner: Arc<dyn Engine + 'a>,
+    inner: Arc<dyn Engine + Send + 'a>,
     exchanges: Mutex<Vec<Exchange>>,
 }
 
 impl<'a> Recording<'a> {
-    pub fn new(inner: Arc<dyn Engine + 'a>) -> Self {
+    pub fn new(inner: Arc<dyn Engine + Send + 'a>) -> Self {
         Self {
             inner,
             exchanges: Mutex::default(),

@@ -23,8 +23,8 @@ fn text(request: &Request) -> String {
 
 impl<G, S> Engine for ScriptedEngine<G, S>
 where
-    G: Fn(&str) -> Result<(String, FinishReason), Refusal> + Send + Sync,
-    S: Fn(&str, &str) -> f32 + Send + Sync,
+    G: Fn(&str) -> Result<(String, FinishReason), Refusal> + Sync,
+    S: Fn(&str, &str) -> f32 + Sync,
 {
     fn generate(&self, requests: &[GenerateRequest]) -> Result<Vec<Result<Generation, Refusal>>> {
         Ok(requests

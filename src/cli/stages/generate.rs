@@ -169,7 +169,7 @@ impl Rows {
 
 /// A model ready to be asked.
 pub struct Asked {
-    pub engine: Arc<dyn Engine>,
+    pub engine: Arc<dyn Engine + Send>,
     /// The same engine, if it is one of endpoints.
     remote: Option<Arc<RemoteEngine>>,
     /// The same engine, if it remembers: with its directory.
@@ -185,7 +185,7 @@ impl Asked {
         raw: bool,
         remote: &RemoteConfig,
     ) -> Result<Self> {
-        let (engine, remote): (Arc<dyn Engine>, _) = if is_endpoint(reference) {
+        let (engine, remote): (Arc<dyn Engine + Send>, _) = if is_endpoint(reference) {
             let endpoints = Endpoints::parse(reference)?;
             let engine = Arc::new(RemoteEngine::connect(
                 endpoints,
