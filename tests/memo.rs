@@ -347,7 +347,7 @@ fn what_was_streamed_is_remembered() {
     let first = memo.stream(&request, &told_to).unwrap().unwrap();
     heard.lock().unwrap().clear();
     let second = memo.stream(&request, &told_to).unwrap().unwrap();
-    assert_eq!(*heard.lock().unwrap(), [second.text.clone()]);
+    assert_eq!(heard.lock().unwrap().join("|"), second.text);
     assert_eq!(generated(&[Ok(first)]), generated(&[Ok(second)]));
     memo.generate(&[request]).unwrap();
     assert_eq!(memo.recollection(), told(1, 2));
