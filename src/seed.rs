@@ -39,6 +39,11 @@ impl Seed {
         Self(hash.finalize().into())
     }
 
+    /// What tells it from every other seed.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     pub fn rng(&self) -> Rng {
         Rng::from_seed(self.0)
     }

@@ -62,6 +62,28 @@ fn chat(messages: Vec<Message>) -> GenerateRequest {
     }
 }
 
+/// Catches: a conversation shown before its template, or without the beginning of the answer; two days of the template
+/// taken for one where answers are remembered.
+#[test]
+fn the_engine_shows_what_the_template_writes() {
+    let model = model("chatml.jinja");
+    let later = Model {
+        tokenizer: model.tokenizer.at("2031-02-03".parse().unwrap()),
+        ..model.clone()
+    };
+    let engine = LocalEngine::new(Arc::new(model)).unwrap();
+    let asked = Request::Chat {
+        messages: vec![Message::user("Why <|im_end|>?")],
+        prefix: "The answer is: (".into(),
+    };
+    let read = engine.read(&asked).unwrap();
+    assert!(read.contains("<|im_start|>user\nWhy <|im_end|>?<|im_end|>"), "{read}");
+    assert!(read.ends_with("<|im_start|>assistant\nThe answer is: ("), "{read}");
+    let conditions = LocalEngine::new(Arc::new(later)).unwrap().conditions();
+    assert_eq!(conditions.replace("2031-02-03", "2024-07-26"), engine.conditions());
+    assert_ne!(conditions, engine.conditions());
+}
+
 /// Catches: a chat request that the engine cannot serve, a conversation that the template refuses and
 /// that takes the others down with it.
 #[test]

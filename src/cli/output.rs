@@ -110,6 +110,9 @@ pub fn stage_done(session: &Session, stage: &dyn Stage, out: Option<&Path>, done
                 if !done.speed.is_null() {
                     document["speed"] = done.speed.clone();
                 }
+                if !done.cache.is_null() {
+                    document["cache"] = done.cache.clone();
+                }
                 document
             }
             // What is there to be told is the whole document.

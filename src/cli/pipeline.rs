@@ -73,7 +73,7 @@ impl RunJournal {
         }
         for (name, command) in &self.commands {
             match there.commands.iter().find(|(other, _)| other == name) {
-                Some((_, other)) if other == command => {}
+                Some((_, other)) if deciding(other).eq(deciding(command)) => {}
                 Some((_, other)) => difference.push(format!("stage `{name}`: {}", differing(other, command))),
                 None => difference.push(format!("the stage `{name}` is new")),
             }
@@ -107,11 +107,15 @@ impl RunJournal {
     }
 }
 
+/// The words of a command without those that decide nothing of what comes out.
+fn deciding(command: &[String]) -> impl Iterator<Item = &String> {
+    command.iter().filter(|word| !word.starts_with("--cache="))
+}
+
 /// The words that only one of two commands has.
 fn differing(there: &[String], here: &[String]) -> String {
     let only = |of: &[String], other: &[String]| {
-        let words: Vec<&str> = of
-            .iter()
+        let words: Vec<&str> = deciding(of)
             .filter(|word| !other.contains(word))
             .map(String::as_str)
             .collect();

@@ -11,12 +11,12 @@ use super::{
     Engine, GenerateRequest, Generation, Meter, ModelIdentity, Refusal, Sampling, ScoreRequest, Usage, encode, only,
 };
 use crate::error::{Error, Result};
-use crate::model::cpu::Weights;
 use crate::model::cpu::trunk::Sequence;
+use crate::model::cpu::{Weights, kernels};
 use crate::model::decoder::Decoder;
 use crate::model::files::Model;
 use crate::model::tokenizer::Tokenizer;
-use crate::prompt::Style;
+use crate::prompt::{Request, Style};
 use crate::seed::Seed;
 
 pub struct LocalEngine {
@@ -206,6 +206,34 @@ impl Engine for LocalEngine {
         ModelIdentity {
             reference: self.model.reference.clone(),
             sha256: self.model.sha256.clone(),
+        }
+    }
+
+    /// The program's version and the processor's vectors, in whose order sums run; how the weights are held; the day of
+    /// the chat template.
+    fn conditions(&self) -> String {
+        let tokenizer = &self.model.tokenizer;
+        let mut conditions = vec![
+            concat!("bylaw ", env!("CARGO_PKG_VERSION")).to_owned(),
+            kernels::arithmetic(),
+        ];
+        conditions.extend(self.model.decoder.formats());
+        conditions.extend(tokenizer.chat().map(|chat| chat.template.date().to_string()));
+        conditions.join(", ")
+    }
+
+    /// Special tokens stand as their texts. A conversation that the chat template does not take is an error.
+    fn read(&self, prompt: &Request) -> Result<String> {
+        let tokenizer = &self.model.tokenizer;
+        match (prompt, tokenizer.chat()) {
+            (Request::Text(text), _) => {
+                let begin = tokenizer.begin().into_iter().filter_map(|token| tokenizer.name(token));
+                Ok(begin.chain([text.clone()]).collect())
+            }
+            (Request::Chat { messages, prefix }, Some(chat)) => Ok(chat.trace(messages, true, prefix)?.text),
+            (Request::Chat { .. }, None) => Err(Error::input("the model has no chat template")
+                .at_file(&self.model.reference)
+                .help("give --prompt-style transcript, or a model with a chat template")),
         }
     }
 }

@@ -9,6 +9,8 @@ pub mod blocks;
 pub mod drawing;
 pub mod encode;
 pub mod local;
+pub mod memo;
+pub mod recording;
 pub mod remote;
 pub mod sampler;
 pub mod scripted;
@@ -146,6 +148,22 @@ pub struct ModelIdentity {
     pub sha256: String,
 }
 
+/// A request as people read it: a text as it stands, a conversation as `role: content`, turn by turn, and the
+/// beginning of the assistant's next one, if it has one.
+pub fn plain(prompt: &Request) -> String {
+    match prompt {
+        Request::Text(text) => text.clone(),
+        Request::Chat { messages, prefix } => {
+            let turns = messages
+                .iter()
+                .map(|message| (message.role.as_str(), message.content.as_str()));
+            let begun = (!prefix.is_empty()).then_some(("assistant", prefix.as_str()));
+            let turns = turns.chain(begun).map(|(role, content)| format!("{role}: {content}"));
+            turns.collect::<Vec<_>>().join("\n\n")
+        }
+    }
+}
+
 /// The answer to a single request.
 fn only<T>(mut answers: Vec<T>) -> Result<T> {
     answers
@@ -183,4 +201,16 @@ pub trait Engine: Sync {
     fn style(&self) -> Style;
 
     fn identity(&self) -> ModelIdentity;
+
+    /// What besides the model and the request decides an answer to the bit, in words: a number format, the day that
+    /// a template takes for today. Two engines of one model that differ in it are not asked for each other's answers.
+    fn conditions(&self) -> String {
+        String::new()
+    }
+
+    /// What the model reads of a prompt, as text. An engine that knows its model's chat template shows what that
+    /// makes of a conversation; others show the turns as they are sent ([`plain`]).
+    fn read(&self, prompt: &Request) -> Result<String> {
+        Ok(plain(prompt))
+    }
 }

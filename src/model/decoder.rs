@@ -4,6 +4,7 @@
 //! Parameters carry the names of Hugging Face checkpoints; where a family stores several as one tensor,
 //! `super::family` knows. How a forward pass is computed is not known here; see [`super::cpu`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use candle_core::quantized::QTensor;
@@ -386,6 +387,15 @@ impl Decoder {
             Weight::Quantised(tensor) => tensor.storage_size_in_bytes(),
         };
         self.parameters.iter().map(bytes).sum()
+    }
+
+    /// The number formats that the weights are held in, each once, in the order of their names.
+    pub fn formats(&self) -> BTreeSet<String> {
+        let format = |parameter: &Parameter| match &parameter.weight {
+            Weight::Dense(tensor) => tensor.dtype().as_str().to_owned(),
+            Weight::Quantised(tensor) => format!("{:?}", tensor.dtype()),
+        };
+        self.parameters.iter().map(format).collect()
     }
 
     pub fn parameter_count(&self) -> usize {

@@ -1,7 +1,8 @@
 //! The stages on endpoints, through the program.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bylaw::dataset::{Dataset, Row};
@@ -125,6 +126,65 @@ fn the_stages_run_on_endpoints() {
         let bytes = std::fs::read(&file).unwrap();
         assert!(
             !bytes.windows(KEY.len()).any(|window| window == KEY.as_bytes()),
+            "{}",
+            file.display()
+        );
+    }
+}
+
+/// Catches: an answer of an endpoint that is paid for twice, or a refusal that is kept for ever; a key in the memory.
+#[test]
+fn a_later_run_remembers_what_an_endpoint_answered() {
+    let (served, mended) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+    let now = mended.clone();
+    let server = Server::start(move |asked| match is_about(asked, "question 3\"") {
+        true if !now.load(Ordering::SeqCst) => error(400, "a prompt that is refused"),
+        _ => {
+            // Never the same twice.
+            let mut answer = model(asked);
+            answer["choices"][0]["message"]["content"] = served.fetch_add(1, Ordering::SeqCst).to_string().into();
+            ok(answer)
+        }
+    });
+    let (dir, model) = (with_prompts(6), server.reference());
+    let sample = |out: &str| {
+        let command = [
+            "sample",
+            "--model",
+            &model,
+            "--prompts",
+            "prompts.jsonl",
+            "--per-prompt",
+            "2",
+        ];
+        let ran = bylaw(
+            dir.path(),
+            &[&command[..], &["--out", out, "--cache", "memory"]].concat(),
+        );
+        assert_eq!(ran.code, 0, "{}", ran.output);
+        let rows = Dataset::<Candidates>::open(dir.path().join(out))
+            .unwrap()
+            .read_all()
+            .unwrap();
+        (ran.output, rows)
+    };
+    let (output, first) = sample("first");
+    assert!(
+        output.contains("cache memory: 12 requests asked, 0 remembered"),
+        "{output}"
+    );
+    let before = server.log().len();
+    mended.store(true, Ordering::SeqCst);
+    let (output, second) = sample("second");
+    assert!(
+        output.contains("cache memory: 2 requests asked, 10 remembered"),
+        "{output}"
+    );
+    assert_eq!((first.len(), second.len(), server.log().len() - before), (5, 6, 2));
+    assert!(first.iter().all(|row| second.contains(row)));
+    for file in files(&dir.path().join("memory")) {
+        assert!(
+            !std::fs::read_to_string(&file).unwrap().contains(KEY),
             "{}",
             file.display()
         );

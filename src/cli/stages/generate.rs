@@ -1,22 +1,26 @@
 //! `revise`, `sample` and `judge`: the stages that ask a model, row by row.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::judging::Judging;
 use super::prompting::Prompting;
 use super::{Division, Done, Stage};
 use crate::bounds;
+use crate::cli::output::grouped;
 use crate::cli::session::{Session, constitution_source, data_source, engine_source};
+use crate::cli::storage;
 use crate::cli::variables::Variables;
 use crate::constitution::Constitution;
 use crate::constitution::few_shots::{CritiqueExample, FewShots};
 use crate::dataset::{self, Dataset, Loaded, Manifest, Row, Slice, Status};
 use crate::engine::local::LocalEngine;
+use crate::engine::memo::{Memo, Recollection};
 use crate::engine::remote::{ApiKey, Endpoints, KEY_VARIABLES, RemoteConfig, RemoteEngine, is_endpoint};
 use crate::engine::{Engine, Sampling, Usage};
 use crate::error::{Error, Result};
@@ -39,6 +43,12 @@ pub struct Rows {
     #[arg(long, requires = "shard")]
     #[serde(skip)]
     pub input_is_shard: bool,
+    /// Remember the model's answers in DIR: a later run that asks the same again, after an edit of one principle for
+    /// example, takes them from there. An endpoint's answers are remembered too: asked again, it would cost as much
+    /// and might not draw the same text.
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
+    pub cache: Option<PathBuf>,
     /// What the endpoint takes for a million tokens of prompt and of completion, in dollars.
     #[arg(long, value_name = "IN,OUT", help_heading = "Endpoints")]
     #[serde(skip)]
@@ -170,11 +180,25 @@ impl Rows {
     }
 }
 
+/// The templates with examples of critiques: those that are named, or the constitution's, if there are some.
+pub fn critique_templates(templates: Templates, named: Option<&str>, constitution: &Constitution) -> Result<Templates> {
+    let examples = match named {
+        Some(reference) => Some(FewShots::<CritiqueExample>::resolve(reference)?),
+        None => constitution.examples.critique.clone(),
+    };
+    Ok(match examples {
+        Some(examples) => templates.with_critique_examples(examples),
+        None => templates,
+    })
+}
+
 /// A model ready to be asked.
 pub struct Asked {
-    pub engine: Arc<dyn Engine>,
+    pub engine: Arc<dyn Engine + Send>,
     /// The same engine, if it is one of endpoints.
     remote: Option<Arc<RemoteEngine>>,
+    /// The same engine, if it remembers: with its directory.
+    memo: Option<(Arc<Memo<'static>>, PathBuf)>,
     pub templates: Templates,
 }
 
@@ -186,7 +210,7 @@ impl Asked {
         raw: bool,
         remote: &RemoteConfig,
     ) -> Result<Self> {
-        let (engine, remote): (Arc<dyn Engine>, _) = if is_endpoint(reference) {
+        let (engine, remote): (Arc<dyn Engine + Send>, _) = if is_endpoint(reference) {
             let endpoints = Endpoints::parse(reference)?;
             let engine = Arc::new(RemoteEngine::connect(
                 endpoints,
@@ -206,14 +230,55 @@ impl Asked {
             templates: Templates::new(style),
             engine,
             remote,
+            memo: None,
         })
     }
 
-    /// Tells what the user should know of an endpoint's answers.
+    /// The same model with a memory in `dir`, if there is one.
+    pub fn remembering(self, session: &Session, dir: Option<&Path>) -> Result<Self> {
+        let Some(dir) = dir else { return Ok(self) };
+        storage::refuse_url(dir, "answers are remembered in a local directory")?;
+        let memo = Arc::new(Memo::open(self.engine, dir)?);
+        memo.notes().iter().for_each(|note| session.progress().note(note));
+        Ok(Self {
+            engine: memo.clone(),
+            memo: Some((memo, dir.to_owned())),
+            ..self
+        })
+    }
+
+    /// Tells what the user should know of the answers: an endpoint's, and those that were remembered.
     pub fn tell(&self, session: &Session) {
         for note in self.remote.iter().flat_map(|engine| engine.notes()) {
             session.progress().note(&note);
         }
+        if let Some((memo, dir)) = &self.memo {
+            let Recollection { asked, remembered } = memo.recollection();
+            session.progress().note(&format!(
+                "cache {}: {} requests asked, {} remembered",
+                dir.display(),
+                grouped(asked),
+                grouped(remembered)
+            ));
+        }
+    }
+
+    /// What was remembered, as figures; `null` without a memory.
+    fn recollection(&self) -> Result<Value> {
+        match &self.memo {
+            Some((memo, _)) => serde_json::to_value(memo.recollection())
+                .map_err(|error| Error::unexpected("what was remembered cannot be told").because(error)),
+            None => Ok(Value::Null),
+        }
+    }
+
+    /// Tells of the answers whether or not the stage was done, and adds what was remembered to what it left.
+    fn settle(&self, session: &Session, done: Result<Done>) -> Result<Done> {
+        self.tell(session);
+        Ok(Done {
+            cache: self.recollection()?,
+            ..done?
+        })
     }
 
     fn context(&self, session: &Session, kind: &str, rows: &Rows) -> Context<'_> {
@@ -248,14 +313,9 @@ impl Stage for Revise {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let constitution = self.variables.resolve(&self.constitution)?;
         let prompts = self.rows.read(&self.prompts, dataset::read_prompts)?;
-        let mut asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
-        let examples = match &self.few_shots {
-            Some(reference) => Some(FewShots::<CritiqueExample>::resolve(reference)?),
-            None => constitution.examples.critique.clone(),
-        };
-        if let Some(examples) = examples {
-            asked.templates = asked.templates.with_critique_examples(examples);
-        }
+        let mut asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?
+            .remembering(session, self.rows.cache.as_deref())?;
+        asked.templates = critique_templates(asked.templates, self.few_shots.as_deref(), &constitution)?;
         let config = revise::ReviseConfig {
             rounds: self.rounds,
             critique: Sampling {
@@ -275,8 +335,7 @@ impl Stage for Revise {
         let done = run(&job, &prompts.rows, &prompts.rejects, |rows| {
             revise::revise(context, &constitution, rows, &config)
         });
-        asked.tell(session);
-        done
+        asked.settle(session, done)
     }
 }
 
@@ -304,7 +363,8 @@ impl Stage for Sample {
             return Err(Error::config("--per-prompt is 0").help("ask for at least one answer to a prompt"));
         }
         let prompts = self.rows.read(&self.prompts, dataset::read_prompts)?;
-        let asked = Asked::load(session, &self.model, &self.rows.prompting, self.raw, &self.remote)?;
+        let asked = Asked::load(session, &self.model, &self.rows.prompting, self.raw, &self.remote)?
+            .remembering(session, self.rows.cache.as_deref())?;
         let mut provenance = session.provenance(self.kind(), self)?;
         provenance.model = Some(engine_source(asked.engine.as_ref()));
         provenance.inputs = vec![data_source(&self.prompts, &prompts)];
@@ -315,8 +375,7 @@ impl Stage for Sample {
         let done = run(&job, &prompts.rows, &prompts.rejects, |rows| {
             sample::sample(context, rows, self.per_prompt, &self.sampling)
         });
-        asked.tell(session);
-        done
+        asked.settle(session, done)
     }
 }
 
@@ -341,7 +400,8 @@ impl Stage for Judge {
         self.judging.check()?;
         let constitution = self.variables.resolve(&self.constitution)?;
         let candidates = self.rows.read(&self.candidates, dataset::read_candidates)?;
-        let mut asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?;
+        let mut asked = Asked::load(session, &self.model, &self.rows.prompting, false, &self.remote)?
+            .remembering(session, self.rows.cache.as_deref())?;
         let judging = self.judging.settled(asked.engine.as_ref(), asked.templates.style())?;
         asked.templates = judging.templates(asked.templates, &constitution)?;
         let config = judging.config();
@@ -360,8 +420,7 @@ impl Stage for Judge {
         let done = run(&job, &candidates.rows, &candidates.rejects, |rows| {
             judge_rows(context, &constitution, rows, &config)
         });
-        asked.tell(session);
-        done
+        asked.settle(session, done)
     }
 }
 

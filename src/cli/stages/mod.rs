@@ -32,6 +32,8 @@ pub struct Done {
     pub result: Value,
     /// How fast it was, where that is of interest: told, and kept nowhere.
     pub speed: Value,
+    /// How many requests were asked of the model and how many remembered, where it remembers: told, and kept nowhere.
+    pub cache: Value,
     /// A few words for people.
     pub note: String,
     /// A page for people, where a few words do not say it.

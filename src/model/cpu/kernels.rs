@@ -27,6 +27,18 @@ pub(super) fn vectorised<F: pulp::WithSimd>(f: F) -> F::Output {
     ARCH.dispatch(f)
 }
 
+/// What the order of sums follows besides the model: the kind of processor, and the vectors that it has.
+pub fn arithmetic() -> String {
+    let vectors = format!("{:?}", *ARCH);
+    let vectors = vectors.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    let pairs = if super::halves::has_pairs() {
+        " with bf16 pairs"
+    } else {
+        ""
+    };
+    format!("{} {vectors}{pairs}", std::env::consts::ARCH)
+}
+
 /// A view of a matrix inside a slice: element `(i, j)` is at `i * row_stride + j * col_stride`.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
