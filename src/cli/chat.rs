@@ -281,8 +281,8 @@ impl Conversation<'_> {
     /// The principle named, or one drawn.
     fn principle(&mut self, id: Option<&str>) -> Result<Principle> {
         let Some(id) = id else {
-            let mut rng = self.seed().child("principle").rng();
-            return self.constitution.draw_critique(&mut rng).cloned();
+            let seed = self.seed().child("principle");
+            return self.constitution.draw_critique(seed).cloned();
         };
         let ids = self
             .constitution

@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::record::hex;
-use crate::seed::Rng;
+use crate::seed::Seed;
 
 pub use builtin::names as builtin_names;
 pub use diagnostic::{Diagnostic, Fix, Severity};
@@ -85,7 +85,7 @@ pub struct Constitution {
 }
 
 /// How often each principle is drawn: its weight, and in a mixture the part's share of it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Shares {
     critique: Vec<f64>,
     judge: Vec<f64>,
@@ -206,13 +206,21 @@ impl Constitution {
             } = principle;
             serde_json::json!([id, critique, revise, judge])
         };
-        let principles: Vec<_> = self.principles.iter().map(texts).collect();
+        let mut principles: Vec<_> = self
+            .principles
+            .iter()
+            .zip(self.shares.critique.iter().zip(&self.shares.judge))
+            .map(|(principle, (critique, judge))| serde_json::json!([texts(principle), critique, judge]))
+            .map(|principle| principle.to_string())
+            .collect();
+        // They are drawn by weight, wherever they stand.
+        principles.sort_unstable();
         let examples = [
             self.examples.critique.as_ref().map(few_shots::FewShots::sha256),
             self.examples.judge.as_ref().map(few_shots::FewShots::sha256),
             self.examples.judge_reasoning.as_ref().map(few_shots::FewShots::sha256),
         ];
-        let content = serde_json::json!([principles, self.shares, examples]);
+        let content = serde_json::json!([principles, examples]);
         hex(&Sha256::digest(content.to_string()))
     }
 
@@ -241,17 +249,16 @@ impl Constitution {
     }
 
     /// Draws a principle to criticise and revise by, in proportion to the weights.
-    pub fn draw_critique(&self, rng: &mut Rng) -> Result<&Principle> {
-        self.draw(rng, &self.shares.critique, |principle| {
-            principle.critique.is_some() && principle.revise.is_some()
-        })
-        .ok_or_else(|| self.nothing_to_draw("critique` and `revise", "revision"))
+    pub fn draw_critique(&self, seed: Seed) -> Result<&Principle> {
+        let fits = |principle: &Principle| principle.critique.is_some() && principle.revise.is_some();
+        let first = self.race(seed, &self.shares.critique, fits).into_iter().next();
+        first.ok_or_else(|| self.nothing_to_draw("critique` and `revise", "revision"))
     }
 
     /// Draws a principle to compare by, in proportion to the weights.
-    pub fn draw_judge(&self, rng: &mut Rng) -> Result<&Principle> {
-        self.draw(rng, &self.shares.judge, |principle| principle.judge.is_some())
-            .ok_or_else(|| self.nothing_to_draw("judge", "judging"))
+    pub fn draw_judge(&self, seed: Seed) -> Result<&Principle> {
+        let first = self.race_of_judges(seed).into_iter().next();
+        first.ok_or_else(|| self.nothing_to_draw("judge", "judging"))
     }
 
     /// Draws `count` different principles to compare by, one after the other in proportion to the weights of
@@ -259,7 +266,7 @@ impl Constitution {
     ///
     /// Where there are no more than `count`, nothing is drawn: all come in their order, and their shares are in
     /// proportion to their weights, with the mean 1.
-    pub fn draw_judges(&self, rng: &mut Rng, count: usize) -> Result<Vec<(&Principle, f32)>> {
+    pub fn draw_judges(&self, seed: Seed, count: usize) -> Result<Vec<(&Principle, f32)>> {
         let all: Vec<(&Principle, f64)> = self
             .principles
             .iter()
@@ -276,34 +283,31 @@ impl Constitution {
                 .map(|(principle, share)| (principle, (share / mean) as f32))
                 .collect());
         }
-        let mut drawn: Vec<(&Principle, f32)> = Vec::with_capacity(count);
-        while drawn.len() < count {
-            let left = |principle: &Principle| {
-                principle.judge.is_some() && drawn.iter().all(|(known, _)| known.id != principle.id)
-            };
-            match self.draw(rng, &self.shares.judge, left) {
-                Some(principle) => drawn.push((principle, 1.0)),
-                None => break,
-            }
-        }
-        Ok(drawn)
+        let drawn = self.race_of_judges(seed).into_iter().take(count);
+        Ok(drawn.map(|principle| (principle, 1.0)).collect())
     }
 
-    fn draw(&self, rng: &mut Rng, shares: &[f64], fits: impl Fn(&Principle) -> bool) -> Option<&Principle> {
-        let fitting = || {
-            let all = self.principles.iter().zip(shares.iter().copied());
-            all.filter(|(principle, share)| fits(principle) && *share > 0.0)
-        };
-        let total: f64 = fitting().map(|(_, share)| share).sum();
-        let mut left = rng.random::<f64>() * total;
-        for (principle, share) in fitting() {
-            left -= share;
-            if left < 0.0 {
-                return Some(principle);
-            }
-        }
-        // Rounding may leave a hair more than nothing.
-        fitting().last().map(|(principle, _)| principle)
+    fn race_of_judges(&self, seed: Seed) -> Vec<&Principle> {
+        self.race(seed, &self.shares.judge, |principle| principle.judge.is_some())
+    }
+
+    /// The principles that fit, in the order in which they are drawn.
+    ///
+    /// Each one arrives after an exponential time with its share as rate, so that whoever is left is next in proportion
+    /// to its share (Efraimidis & Spirakis 2006). A time depends on the seed and the principle's id alone: an edit of the
+    /// constitution changes the draws of the principles that it touches, and leaves all others as they were.
+    fn race(&self, seed: Seed, shares: &[f64], fits: impl Fn(&Principle) -> bool) -> Vec<&Principle> {
+        let running = self.principles.iter().zip(shares.iter().copied());
+        let mut times: Vec<(f64, &Principle)> = running
+            .filter(|(principle, share)| fits(principle) && *share > 0.0)
+            .map(|(principle, share)| {
+                // In (0, 1]: the logarithm is finite.
+                let uniform = 1.0 - seed.child(&principle.id).rng().random::<f64>();
+                (-uniform.ln() / share, principle)
+            })
+            .collect();
+        times.sort_by(|(a, first), (b, second)| a.total_cmp(b).then_with(|| first.id.cmp(&second.id)));
+        times.into_iter().map(|(_, principle)| principle).collect()
     }
 
     fn nothing_to_draw(&self, texts: &str, stage: &str) -> Error {

@@ -115,7 +115,7 @@ fn revise_once<'a>(
 }
 
 fn draw(constitution: &Constitution, seed: Seed) -> Result<Request<'_>> {
-    let principle = constitution.draw_critique(&mut seed.child("principle").rng())?;
+    let principle = constitution.draw_critique(seed.child("principle"))?;
     match (&principle.critique, &principle.revise) {
         (Some(critique), Some(revise)) => Ok(Request {
             principle,

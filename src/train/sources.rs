@@ -124,9 +124,8 @@ impl Judge {
                 .conversations
                 .get(completions.prompts[row])
                 .ok_or_else(|| Error::unexpected("a judge without the conversation"))?;
-            let mut rng = completions.seed.index(row as u64).rng();
-            let drawn = self.constitution.draw_judges(&mut rng, 1)?;
-            let question = drawn.first().and_then(|(principle, _)| principle.judge.as_deref());
+            let drawn = self.constitution.draw_judge(completions.seed.index(row as u64))?;
+            let question = drawn.judge.as_deref();
             let question = question.ok_or_else(|| Error::unexpected("a principle without a question was drawn"))?;
             requests.push(ScoreRequest {
                 prompt: self.templates.rate(prompt, question, text)?,

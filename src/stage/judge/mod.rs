@@ -246,8 +246,7 @@ pub struct Asked<'a> {
 impl<'a> Asked<'a> {
     /// The principles for the contest or group `id`.
     fn draw(context: Context<'_>, constitution: &'a Constitution, id: &str, count: usize) -> Result<Vec<Self>> {
-        let mut rng = context.seed.child(id).child("principle").rng();
-        let drawn = constitution.draw_judges(&mut rng, count)?;
+        let drawn = constitution.draw_judges(context.seed.child(id).child("principle"), count)?;
         Ok(drawn
             .into_iter()
             .map(|(principle, share)| Self { principle, share })
