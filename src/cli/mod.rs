@@ -14,6 +14,7 @@ mod info;
 mod ledger;
 mod merge;
 mod output;
+mod paint;
 mod parts;
 mod pipeline;
 mod place;

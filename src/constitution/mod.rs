@@ -5,6 +5,7 @@
 //! nothing of prompts, models or stages: a principle is three texts and a weight.
 
 mod builtin;
+pub mod compare;
 mod diagnostic;
 mod document;
 pub mod few_shots;

@@ -4,6 +4,7 @@
 //! about 900 bytes (a MinHash signature of 512, and two hashes in tables). Nothing here reads files or prints.
 
 pub mod columns;
+pub mod effect;
 pub mod languages;
 pub mod lengths;
 pub mod minhash;

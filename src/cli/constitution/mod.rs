@@ -1,6 +1,7 @@
 //! `bylaw constitution`: writing, checking and understanding constitution files.
 
 mod check;
+mod diff;
 mod new;
 mod show;
 
@@ -22,6 +23,8 @@ pub enum ConstitutionCommand {
     Check(check::Check),
     /// Print a constitution with what it inherits.
     Show(show::Show),
+    /// Tell what changed from one constitution to another, and try on prompts what the change does.
+    Diff(diff::Diff),
     /// Print the JSON Schema of constitution files, for editors.
     Schema {
         /// Write it there instead.
@@ -35,6 +38,7 @@ pub fn run(session: &Session, command: &ConstitutionCommand) -> Result<()> {
         ConstitutionCommand::New(args) => new::run(session, args),
         ConstitutionCommand::Check(args) => check::run(session, args),
         ConstitutionCommand::Show(args) => show::run(session, args),
+        ConstitutionCommand::Diff(args) => diff::run(session, args),
         ConstitutionCommand::Schema { out } => {
             let schema = format!("{:#}\n", schema::constitution());
             match out {

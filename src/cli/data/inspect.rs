@@ -1,14 +1,14 @@
 //! `data inspect`: what is in data.
 
-use std::io::IsTerminal;
 use std::path::Path;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::page::{Head, Page, Paint};
+use super::page::{Head, Page};
 use super::rows::{Readable, Source, kind_of, parse_kind, with_rows};
 use crate::cli::output;
+use crate::cli::paint::Paint;
 use crate::cli::session::Session;
 use crate::dataset::{self, Kind, Manifest};
 use crate::error::{Error, Result};
@@ -101,8 +101,7 @@ fn look<R: Readable>(session: &Session, args: &Inspect, tokenizer: Option<&Token
         }
         return output::page(&format!("{document:#}\n"));
     }
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !std::io::stdout().is_terminal();
-    let mut page = Page::new(if plain { Paint::Marks } else { Paint::Colours });
+    let mut page = Page::new(Paint::of_stdout());
     page.statistics(&head, &stats);
     for row in &samples {
         page.row(&row.specimen());

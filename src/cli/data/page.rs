@@ -5,8 +5,8 @@
 use std::fmt::Write;
 
 use crate::cli::output::{bytes, grouped};
+use crate::cli::paint::{Paint, clean};
 use crate::dataset::{self, Kind};
-use crate::diff::{self, Fate};
 use crate::survey::lengths::{Bin, Distribution};
 use crate::survey::{
     AnswerStats, DuplicateStats, Interval, LanguageStats, PreferenceStats, RejectReason, Specimen, SurveyStats,
@@ -21,15 +21,6 @@ const LISTED: usize = 10;
 
 /// Characters of a text of a row; the rest is counted.
 const SHOWN: usize = 4000;
-
-/// How differences are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Paint {
-    /// Green and red.
-    Colours,
-    /// `{+added+}` and `[-removed-]`.
-    Marks,
-}
 
 /// What is known before the rows are read.
 pub struct Head {
@@ -72,10 +63,7 @@ impl Page {
     }
 
     fn bold(&self, text: &str) -> String {
-        match self.paint {
-            Paint::Colours => format!("\u{1b}[1m{text}\u{1b}[0m"),
-            Paint::Marks => text.to_owned(),
-        }
+        self.paint.bold(text)
     }
 
     // ---- statistics ------------------------------------------------------------------------------
@@ -368,7 +356,7 @@ impl Page {
             );
             let text = match before == round.revision {
                 true => "(unchanged)".to_owned(),
-                false => self.difference(before, &round.revision),
+                false => self.paint.difference(&painted(before), &painted(&round.revision)),
             };
             self.part(&format!("revision {number}"), &text);
             before = &round.revision;
@@ -381,39 +369,6 @@ impl Page {
         for line in text.lines() {
             self.line(&format!("  {line}"));
         }
-    }
-
-    /// Both texts as one, with what changed.
-    fn difference(&self, before: &str, after: &str) -> String {
-        let (before, after) = (painted(before), painted(after));
-        let mut text = String::new();
-        for edit in diff::edits(&before, &after) {
-            // White space stays outside of the marks, and lines are painted one by one.
-            let inner = edit.text.trim_end();
-            let space = &edit.text[inner.len()..];
-            let (open, close) = match (self.paint, edit.fate) {
-                (_, Fate::Kept) => ("", ""),
-                (Paint::Colours, Fate::Added) => ("\u{1b}[32m", "\u{1b}[0m"),
-                (Paint::Colours, Fate::Removed) => ("\u{1b}[9;31m", "\u{1b}[0m"),
-                (Paint::Marks, Fate::Added) => ("{+", "+}"),
-                (Paint::Marks, Fate::Removed) => ("[-", "-]"),
-            };
-            let lines: Vec<String> = inner
-                .split('\n')
-                .map(|line| match line.is_empty() {
-                    true => String::new(),
-                    false => format!("{open}{line}{close}"),
-                })
-                .collect();
-            text += &lines.join("\n");
-            // Two words that stand for each other, not one.
-            text += if space.is_empty() && edit.fate == Fate::Removed {
-                " "
-            } else {
-                space
-            };
-        }
-        text
     }
 }
 
@@ -446,18 +401,6 @@ fn painted(text: &str) -> String {
         }
         None => clean,
     }
-}
-
-/// Control characters become pictures, and those that turn the direction of text are replaced.
-fn clean(text: &str) -> String {
-    text.chars()
-        .map(|character| match character {
-            '\n' | '\t' => character,
-            '\0'..='\u{1f}' => char::from_u32(0x2400 + character as u32).unwrap_or('\u{FFFD}'),
-            '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{FFFD}',
-            _ => character,
-        })
-        .collect()
 }
 
 #[cfg(test)]
