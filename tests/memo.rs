@@ -443,6 +443,8 @@ fn a_torn_file_loses_the_last_records_alone() {
         let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1) as u64;
         let memo = open(dir.path()).unwrap();
         assert!(memo.notes().is_empty(), "cut at {cut}: {:?}", memo.notes());
+        let length = fs::metadata(&path).unwrap().len() as usize;
+        assert_eq!(length, ends[whole as usize], "cut at {cut}: the torn record stays");
         assert_eq!(scored(&memo.score(&requests).unwrap()), expected, "cut at {cut}");
         assert_eq!(memo.recollection(), told(4 - whole, whole), "cut at {cut}");
         drop(memo);
