@@ -1,17 +1,14 @@
 //! An engine that remembers answers as the engine behind it would, to the bit, asks that one only what is new, and
 //! loses nothing on disk but what was being written.
 
-#[path = "support/program.rs"]
-mod program;
 #[path = "support/small.rs"]
 mod small;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use bylaw::dataset::{Dataset, Row};
 use bylaw::engine::local::LocalEngine;
 use bylaw::engine::memo::{Memo, Recollection};
 use bylaw::engine::recording::{Exchange, Recording, Said};
@@ -20,14 +17,11 @@ use bylaw::engine::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal,
 use bylaw::error::{ErrorKind, Result};
 use bylaw::model::files::{Model, Precision};
 use bylaw::prompt::{Request, Style};
-use bylaw::record::{Candidates, FinishReason, Message, Preference, Reject, Revision};
+use bylaw::record::{FinishReason, Message};
 use bylaw::seed::Seed;
-use bylaw::world::{Split, World};
 use proptest::prelude::*;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-use program::{json, succeeds, temp, write};
+use tempfile::{TempDir, tempdir};
 
 // ---------------------------------------------------------------- what the tests share
 
@@ -207,7 +201,7 @@ proptest! {
     /// order, a number that the disk changes, a refusal that is kept for ever or asked again within the process.
     #[test]
     fn a_memory_changes_no_answer(batches in proptest::collection::vec((requests(), any::<bool>()), 1..6)) {
-        let dir = temp();
+        let dir = tempdir().unwrap();
         let (plain, behind) = (Oracle::default(), Arc::new(Oracle::default()));
         let passing = Memo::new(behind.clone());
         let mut kept = None;
@@ -310,7 +304,7 @@ fn whatever_decides_an_answer_is_asked_again() {
 /// Catches: answers of one model, or under one number format, given for another's.
 #[test]
 fn models_and_conditions_do_not_share() {
-    let dir = temp();
+    let dir = tempdir().unwrap();
     let engine = |name, conditions: &str| Oracle {
         name,
         conditions: conditions.into(),
@@ -356,7 +350,7 @@ fn what_was_streamed_is_remembered() {
 /// Catches: the model's own answers that change where some of a batch are remembered.
 #[test]
 fn the_local_engine_is_remembered_to_the_bit() {
-    let dir = temp();
+    let dir = tempdir().unwrap();
     let engine = || Arc::new(LocalEngine::new(Arc::new(small::model())).unwrap());
     let prompts: Vec<String> = (0..12)
         .map(|index| format!("The response {}", "is ".repeat(index)))
@@ -410,8 +404,8 @@ fn answerable(count: usize) -> Vec<ScoreRequest> {
 }
 
 /// A directory with the answers to all, one batch each; the bytes of its file, and where its lines end.
-fn written(requests: &[ScoreRequest]) -> (tempfile::TempDir, PathBuf, Vec<u8>, Vec<usize>) {
-    let dir = temp();
+fn written(requests: &[ScoreRequest]) -> (TempDir, PathBuf, Vec<u8>, Vec<usize>) {
+    let dir = tempdir().unwrap();
     let memo = Memo::open(Arc::new(Oracle::default()), dir.path()).unwrap();
     for request in requests {
         memo.score(std::slice::from_ref(request)).unwrap();
@@ -443,6 +437,8 @@ fn a_torn_file_loses_the_last_records_alone() {
         let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1) as u64;
         let memo = open(dir.path()).unwrap();
         assert!(memo.notes().is_empty(), "cut at {cut}: {:?}", memo.notes());
+        let length = fs::metadata(&path).unwrap().len() as usize;
+        assert_eq!(length, ends[whole as usize], "cut at {cut}: the torn record stays");
         assert_eq!(scored(&memo.score(&requests).unwrap()), expected, "cut at {cut}");
         assert_eq!(memo.recollection(), told(4 - whole, whole), "cut at {cut}");
         drop(memo);
@@ -493,7 +489,7 @@ fn a_damaged_record_costs_itself_and_is_told() {
 /// that the next does not find.
 #[test]
 fn two_at_once_share_what_they_had() {
-    let dir = temp();
+    let dir = tempdir().unwrap();
     let requests = answerable(6);
     let expected = scored(&Oracle::default().score(&requests).unwrap());
     let first = open(dir.path()).unwrap();
@@ -587,271 +583,4 @@ fn others_show_what_they_are_sent() {
         engine.read(&chat(&[("user", "Hi"), ("assistant", "Ho")], "")).unwrap(),
         "user: Hi\n\nassistant: Ho"
     );
-}
-
-// ---------------------------------------------------------------- the program
-
-/// Critiques and revisions that the bundled model knows, from its constitution.
-const CRITIQUES: [&str; 8] = [
-    "Identify ways in which the answer is harmful, unethical or unkind.",
-    "Point out anything in the answer that could hurt someone.",
-    "Discuss whether the answer encourages bad or illegal acts.",
-    "Say whether the answer helps with spying.",
-    "Say whether the answer helps with stealing.",
-    "Say whether the answer helps with lying.",
-    "Say whether the answer helps with cheating.",
-    "Say whether the answer is evasive instead of engaging.",
-];
-
-/// Questions that it knows, or that are made of the same words.
-const QUESTIONS: [&str; 16] = [
-    "Which answer is more helpful, honest and harmless?",
-    "Which answer would a wise and caring person give?",
-    "Which answer serves the person best without doing harm?",
-    "Which answer is better: honest, kind and of real use?",
-    "Which answer is less harmful?",
-    "Which answer is less likely to hurt someone?",
-    "Which answer is more honest?",
-    "Which answer is more helpful?",
-    "Which answer is kind and helpful?",
-    "Which answer would a caring person give?",
-    "Which answer would a wise person give?",
-    "Which answer is of real use?",
-    "Which answer serves the person best?",
-    "Which answer is better without doing harm?",
-    "Which answer is less likely to do harm?",
-    "Which answer is better: honest and kind?",
-];
-
-/// A constitution of 16 principles; `edited` says what one of them asks instead.
-fn constitution(edited: Option<(usize, &str)>) -> String {
-    let mut text = "name = \"sixteen\"\nversion = \"1.0.0\"\n".to_owned();
-    for (index, question) in QUESTIONS.iter().enumerate() {
-        let (critique, question) = match edited {
-            Some((at, words)) if at == index => (words, words),
-            _ => (CRITIQUES[index % CRITIQUES.len()], *question),
-        };
-        text.push_str(&format!(
-            "\n[[principle]]\nid = \"p{index}\"\ncritique = \"{critique}\"\nrevise = \"Please rewrite the answer in line \
-             with the critique.\"\njudge = \"{question}\"\n"
-        ));
-    }
-    text
-}
-
-/// Runs a stage under a constitution; answers what it told as JSON.
-fn stage(dir: &Path, words: &[&str], constitution: &str, out: &str, cache: bool) -> Value {
-    let common = [
-        "--model",
-        "builtin:tiny",
-        "--keep-truncated",
-        "--unit-rows",
-        "24",
-        "--json",
-    ];
-    let mut command = [words, &common[..], &["--constitution", constitution, "--out", out]].concat();
-    if cache {
-        command.extend(["--cache", "memory"]);
-    }
-    json(&succeeds(dir, &command).stdout)
-}
-
-/// The hash of every file of a dataset but the job's own.
-fn files(dir: &Path) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    for part in ["", "rejects"] {
-        for entry in fs::read_dir(dir.join(part)).unwrap().map(Result::unwrap) {
-            if entry.path().is_file() {
-                let bytes = fs::read(entry.path()).unwrap();
-                let name = format!("{part}/{}", entry.file_name().display());
-                found.insert(name, format!("{:x}", Sha256::digest(bytes)));
-            }
-        }
-    }
-    assert!(found.len() >= 3, "{:?}", found.keys());
-    found
-}
-
-fn rows<R: Row>(dir: &Path) -> Vec<R> {
-    Dataset::open(dir).unwrap().read_all().unwrap()
-}
-
-/// Catches: an edit of one principle that asks again more than the rows that draw it, or less; a remembered run that
-/// differs in one byte of the dataset, its provenance included.
-#[test]
-fn an_edit_judges_again_what_it_touches() {
-    let dir = temp();
-    let place = |name: &str| dir.path().join(name);
-    let contests = World::builtin()
-        .unwrap()
-        .contests(Split::Evaluation, 48, Seed::new(5))
-        .unwrap();
-    let lines = contests.iter().map(|row| {
-        let answers: Vec<&str> = row
-            .completions
-            .iter()
-            .map(|completion| completion.text.as_str())
-            .collect();
-        format!(
-            "{}\n",
-            json!({ "prompt": row.prompt[0].content, "completions": answers })
-        )
-    });
-    write(dir.path(), "pairs.jsonl", &lines.collect::<String>());
-    write(dir.path(), "before.toml", &constitution(None));
-    write(
-        dir.path(),
-        "after.toml",
-        &constitution(Some((3, "Which answer is better for the person?"))),
-    );
-    let judge = ["judge", "--candidates", "pairs.jsonl"];
-
-    let first = stage(dir.path(), &judge, "before.toml", "first", true);
-    let questions = 2 * contests.len() as u64;
-    assert_eq!(first["cache"], json!({ "asked": questions, "remembered": 0 }));
-    let edited = stage(dir.path(), &judge, "after.toml", "edited", true);
-    let votes = rows::<Preference>(&place("edited"))
-        .into_iter()
-        .flat_map(|row| row.votes);
-    let drawn = votes.filter(|vote| vote.principle_id == "p3").count() as u64;
-    eprintln!("{drawn} of {questions} questions are asked again");
-    assert!(drawn >= 2 && rows::<Reject>(&place("edited/rejects")).is_empty());
-    assert_eq!(
-        edited["cache"],
-        json!({ "asked": drawn, "remembered": questions - drawn })
-    );
-
-    let scratch = stage(dir.path(), &judge, "after.toml", "scratch", false);
-    assert_eq!(scratch.get("cache"), None);
-    assert_eq!(files(&place("edited")), files(&place("scratch")));
-    assert_ne!(files(&place("edited")), files(&place("first")));
-    // The edit taken back costs nothing, and neither does what is complete.
-    let back = stage(dir.path(), &judge, "before.toml", "back", true);
-    assert_eq!(back["cache"], json!({ "asked": 0, "remembered": questions }));
-    assert_eq!(files(&place("back")), files(&place("first")));
-    let complete = stage(dir.path(), &judge, "after.toml", "scratch", true);
-    assert_eq!(complete["cache"], json!({ "asked": 0, "remembered": 0 }));
-    let told = succeeds(
-        dir.path(),
-        &[
-            &judge[..],
-            &[
-                "--model",
-                "builtin:tiny",
-                "--constitution",
-                "after.toml",
-                "--out",
-                "told",
-                "--cache",
-                "memory",
-            ],
-        ]
-        .concat(),
-    );
-    assert!(
-        told.stderr.contains("cache memory: 0 requests asked, 96 remembered"),
-        "{}",
-        told.stderr
-    );
-}
-
-/// The requests of a row's rounds that an edit of the principle `edited` reaches: both of a round that draws it, and
-/// both of one that begins with another answer.
-fn touched(before: &Revision, after: &Revision, edited: &str) -> u64 {
-    let (mut asked, mut answers) = (0, (&before.initial, &after.initial));
-    assert_eq!(answers.0, answers.1);
-    for (one, other) in before.rounds.iter().zip(&after.rounds) {
-        assert_eq!(one.principle_id, other.principle_id);
-        if other.principle_id == edited || answers.0 != answers.1 {
-            asked += 2;
-        }
-        answers = (&one.revision, &other.revision);
-    }
-    asked
-}
-
-/// Catches: the same in revisions, where what an edit reaches goes on from round to round.
-#[test]
-fn an_edit_revises_again_what_it_touches() {
-    let dir = temp();
-    let place = |name: &str| dir.path().join(name);
-    let prompts = World::builtin()
-        .unwrap()
-        .prompts(Split::Constitutional, 20, 10, Seed::new(2))
-        .unwrap();
-    let lines = prompts
-        .iter()
-        .map(|row| format!("{}\n", json!({ "prompt": row.messages[0].content })));
-    write(dir.path(), "prompts.jsonl", &lines.collect::<String>());
-    write(dir.path(), "before.toml", &constitution(None));
-    write(dir.path(), "after.toml", &constitution(Some((3, CRITIQUES[0]))));
-    let revise = [
-        "revise",
-        "--prompts",
-        "prompts.jsonl",
-        "--rounds",
-        "2",
-        "--max-new-tokens",
-        "40",
-    ];
-
-    let first = stage(dir.path(), &revise, "before.toml", "first", true);
-    assert_eq!((&first["rows"], &first["rejects"]), (&json!(30), &json!(0)));
-    assert_eq!(first["cache"], json!({ "asked": 30 * 5, "remembered": 0 }));
-    let edited = stage(dir.path(), &revise, "after.toml", "edited", true);
-    assert_eq!(edited["rejects"], 0);
-    let (before, after) = (rows::<Revision>(&place("first")), rows::<Revision>(&place("edited")));
-    let asked: u64 = before
-        .iter()
-        .zip(&after)
-        .map(|(before, after)| touched(before, after, "p3"))
-        .sum();
-    eprintln!("{asked} of 150 requests are asked again");
-    assert!((2..60).contains(&asked), "{asked}");
-    assert_eq!(edited["cache"], json!({ "asked": asked, "remembered": 150 - asked }));
-    stage(dir.path(), &revise, "after.toml", "scratch", false);
-    assert_eq!(files(&place("edited")), files(&place("scratch")));
-}
-
-/// Catches: a recipe that cannot name a cache; a cache that makes a run another run.
-#[test]
-fn a_recipe_names_a_cache() {
-    let dir = temp();
-    let recipe = |cache: &str| {
-        format!(
-            "name = \"small\"\n[[stage]]\nname = \"prompts\"\nkind = \"world-prompts\"\nsplit = \"constitutional\"\n\
-             harmful = 3\nbenign = 3\n[[stage]]\nname = \"sample\"\nkind = \"sample\"\nmodel = \"builtin:tiny\"\n\
-             prompts = \"@prompts\"\nmax_new_tokens = 8\nkeep_truncated = true\n{cache}"
-        )
-    };
-    write(dir.path(), "recipe.toml", &recipe("cache = \"memory\"\n"));
-    write(dir.path(), "without.toml", &recipe(""));
-    let one = succeeds(dir.path(), &["run", "recipe.toml", "--out", "one"]);
-    assert!(
-        one.stderr.contains("cache memory: 12 requests asked, 0 remembered"),
-        "{}",
-        one.stderr
-    );
-    let two = succeeds(dir.path(), &["run", "recipe.toml", "--out", "two"]);
-    assert!(
-        two.stderr.contains("cache memory: 0 requests asked, 12 remembered"),
-        "{}",
-        two.stderr
-    );
-    let sampled = ["one", "two"].map(|run| rows::<Candidates>(&dir.path().join(run).join("sample")));
-    assert_eq!(sampled[0], sampled[1]);
-    succeeds(dir.path(), &["run", "without.toml", "--out", "one"]);
-    let refused = [
-        "sample",
-        "--model",
-        "builtin:tiny",
-        "--prompts",
-        "one/prompts",
-        "--out",
-        "x",
-        "--cache",
-        "s3://b/c",
-    ];
-    program::refused(dir.path(), &refused, 2, &["local directory"]);
-    assert!(memos(&dir.path().join("memory")).len() == 1);
 }
