@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Findings, Located, Text};
-use super::document::{Document, Entry};
+use super::document::Document;
+use super::entry::Entry;
 use crate::error::nearest;
 use words::{content_words, overlap, tokens_about};
 

@@ -8,6 +8,7 @@ mod builtin;
 pub mod compare;
 mod diagnostic;
 mod document;
+mod entry;
 pub mod few_shots;
 mod keys;
 mod lints;
@@ -37,7 +38,8 @@ pub use template::new_file;
 
 use builtin::BUILTIN_PREFIX;
 use diagnostic::{Findings, Text};
-use document::{Document, Entry};
+use document::Document;
+use entry::Entry;
 
 /// One rule: how to criticise an answer by it, how to revise one, how to compare two.
 #[derive(Debug, Clone, PartialEq, Serialize)]

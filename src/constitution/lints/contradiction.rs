@@ -1,7 +1,7 @@
 //! Principles that contradict each other's wording: `always` here, `never` there, of the same thing.
 
 use super::super::diagnostic::{Diagnostic, Located};
-use super::super::document::Entry;
+use super::super::entry::Entry;
 use super::Lints;
 use super::words::{content_words, words};
 use std::collections::BTreeSet;

@@ -2,7 +2,7 @@
 //! judges favour anyway: length and place (Zheng et al. 2023, arXiv 2306.05685, section 3.3).
 
 use super::super::diagnostic::Diagnostic;
-use super::super::document::Entry;
+use super::super::entry::Entry;
 use super::Lints;
 use super::words::words;
 
