@@ -7,6 +7,7 @@
 mod builtin;
 mod diagnostic;
 mod document;
+pub mod exchange;
 pub mod few_shots;
 mod keys;
 mod lints;
@@ -14,6 +15,7 @@ pub mod schema;
 mod table;
 mod template;
 mod variables;
+pub mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

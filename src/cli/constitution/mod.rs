@@ -1,6 +1,8 @@
 //! `bylaw constitution`: writing, checking and understanding constitution files.
 
 mod check;
+mod export;
+mod import;
 mod new;
 mod show;
 
@@ -22,6 +24,10 @@ pub enum ConstitutionCommand {
     Check(check::Check),
     /// Print a constitution with what it inherits.
     Show(show::Show),
+    /// Make a constitution of the JSON files of other programs: the paper's supplement, Hugging Face's recipe.
+    Import(import::Import),
+    /// Write the JSON files of other programs.
+    Export(export::Export),
     /// Print the JSON Schema of constitution files, for editors.
     Schema {
         /// Write it there instead.
@@ -35,6 +41,8 @@ pub fn run(session: &Session, command: &ConstitutionCommand) -> Result<()> {
         ConstitutionCommand::New(args) => new::run(session, args),
         ConstitutionCommand::Check(args) => check::run(session, args),
         ConstitutionCommand::Show(args) => show::run(session, args),
+        ConstitutionCommand::Import(args) => import::run(session, args),
+        ConstitutionCommand::Export(args) => export::run(session, args),
         ConstitutionCommand::Schema { out } => {
             let schema = format!("{:#}\n", schema::constitution());
             match out {
