@@ -171,9 +171,9 @@ fn tell(session: &Session, args: &Import, imported: &Imported, examples: &[Examp
     if kept > 0 {
         let path = Originals::beside(&args.out);
         output::line(&format!(
-            "{}: {} that an export writes as they were, keep the file beside the constitution",
+            "{}: what is written otherwise than usual ({}), for an export: keep it beside the constitution",
             path.display(),
-            counted(kept, "thing")
+            counted(kept, "item")
         ));
     }
     let found = match warnings {
