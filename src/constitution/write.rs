@@ -269,8 +269,8 @@ mod tests {
                 revision: texts[5].clone(),
             };
             let all = [critique.clone(), critique];
-            let read = FewShots::<CritiqueExample>::parse(&critique_examples(&all), "t.toml");
-            prop_assert_eq!(read.unwrap().examples(), &all[..]);
+            let read = FewShots::<CritiqueExample>::parse(&critique_examples(&all), "t.toml").unwrap();
+            prop_assert_eq!(read.examples(), &all[..]);
             let judge = JudgeExample {
                 messages,
                 question: texts[1].clone(),
@@ -279,8 +279,9 @@ mod tests {
                 answer: Answer::B,
                 reasoning: texts[4].clone(),
             };
-            let read = FewShots::<JudgeExample>::parse(&judge_examples(std::slice::from_ref(&judge)), "t.toml");
-            prop_assert_eq!(read.unwrap().examples(), std::slice::from_ref(&judge));
+            let judge = [judge];
+            let read = FewShots::<JudgeExample>::parse(&judge_examples(&judge), "t.toml").unwrap();
+            prop_assert_eq!(read.examples(), &judge[..]);
         }
     }
 }

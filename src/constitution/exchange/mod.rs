@@ -12,6 +12,8 @@ mod outward;
 mod paper;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use serde_json::{Map, Value, json};
