@@ -181,7 +181,7 @@ fn what_cannot_be_read_is_refused_at_its_place() {
         (
             CRITIQUES.replace("CritiqueRequest: Is it", "Is it"),
             3,
-            "in.json:7:65: [\"Harmful 1\"].prompt[1]: the text does not begin with `CritiqueRequest:`",
+            "in.json:7:70: [\"Harmful 1\"].prompt[1]: the text does not begin with `CritiqueRequest:`",
         ),
         (
             r#"{"rules": ["Be kind."]}"#.into(),

@@ -311,7 +311,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "f.json:2:17: c[2]: here should be a text, but is null"
+            "f.json:2:18: c[2]: here should be a text, but is null"
         );
     }
 

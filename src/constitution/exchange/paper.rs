@@ -112,7 +112,11 @@ pub fn read_critique_example(item: &Cursor<'_>) -> Result<Item> {
     const HELP: &str = "write it as \"\\n\\nHuman: ...\\n\\nAssistant: ...\\n\\nCritiqueRequest: ...\\n\\nCritique: \
                         ...\\n\\nRevisionRequest: ...\\n\\nRevision: ...\\n\\nHuman:\"";
     let text = item.text()?.trim();
-    let mut rest = text.strip_suffix(HUMAN).unwrap_or(text);
+    // The paragraph of the next turn, which most of them end with.
+    let mut rest = text
+        .strip_suffix(HUMAN)
+        .filter(|rest| rest.ends_with("\n\n"))
+        .unwrap_or(text);
     let mut parts = Vec::new();
     for mark in [CRITIQUE_REQUEST, CRITIQUE, REVISION_REQUEST, REVISION] {
         let Some((part, behind)) = rest.split_once(&format!("\n\n{mark}")) else {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::constitution::few_shots::FewShots;
 use crate::constitution::{Constitution, write};
+use crate::record::Message;
 
 /// Texts that would break a careless writer, without space at their ends.
 pub fn hostile() -> impl Strategy<Value = String> {
@@ -494,11 +495,11 @@ fn what_a_format_cannot_hold_is_told_by_name() {
 #[test]
 fn an_example_that_looks_like_a_mark_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let example = |revision: &str| CritiqueExample {
-        messages: vec![crate::record::Message::user("a")],
-        answer: "b".into(),
+    let example = |answer: &str, critique: &str, revision: &str| CritiqueExample {
+        messages: vec![Message::user("a")],
+        answer: answer.into(),
         critique_request: "c".into(),
-        critique: "d".into(),
+        critique: critique.into(),
         revision_request: "e".into(),
         revision: revision.into(),
     };
@@ -508,15 +509,21 @@ fn an_example_that_looks_like_a_mark_is_refused() {
         let constitution = Constitution::parse(text, dir.path().join("t.toml")).unwrap();
         export(&constitution, Format::PaperCritiqueFewShots, &Originals::default())
     };
-    assert!(export_of(example("Human: no paragraph")).is_ok());
-    for mark in ["x\n\nHuman:", "Human:"] {
-        let error = export_of(example(mark)).unwrap_err();
+    for revision in ["Human: no paragraph", "Human:", "x\n\nHuman:", "x\n\nRevision: y"] {
+        assert!(export_of(example("b", "d", revision)).is_ok(), "{revision}");
+    }
+    for refused in [
+        example("b\n\nHuman: x", "d", "f"),
+        example("b\n\nCritiqueRequest: x", "d", "f"),
+        example("b", "d\n\nRevisionRequest: x", "f"),
+    ] {
+        let error = export_of(refused).unwrap_err();
         assert!(
             error.to_string().contains("example 1: a text in it looks like a mark"),
             "{error}"
         );
     }
-    let mut system = example("f");
-    system.messages.insert(0, crate::record::Message::system("s"));
+    let mut system = example("b", "d", "f");
+    system.messages.insert(0, Message::system("s"));
     assert!(export_of(system).is_err());
 }
