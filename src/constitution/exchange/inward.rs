@@ -1,6 +1,6 @@
 //! From the files of others to principles and examples.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ pub struct Import {
     pub judge: Vec<JudgeExample>,
     pub judge_reasoning: Vec<JudgeExample>,
     pub originals: Originals,
+    /// Ids of principles, and what the ids of those of one key have in common.
+    ids: BTreeSet<String>,
 }
 
 /// One of the files.
@@ -140,15 +142,19 @@ impl Import {
         questions.count()
     }
 
-    /// An id like the one that is wanted, with room for `count` principles.
-    fn free_id(&self, wanted: String, count: usize) -> String {
+    /// An id like the one that is wanted, for `count` principles: with more than one, each has a number behind it.
+    fn free_id(&mut self, wanted: String, count: usize) -> String {
+        let numbers = if count == 1 { 0 } else { count };
         let free = |id: &str| {
-            let taken = |id: &str| self.principles.iter().any(|principle| principle.id == id);
-            !taken(id) && (count == 1 || (1..=count).all(|number| !taken(&format!("{id}-{number}"))))
+            let taken = |id: &str| self.ids.contains(id);
+            !taken(id) && (1..=numbers).all(|number| !taken(&format!("{id}-{number}")))
         };
         let numbered = (2..).map(|number| format!("{wanted}-{number}"));
         let mut all = std::iter::once(wanted.clone()).chain(numbered);
-        all.find(|id| free(id)).unwrap_or(wanted)
+        let id = all.find(|id| free(id)).unwrap_or(wanted);
+        self.ids.extend((1..=numbers).map(|number| format!("{id}-{number}")));
+        self.ids.insert(id.clone());
+        id
     }
 
     /// The text of the constitution; `few_shots` are keys and files of its examples.

@@ -251,7 +251,7 @@ fn odd_keys_and_several_requests_come_back() {
     usual["prompt"][1] = "\n\nCritiqueRequest: two\n\nCritique:".into();
     let file = json!({
         "b": several, "Harm": requests("x", "y"), "harm": requests("x", "y"), "害": requests("z", "{{ y }}"), "a.b": usual,
-        "": requests("x", "y"),
+        "": requests("x", "y"), "B": requests("x", "y"),
     });
     let (import, constitution) = imported(std::slice::from_ref(&file)).unwrap();
     let ids: Vec<(&str, f64)> = import
@@ -269,7 +269,8 @@ fn odd_keys_and_several_requests_come_back() {
             ("principle-4", 1.0),
             ("a-b-1", 0.5),
             ("a-b-2", 0.5),
-            ("principle-6", 1.0)
+            ("principle-6", 1.0),
+            ("b-3", 1.0)
         ]
     );
     let exported = export(&constitution, Format::PaperCritiques, &import.originals).unwrap();
@@ -281,7 +282,7 @@ fn odd_keys_and_several_requests_come_back() {
     );
     // The list that Hugging Face's recipe draws from has no such groups.
     let exported = export(&constitution, Format::Hf, &Originals::default()).unwrap();
-    assert_eq!(exported.items, 8);
+    assert_eq!(exported.items, 9);
     assert!(
         exported.notes.iter().any(|note| note.contains("drawn equally often")),
         "{:?}",
