@@ -37,8 +37,8 @@ const SHAPES: &str = "Kinds of files, each known by its shape:
   constitutions of Hugging Face's recipe (llm-swarm), with their examples;
   examples of NeMo-Aligner's recipe.
 
-What the constitution cannot keep, such as space around texts, goes to FILE.originals.json, from which
-`bylaw constitution export` puts it back.";
+What the constitution cannot keep, such as space around texts, goes to FILE.originals.json, from
+which `bylaw constitution export` puts it back.";
 
 /// Examples of one kind: their key, the text of their file, and how many there are.
 type Examples = (&'static str, String, usize);
@@ -49,9 +49,6 @@ pub fn run(session: &Session, args: &Import) -> Result<()> {
     let files: Vec<(PathBuf, String)> = args.files.iter().map(read).collect::<Result<_>>()?;
     let imported = exchange::import(&files)?;
 
-    let stem = args.out.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let name = args.name.clone().or(stem).filter(|name| !name.trim().is_empty());
-    let name = name.ok_or_else(|| Error::config("the constitution has no name").help("give one: --name NAME"))?;
     let examples = examples(&imported);
     let paths: Vec<PathBuf> = examples.iter().map(|(key, ..)| beside(&args.out, key)).collect();
     let originals = Originals::beside(&args.out);
@@ -63,6 +60,9 @@ pub fn run(session: &Session, args: &Import) -> Result<()> {
                 .help("give another --out"));
         }
     }
+    let stem = args.out.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = args.name.clone().or(stem).filter(|name| !name.trim().is_empty());
+    let name = name.ok_or_else(|| Error::config("the constitution has no name").help("give one: --name NAME"))?;
     let few_shots: Vec<(&str, &Path)> = examples
         .iter()
         .zip(&paths)

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::tests::{hostile, imported, requests, shown, there_and_back, turns};
-use super::{Format, Originals, export};
+use super::{Format, Originals, export, import};
 use crate::constitution::{Constitution, Principle, write};
 
 /// The same with what stands around texts in these files.
@@ -30,6 +30,50 @@ fn hostile_here() -> impl Strategy<Value = String> {
 /// Space that may stand around a text.
 fn space() -> impl Strategy<Value = &'static str> {
     proptest::sample::select(&["", "", "", " ", "\n", "\n\n", "\t", "\u{a0}", "  \n"][..])
+}
+
+/// Values in the keys and with the words of the known files, in any arrangement.
+fn confused() -> impl Strategy<Value = Value> {
+    const TEXTS: &[&str] = &[
+        "",
+        " ",
+        "x",
+        "user",
+        "assistant",
+        "Human:",
+        "Which? Options:",
+        "CritiqueRequest: a\n\nCritique:",
+        "RevisionRequest: a\n\nRevision:",
+        "Human: a\n\nAssistant:",
+        "\n\nHuman: a\n\nAssistant: b\n\nCritiqueRequest: c\n\nCritique:\n\nRevisionRequest:\n\nRevision:",
+        "Human: é:\n\nH: a\n\n{}\n (A) [[[",
+        "]]]\n (B) [[[b]]]\n\nAssistant: Let's think step by step:\n\nHuman:\nSo the answer is: (",
+    ];
+    const KEYS: &[&str] = &[
+        "prompt",
+        "edit_request",
+        "corrects",
+        "incorrects",
+        "constitutions",
+        "critic",
+        "revision",
+        "system_chat",
+        "samples",
+        "role",
+        "content",
+        "a.b[0]",
+        "",
+    ];
+    let text = proptest::sample::select(TEXTS);
+    let texts = (text.clone(), text.clone()).prop_map(|(one, other)| Value::from(format!("{one}{other}")));
+    let leaf = prop_oneof![4 => text.prop_map(Value::from), 2 => texts, 1 => Just(Value::Null), 1 => Just(json!(1.5))];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        let object = proptest::collection::vec((proptest::sample::select(KEYS), inner.clone()), 0..5);
+        prop_oneof![
+            proptest::collection::vec(inner, 0..7).prop_map(Value::from),
+            object.prop_map(|pairs| pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ]
+    })
 }
 
 proptest! {
@@ -142,6 +186,20 @@ proptest! {
                 prop_assert_eq!(&read.principles[index].revise, &principle.revise);
                 prop_assert_eq!(&read.principles[count + index].judge, &principle.judge);
             }
+        }
+    }
+
+    /// Catches: a file that makes the program panic, or is taken and does not come back.
+    #[test]
+    fn no_file_makes_it_panic(value in confused(), cut in 0.0..1.0_f64) {
+        match there_and_back(std::slice::from_ref(&value)) {
+            Ok((back, _)) => prop_assert_eq!(shown(&back), shown(std::slice::from_ref(&value))),
+            Err(error) => prop_assert!(error.help_text().is_some(), "{}", error),
+        }
+        let text = format!("{value:#}");
+        let cut = text.floor_char_boundary((text.len() as f64 * cut) as usize);
+        if let Err(error) = import(&[("f.json".into(), text[..cut].to_owned())]) {
+            prop_assert!(error.help_text().is_some(), "{}", error);
         }
     }
 }
