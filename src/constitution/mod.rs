@@ -9,6 +9,7 @@ pub mod compare;
 mod diagnostic;
 mod document;
 mod entry;
+pub mod exchange;
 pub mod few_shots;
 mod keys;
 mod lints;
@@ -17,6 +18,7 @@ mod syntax;
 mod table;
 mod template;
 mod variables;
+pub mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,8 @@
 
 mod check;
 mod diff;
+mod export;
+mod import;
 mod new;
 mod show;
 
@@ -25,6 +27,10 @@ pub enum ConstitutionCommand {
     Show(show::Show),
     /// Tell what changed from one constitution to another, and try on prompts what the change does.
     Diff(diff::Diff),
+    /// Make a constitution of the JSON files of other programs: the paper's supplement, Hugging Face's recipe.
+    Import(import::Import),
+    /// Write the JSON files of other programs.
+    Export(export::Export),
     /// Print the JSON Schema of constitution files, for editors.
     Schema {
         /// Write it there instead.
@@ -39,6 +45,8 @@ pub fn run(session: &Session, command: &ConstitutionCommand) -> Result<()> {
         ConstitutionCommand::Check(args) => check::run(session, args),
         ConstitutionCommand::Show(args) => show::run(session, args),
         ConstitutionCommand::Diff(args) => diff::run(session, args),
+        ConstitutionCommand::Import(args) => import::run(session, args),
+        ConstitutionCommand::Export(args) => export::run(session, args),
         ConstitutionCommand::Schema { out } => {
             let schema = format!("{:#}\n", schema::constitution());
             match out {
