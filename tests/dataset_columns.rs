@@ -55,6 +55,7 @@ fn revision(index: usize) -> Revision {
         revision_request: text(index + number + 2),
         revision: text(index + number + 3),
         changed: (index + number).is_multiple_of(3),
+        principle_hash: text(number + 1),
     };
     Revision {
         id: format!("id-{index}"),
@@ -100,6 +101,7 @@ fn preference(index: usize) -> Preference {
             _ => index.is_multiple_of(2).then(|| text(index)),
         },
         verdict: ["a", "b", "tie", "unparsed"][index % 4].into(),
+        principle_hash: text(number + 1),
     };
     Preference {
         id: format!("id-{index}"),

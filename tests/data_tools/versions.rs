@@ -53,6 +53,18 @@ fn name_verdicts(expected: &mut Value) {
     }
 }
 
+/// What version 3 makes of the votes and rounds of earlier versions.
+fn leave_hashes_empty(expected: &mut Value) {
+    for (kind, list) in [("preferences", "votes"), ("revisions", "rounds")] {
+        for row in expected[kind].as_array_mut().unwrap() {
+            for item in row[list].as_array_mut().unwrap() {
+                let item = item.as_object_mut().unwrap();
+                assert!(item.insert("principle_hash".into(), "".into()).is_none());
+            }
+        }
+    }
+}
+
 /// Catches: a version of the format that no program reads any more.
 #[test]
 fn every_version_is_read() {
@@ -71,6 +83,9 @@ fn every_version_is_read() {
         let mut expected: Value = serde_json::from_str(&text).unwrap();
         if version == 1 {
             name_verdicts(&mut expected);
+        }
+        if version < 3 {
+            leave_hashes_empty(&mut expected);
         }
         let found = json!({
             "prompts": rows::<Prompt>(&dir),
