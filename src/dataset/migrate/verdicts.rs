@@ -21,7 +21,5 @@ pub fn add(kind: Kind, batch: RecordBatch) -> Result<RecordBatch, String> {
 fn verdicts(votes: &StructArray) -> Option<ArrayRef> {
     let probabilities = votes.column_by_name("p_a")?.as_primitive_opt::<Float32Type>()?;
     let named = |p: Option<f32>| Verdict::of_probability(p.unwrap_or(f32::NAN)).as_str();
-    Some(Arc::new(StringArray::from_iter_values(
-        probabilities.iter().map(named),
-    )))
+    Some(Arc::new(StringArray::from_iter_values(probabilities.iter().map(named))))
 }

@@ -62,6 +62,29 @@ impl Ballot {
         }
     }
 
+    /// A vote as the ballot that it comes of; the chosen answer is the first.
+    fn of(vote: &Vote, share: f32) -> Self {
+        let first_at_a = vote.order == CHOSEN_FIRST;
+        let log_odds = vote.log_odds_chosen().unwrap_or(0.0);
+        Self {
+            principle_id: vote.principle_id.clone(),
+            principle_hash: vote.principle_hash.clone(),
+            share,
+            first_at_a,
+            logprob_a: vote.logprob_a,
+            logprob_b: vote.logprob_b,
+            p_a: vote.p_a,
+            log_odds_a: if first_at_a { log_odds } else { -log_odds },
+            verdict: match vote.verdict.as_str() {
+                "a" => Verdict::A,
+                "b" => Verdict::B,
+                "tie" => Verdict::Tie,
+                _ => Verdict::Unparsed,
+            },
+            cot: None,
+        }
+    }
+
     /// With the probability within the bounds.
     #[must_use]
     pub fn clamped(mut self, clamp: Clamp) -> Self {
@@ -160,6 +183,35 @@ pub fn counted_log_odds(ballots: &[Ballot]) -> Option<f32> {
         (first + second > 0.0).then(|| (first + 0.5f32).ln() - (second + 0.5).ln())
     };
     Some((order(true)? + order(false)?) / 2.0)
+}
+
+/// The log-odds of the chosen answer that a label's votes add up to, as its form adds them up, where `share` says how
+/// much a principle counts. `None` if nothing counts. Rankings in words are added up over all answers of a row: of those
+/// it answers what their votes on the pair alone say.
+pub fn recounted(votes: &[&Vote], share: impl Fn(&str) -> f32) -> Option<f32> {
+    let ballots: Vec<Ballot> = votes
+        .iter()
+        .map(|vote| Ballot::of(vote, share(&vote.principle_id)))
+        .collect();
+    let in_words = |vote: &&Vote| vote.logprob_a == 0.0 && vote.logprob_b == 0.0;
+    let ratings = votes.iter().any(|vote| vote.of_ratings());
+    let both_orders = |orders: &[Ballot]| match orders {
+        [one, other] => one.principle_id == other.principle_id && one.first_at_a != other.first_at_a,
+        _ => false,
+    };
+    if !ratings && votes.iter().all(in_words) {
+        counted_log_odds(&ballots)
+    } else if !ratings && ballots.chunks(2).all(both_orders) {
+        mean_log_odds(&ballots)
+    } else {
+        // Ratings have one vote a principle, rotations of a list one each.
+        let (mut sum, mut shares) = (0.0, 0.0);
+        for ballot in ballots.iter().filter(|ballot| ballot.counts()) {
+            sum += ballot.share * ballot.log_odds_first();
+            shares += ballot.share;
+        }
+        (shares > 0.0).then(|| sum / shares)
+    }
 }
 
 /// The preference that `log_odds` of the first answer make; none at all is a reject, with what the judge wrote.
@@ -303,9 +355,8 @@ mod tests {
     #[test]
     fn a_question_counts_in_both_orders_or_not_at_all() {
         let principle = principle();
-        let ballot = |share, first_at_a, log_odds: f32| {
-            Ballot::scored(&asked(&principle, share), first_at_a, [log_odds, 0.0])
-        };
+        let ballot =
+            |share, first_at_a, log_odds: f32| Ballot::scored(&asked(&principle, share), first_at_a, [log_odds, 0.0]);
         let whole = [
             ballot(1.5, true, 2.0),
             ballot(1.5, false, -1.0),
