@@ -299,6 +299,10 @@ pub enum ConstitutionCommand {
     Show {
         /// A file, or `builtin:NAME`.
         constitution: String,
+        /// Tell instead what its principles did in these datasets of revisions or preferences: how often each was
+        /// drawn or asked, what its revisions changed, whose votes decide, and which principles disagree.
+        #[arg(long, value_name = "DATASET", num_args = 1..)]
+        usage: Vec<String>,
     },
 }
 

@@ -1,12 +1,11 @@
-//! Commands that are not stages: models, constitutions, reports.
+//! Commands that are not stages: models and reports.
 
 use candle_core::DType;
 
-use super::args::{ConstitutionCommand, Dtype, ModelCommand, ReportArgs};
+use super::args::{Dtype, ModelCommand, ReportArgs};
 use super::pipeline::RunJournal;
 use super::session::Session;
 use super::{assemble, info, ledger, merge, output, pull, template};
-use crate::constitution::Constitution;
 use crate::error::{Error, Result};
 use crate::model::files::{Model, assemble_random};
 use crate::model::tokenizer::Tokenizer;
@@ -24,71 +23,6 @@ pub fn report(session: &Session, args: &ReportArgs) -> Result<()> {
     } else {
         println!("{}", report::terminal(&report.summary).trim_end());
         println!("\nThe report, with samples and curves: {}", page.display());
-    }
-    Ok(())
-}
-
-pub fn constitution(session: &Session, command: &ConstitutionCommand) -> Result<()> {
-    match command {
-        ConstitutionCommand::Check { files } => {
-            let mut first = None;
-            let mut sound = Vec::new();
-            for file in files {
-                match Constitution::resolve(file) {
-                    Ok(constitution) => {
-                        let principles = constitution.principles.len();
-                        if !session.quiet && !session.json {
-                            println!("{file}: {principles} principles, no findings");
-                        }
-                        sound.push(serde_json::json!({ "file": file, "principles": principles }));
-                    }
-                    Err(error) => {
-                        if let Some(earlier) = first.replace(error) {
-                            output::report_error(&earlier);
-                        }
-                    }
-                }
-            }
-            if session.json && first.is_none() {
-                output::json(&serde_json::json!({ "sound": sound }));
-            }
-            first.map_or(Ok(()), Err)
-        }
-        ConstitutionCommand::Show { constitution } => show(session, &Constitution::resolve(constitution)?),
-    }
-}
-
-fn show(session: &Session, constitution: &Constitution) -> Result<()> {
-    if session.json {
-        output::json(&serde_json::json!({
-            "name": constitution.name,
-            "version": constitution.version,
-            "sha256": constitution.hash,
-            "principles": constitution.principles,
-        }));
-        return Ok(());
-    }
-    println!(
-        "{} {} (sha256 {})",
-        constitution.name, constitution.version, constitution.hash
-    );
-    for principle in &constitution.principles {
-        println!(
-            "\n{}  weight {}  {}",
-            principle.id,
-            principle.weight,
-            principle.tags.join(", ")
-        );
-        let texts = [
-            ("critique", &principle.critique),
-            ("revise", &principle.revise),
-            ("judge", &principle.judge),
-        ];
-        for (name, text) in texts {
-            if let Some(text) = text {
-                println!("  {name:<9}{text}");
-            }
-        }
     }
     Ok(())
 }

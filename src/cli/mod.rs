@@ -7,6 +7,7 @@ mod args;
 mod assemble;
 mod chat;
 mod commands;
+mod constitution;
 mod data;
 mod emit;
 mod info;
@@ -65,7 +66,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Status(args) => status::run(&session, &args),
         Command::Data(command) => data::run(&session, &command),
         Command::Report(args) => commands::report(&session, &args),
-        Command::Constitution(command) => commands::constitution(&session, &command),
+        Command::Constitution(command) => constitution::run(&session, &command),
         Command::Model(command) => commands::model(&session, &command),
         Command::Stage(command) => {
             let parts = command.parts();

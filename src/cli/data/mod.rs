@@ -4,8 +4,8 @@ pub mod convert;
 mod inspect;
 mod merge;
 mod mix;
-mod page;
-mod rows;
+pub mod page;
+pub mod rows;
 mod split;
 mod validate;
 

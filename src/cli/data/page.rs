@@ -449,7 +449,7 @@ fn painted(text: &str) -> String {
 }
 
 /// Control characters become pictures, and those that turn the direction of text are replaced.
-fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     text.chars()
         .map(|character| match character {
             '\n' | '\t' => character,
