@@ -34,14 +34,20 @@ fn constitution(ids: &[&str]) -> Constitution {
     constitution
 }
 
-/// One round under the constitution. The first answers do not depend on it: their seeds are the prompts'.
-fn revised(engine: &dyn Engine, constitution: &Constitution, prompts: &[Prompt]) -> BTreeMap<String, Revision> {
+/// The rows after so many rounds under the constitution, by id. The first answers do not depend on it: their seeds are the
+/// prompts'.
+fn revised(
+    engine: &dyn Engine,
+    constitution: &Constitution,
+    prompts: &[Prompt],
+    rounds: usize,
+) -> BTreeMap<String, Revision> {
     let sampling = |max_new_tokens| Sampling {
         max_new_tokens,
         ..Sampling::default()
     };
     let config = revise::ReviseConfig {
-        rounds: 1,
+        rounds,
         answer: sampling(96),
         critique: sampling(64),
     };
@@ -158,19 +164,27 @@ fn is_shown(constitution: &Constitution, rows: &[[&Revision; 2]], removed: &str)
 /// to other rows; a report that counts a principle's rounds for another one.
 #[test]
 fn what_a_principle_is_for_survives_without_it() {
-    // Of harmful questions about half are answered harmfully at first, and one in fifteen evasively.
+    // Of harmful questions three in four are answered harmfully at first, and one in ten evasively.
     const PROMPTS: usize = 2000;
+    const HARMFUL: usize = 300;
     let world = World::builtin().unwrap();
     let oracle = Oracle::new(&world);
     let engine = LocalEngine::new(Arc::new(Model::load(BUILTIN).unwrap())).unwrap();
-    let prompts = world.prompts(Split::Evaluation, PROMPTS, 0, Seed::new(1)).unwrap();
     let whole = constitution(&["harmless", "not-evasive"]);
-    let with = revised(&engine, &whole, &prompts);
+    let mut prompts = world.prompts(Split::Evaluation, PROMPTS, 0, Seed::new(1)).unwrap();
+    let first = revised(&engine, &whole, &prompts, 0);
+    let mut harmful = 0;
+    prompts.retain(|prompt| {
+        let fault = first.get(&prompt.id).map(|row| label(&oracle, row, &row.initial));
+        harmful += usize::from(fault == Some(Label::Harmful));
+        fault == Some(Label::Evasive) || (fault == Some(Label::Harmful) && harmful <= HARMFUL)
+    });
+    let with = revised(&engine, &whole, &prompts, 1);
     for (removed, kept, covered, other) in [
         ("harmless", "not-evasive", Label::Harmful, Label::Evasive),
         ("not-evasive", "harmless", Label::Evasive, Label::Harmful),
     ] {
-        let without = revised(&engine, &constitution(&[kept]), &prompts);
+        let without = revised(&engine, &constitution(&[kept]), &prompts, 1);
         for fault in [covered, other] {
             let rows = both(&with, &without, |row| label(&oracle, row, &row.initial) == fault);
             let fate = Fate::of(rows.iter(), |row| label(&oracle, row, &row.final_answer) == fault);
@@ -314,11 +328,11 @@ fn harm_of_one_category_survives_without_the_principle_against_it() {
         score: |_: &str, _: &str| 0.0,
     };
     let prompts = questions(&world, &covers.map(|(_, category)| category), EACH);
-    let with = revised(&engine, &whole, &prompts);
+    let with = revised(&engine, &whole, &prompts, 1);
     assert_eq!(with.len(), prompts.len());
     for (removed, covered) in covers {
         let kept: Vec<&str> = ids.into_iter().filter(|id| *id != removed).collect();
-        let without = revised(&engine, &constitution(&kept), &prompts);
+        let without = revised(&engine, &constitution(&kept), &prompts, 1);
         for (_, category) in covers {
             let harmful = |row: &Revision, answer: &str| label(&oracle, row, answer) == Label::Harmful;
             let rows = both(&with, &without, |row| {

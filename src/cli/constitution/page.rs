@@ -1,4 +1,4 @@
-//! The page of `constitution show --usage`: aligned tables, at most 100 columns, no colour.
+//! The page of `constitution show --usage`: aligned tables, at most [`WIDTH`] columns, no colour.
 
 use super::usage::Read;
 use crate::bias::interval::{Estimate, Interval};
@@ -6,6 +6,9 @@ use crate::cli::data::page::clean;
 use crate::cli::output::grouped;
 use crate::constitution::Constitution;
 use crate::survey::usage::{Finding, JudgingUse, PrincipleUsage, RevisingUse, UsageReport, Wordings};
+
+/// No line is longer.
+const WIDTH: usize = 100;
 
 /// Longer names of principles are cut.
 const NAME: usize = 22;
@@ -27,7 +30,7 @@ pub fn usage(constitution: &Constitution, datasets: &[Read], report: &UsageRepor
         text += "  nothing stands out\n";
     }
     for finding in &report.findings {
-        text += &format!("  {}\n", told(finding));
+        text += &wrapped(&told(finding));
     }
     text += &revising(report);
     text += &judging(report);
@@ -36,6 +39,22 @@ pub fn usage(constitution: &Constitution, datasets: &[Read], report: &UsageRepor
         text += "\n[a, b] are 95 % intervals; rows of one prompt count as one observation where they agree.\n";
     }
     text
+}
+
+/// Lines of at most [`WIDTH`] columns, the first indented less than the others.
+fn wrapped(text: &str) -> String {
+    let mut lines = String::from(" ");
+    let mut columns = 1;
+    for word in text.split(' ') {
+        if columns + 1 + width(word) > WIDTH {
+            lines += "\n   ";
+            columns = 3;
+        }
+        lines += " ";
+        lines += word;
+        columns += 1 + width(word);
+    }
+    lines + "\n"
 }
 
 fn told(finding: &Finding) -> String {
@@ -182,7 +201,7 @@ fn deciding(report: &UsageReport) -> String {
         return text;
     };
     text += &format!(
-        "\nDecided by one: labels that would be others without its votes, of {} with several principles\n",
+        "\nDecided by one: the label would be another without its votes ({} of several principles)\n",
         counted(totals.recounted, "pair")
     );
     let rows: Vec<(String, Vec<String>)> = report
