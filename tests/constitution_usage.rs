@@ -60,7 +60,7 @@ fn made() -> &'static Path {
         ran("world prompts --split evaluation --harmful 8 --benign 4 --out prompts");
         ran("revise --model builtin:tiny --prompts prompts --constitution small.toml --rounds 2 --max-new-tokens 48 \
              --critique-max-new-tokens 32 --keep-truncated --out revised");
-        ran("sample --model builtin:tiny --prompts prompts --samples 2 --max-new-tokens 48 --keep-truncated --out sampled");
+        ran("sample --model builtin:tiny --prompts prompts --max-new-tokens 48 --keep-truncated --out sampled");
         ran("judge --model builtin:tiny --candidates sampled --constitution small.toml --principles-per-pair all \
              --keep-truncated --out judged");
         ran("judge --model builtin:tiny --candidates sampled --constitution small.toml --keep-truncated --out judged-by-one");
