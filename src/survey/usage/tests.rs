@@ -40,7 +40,7 @@ fn constitution() -> Constitution {
 fn hash(id: &str) -> String {
     constitution()
         .principle(id)
-        .map_or_else(String::new, |principle| principle.hash())
+        .map_or_else(String::new, crate::constitution::Principle::hash)
 }
 
 fn revision(prompt: &str, initial: &str, rounds: &[(&str, &str, String)]) -> Revision {
