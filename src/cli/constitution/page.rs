@@ -116,7 +116,7 @@ fn revising(report: &UsageReport) -> String {
         &[7, 8, 19, 11, 19, 9],
         &rows,
     );
-    text += "  characters: added by a round, on average; reworded: rounds under other texts than the constitution's\n";
+    text += "  characters: added by a round; reworded: rounds under other texts than the constitution's\n";
     text + &unknown(report, "rounds", |principle| {
         principle.revising.as_ref().map(|used| used.wordings)
     })
@@ -159,7 +159,7 @@ fn judging(report: &UsageReport) -> String {
         &[7, 7, 19, 6, 7, 6, 11, 9],
         &rows,
     );
-    text += "  first: probability given to the answer shown first; characters: by which the preferred is longer\n";
+    text += "  first: probability of the answer shown first; characters: by which the preferred is longer\n";
     text += &unknown(report, "votes", |principle| {
         principle.judging.as_ref().map(|used| used.wordings)
     });
