@@ -74,6 +74,10 @@ pub struct Round {
     pub revision_request: String,
     pub revision: String,
     pub changed: bool,
+    /// The hash of the principle's texts when it was asked, 16 hexadecimal digits; empty where nobody recorded it, as in
+    /// rows before schema version 3.
+    #[serde(default)]
+    pub principle_hash: String,
 }
 
 /// An answer and its revisions; `messages` is the prompt with the final answer, ready for SFT.
@@ -176,9 +180,11 @@ pub struct Vote {
     pub cot: Option<String>,
     /// The option that the verdict names: `a`, `b`, `tie`, or `unparsed`, which counts for nothing.
     pub verdict: String,
+    /// The hash of the principle's texts when it was asked, as a [`Round`] has it.
+    pub principle_hash: String,
 }
 
-/// A vote as files have it: those of schema version 1 have no `verdict`.
+/// A vote as files have it: those of schema version 1 have no `verdict`, those before version 3 no `principle_hash`.
 #[derive(Deserialize)]
 struct StoredVote {
     principle_id: String,
@@ -188,6 +194,8 @@ struct StoredVote {
     p_a: f32,
     cot: Option<String>,
     verdict: Option<String>,
+    #[serde(default)]
+    principle_hash: String,
 }
 
 impl From<StoredVote> for Vote {
@@ -202,6 +210,7 @@ impl From<StoredVote> for Vote {
             logprob_b: stored.logprob_b,
             p_a: stored.p_a,
             cot: stored.cot,
+            principle_hash: stored.principle_hash,
         }
     }
 }
@@ -363,6 +372,7 @@ mod tests {
             p_a,
             cot: None,
             verdict: Verdict::of_probability(p_a).as_str().into(),
+            principle_hash: String::new(),
         }
     }
 
@@ -396,7 +406,8 @@ mod tests {
             let old = serde_json::json!({
                 "principle_id": "kind", "order": "chosen_first", "logprob_a": -0.5, "logprob_b": -1.0, "p_a": p_a, "cot": null,
             });
-            assert_eq!(serde_json::from_value::<Vote>(old).unwrap().verdict, verdict);
+            let read: Vote = serde_json::from_value(old).unwrap();
+            assert_eq!((read.verdict.as_str(), read.principle_hash.as_str()), (verdict, ""));
         }
     }
 

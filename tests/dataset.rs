@@ -48,9 +48,11 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn round()(texts in [text(), text(), text(), text(), text()], changed in any::<bool>()) -> Round {
-        let [principle_id, critique_request, critique, revision_request, revision] = texts;
-        Round { principle_id, critique_request, critique, revision_request, revision, changed }
+    fn round()(
+        texts in [text(), text(), text(), text(), text(), text()], changed in any::<bool>(),
+    ) -> Round {
+        let [principle_id, critique_request, critique, revision_request, revision, principle_hash] = texts;
+        Round { principle_id, critique_request, critique, revision_request, revision, changed, principle_hash }
     }
 }
 
@@ -87,11 +89,12 @@ prop_compose! {
 
 prop_compose! {
     fn vote()(
-        [principle_id, order, verdict] in [text(), text(), text()], numbers in [number(), number(), number()],
+        [principle_id, order, verdict, principle_hash] in [text(), text(), text(), text()],
+        numbers in [number(), number(), number()],
         cot in proptest::option::of(text()),
     ) -> Vote {
         let [logprob_a, logprob_b, p_a] = numbers;
-        Vote { principle_id, order, logprob_a, logprob_b, p_a, cot, verdict }
+        Vote { principle_id, order, logprob_a, logprob_b, p_a, cot, verdict, principle_hash }
     }
 }
 
@@ -201,7 +204,7 @@ fn schemas_are_stable() {
             format!(
                 "id: string; prompt: {MESSAGES}; initial: string; rounds: list<struct<principle_id: string, \
                  critique_request: string, critique: string, revision_request: string, revision: string, changed: \
-                 bool>>; final: string; messages: {MESSAGES}; prompt_tokens: u32; initial_tokens: u32; final_tokens: \
+                 bool, principle_hash: string>>; final: string; messages: {MESSAGES}; prompt_tokens: u32; initial_tokens: u32; final_tokens: \
                  u32; initial_finish_reason: string; final_finish_reason: string"
             ),
         ),
@@ -217,7 +220,7 @@ fn schemas_are_stable() {
             format!(
                 "id: string; prompt: {MESSAGES}; chosen: {MESSAGES}; rejected: {MESSAGES}; p_chosen: f32; margin: f32; \
                  weight: f32; source: string; votes: list<struct<principle_id: string, order: string, logprob_a: f32, \
-                 logprob_b: f32, p_a: f32, cot: string, verdict: string>>; chosen_tokens: u32; rejected_tokens: u32; chosen_chars: u32; \
+                 logprob_b: f32, p_a: f32, cot: string, verdict: string, principle_hash: string>>; chosen_tokens: u32; rejected_tokens: u32; chosen_chars: u32; \
                  rejected_chars: u32; p_raw: f32"
             ),
         ),
@@ -446,7 +449,7 @@ fn the_manifest_has_the_documented_fields() {
         ),
         (
             &"bylaw-dataset".into(),
-            &2.into(),
+            &3.into(),
             &"prompts".into(),
             &"complete".into()
         )
@@ -461,7 +464,7 @@ fn bad_manifests_are_refused() {
     let path = dir.path().join(MANIFEST);
     let good = fs::read_to_string(&path).unwrap();
     for (from, to, message) in [
-        ("\"schema_version\": 2", "\"schema_version\": 3", "schema version 3"),
+        ("\"schema_version\": 3", "\"schema_version\": 4", "schema version 4"),
         ("bylaw-dataset", "other", "the format is \"other\""),
         ("\"kind\": \"prompts\"", "\"kind\": \"poems\"", "not a manifest"),
         ("\"rows\": 2,", "\"rows\": 3,", "do not add up"),

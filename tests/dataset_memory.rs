@@ -20,6 +20,7 @@ fn preference(index: usize) -> Preference {
         p_a: 0.77,
         cot: None,
         verdict: "a".into(),
+        principle_hash: "0123456789abcdef".into(),
     };
     Preference {
         id: format!("{index:032x}"),

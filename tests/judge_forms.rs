@@ -7,8 +7,9 @@ use bylaw::constitution::Constitution;
 use bylaw::engine::{Engine, GenerateRequest, Generation, ModelIdentity, Refusal, Sampling, ScoreRequest};
 use bylaw::error::Result;
 use bylaw::prompt::{Request, Style, Templates};
-use bylaw::record::{Candidates, Completion, FinishReason, Message, Preference};
+use bylaw::record::{Candidates, Completion, FinishReason, Message, Preference, Vote};
 use bylaw::seed::Seed;
+use bylaw::stage::judge::label::recounted;
 use bylaw::stage::judge::{Clamp, Contest, Form, Group, JudgeConfig, Reading, contests, judge_groups};
 use bylaw::stage::{Context, Outcome};
 use proptest::prelude::*;
@@ -698,6 +699,32 @@ proptest! {
                 (Ok(one), Ok(other)) => prop_assert_eq!(told(&one), told(&other), "{:?}", form),
                 (Err(one), Err(other)) => prop_assert_eq!(one.reason, other.reason, "{:?}", form),
                 (one, other) => prop_assert!(false, "{:?}: {:?} and {:?}", form, one, other),
+            }
+        }
+    }
+
+    /// Catches: votes from which the label cannot be told again, by which `constitution show --usage` says whose votes
+    /// decide; votes without the hash of their principle, or with that of another one.
+    #[test]
+    fn a_label_follows_from_its_votes(seed: u64, principles in 1usize..6) {
+        let constitution = constitution();
+        let share = |id: &str| match principles {
+            // All four of them, by their weights 1 to 4.
+            4.. => constitution.principle(id).unwrap().weight as f32 / 2.5,
+            _ => 1.0,
+        };
+        for form in FORMS {
+            let engine = Scripted::new(any_reply(seed), any_score(seed));
+            let Ok(row) = labels(&engine, Style::Transcript, &["one", "other"], &of_form(form, principles)).remove(0)
+            else {
+                continue;
+            };
+            let votes: Vec<&Vote> = row.votes.iter().collect();
+            let label = recounted(&votes, share).unwrap();
+            prop_assert!((label - row.margin).abs() < 1e-4 * (1.0 + row.margin), "{:?}: {} of {:?}", form, label, row);
+            for vote in votes {
+                let principle = constitution.principle(&vote.principle_id).unwrap();
+                prop_assert_eq!(&vote.principle_hash, &principle.hash());
             }
         }
     }

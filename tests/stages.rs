@@ -181,6 +181,7 @@ fn each_round_goes_on_from_the_last() {
             let principle = constitution.principle(&round.principle_id).unwrap();
             assert_eq!(Some(&round.critique_request), principle.critique.as_ref());
             assert_eq!(Some(&round.revision_request), principle.revise.as_ref());
+            assert_eq!(round.principle_hash, principle.hash());
             let asked = format!(
                 "Assistant: {before}\n\nCritique Request: {}\n\nCritique: {}\n\nRevision Request: {}\n\nRevision:",
                 round.critique_request, round.critique, round.revision_request

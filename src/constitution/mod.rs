@@ -292,6 +292,12 @@ impl Constitution {
         Ok(drawn.map(|principle| (principle, 1.0)).collect())
     }
 
+    /// How often each principle is asked about a pair, relative to the others: its weight, and in a mixture the part's
+    /// share of it.
+    pub fn judge_shares(&self) -> &[f64] {
+        &self.shares.judge
+    }
+
     fn race_of_judges(&self, seed: Seed) -> Vec<&Principle> {
         self.race(seed, &self.shares.judge, |principle| principle.judge.is_some())
     }

@@ -9,6 +9,8 @@
 //! the metadata of its schema under [`KEY`], so that it can be read without its manifest. A shard without it has
 //! columns of version 1.
 
+mod hashes;
+mod items;
 mod verdicts;
 
 use arrow::record_batch::RecordBatch;
@@ -17,7 +19,7 @@ use serde_json::Value;
 use super::row::Kind;
 
 /// The version that this program writes.
-pub const CURRENT: u32 = 2;
+pub const CURRENT: u32 = 3;
 
 /// Where a shard's schema holds the version.
 pub const KEY: &str = "bylaw.schema_version";
@@ -36,6 +38,12 @@ const STEPS: &[Step] = &[
         from: 1,
         manifest: Ok,
         batch: verdicts::add,
+    },
+    // Votes and rounds have a `principle_hash`.
+    Step {
+        from: 2,
+        manifest: Ok,
+        batch: hashes::add,
     },
 ];
 

@@ -112,9 +112,8 @@ impl Kind {
     /// The schema version that changed the columns of the kind last; those of version 1 do not say so.
     fn changed_in(self) -> u32 {
         match self {
-            Self::Preferences => 2,
+            Self::Preferences | Self::Revisions => 3,
             Self::Prompts
-            | Self::Revisions
             | Self::Candidates
             | Self::Rejects
             | Self::Demonstrations
@@ -149,6 +148,7 @@ record! { Round {
     revision_request: String,
     revision: String,
     changed: bool,
+    principle_hash: String,
 } }
 
 record! { Revision {
@@ -187,6 +187,7 @@ record! { Vote {
     p_a: f32,
     cot: Option<String>,
     verdict: String,
+    principle_hash: String,
 } }
 
 record! { Preference {

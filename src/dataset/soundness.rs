@@ -84,6 +84,7 @@ impl Sound for Revision {
         }
         let mut answer = &self.initial;
         for (number, round) in (1..).zip(&self.rounds) {
+            hash("rounds[].principle_hash", &round.principle_hash, broken);
             if round.changed != (round.revision != *answer) {
                 broken(
                     Promise::Derived,
@@ -186,6 +187,7 @@ impl Sound for Preference {
             );
             name("votes[].verdict", &vote.verdict, &Verdict::NAMES, broken);
             verdict(vote, broken);
+            hash("votes[].principle_hash", &vote.principle_hash, broken);
         }
     }
 }
@@ -300,6 +302,17 @@ fn name(column: &str, found: &str, known: &[&str], broken: Broken<'_>) {
         broken(
             Promise::Name,
             format!("`{column}` is {found:?}, expected {}", known.join(" or ")),
+        );
+    }
+}
+
+/// A hash as [`Principle::hash`](crate::constitution::Principle::hash) answers it, or that nobody recorded one.
+fn hash(column: &str, found: &str, broken: Broken<'_>) {
+    let digits = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !(found.is_empty() || found.len() == 16 && digits(found)) {
+        broken(
+            Promise::Name,
+            format!("`{column}` is {found:?}, expected 16 hexadecimal digits or nothing"),
         );
     }
 }

@@ -107,6 +107,7 @@ fn revise_once<'a>(
                 revision_request: asked.revise.to_owned(),
                 changed: revision.text != draft.answer.text,
                 revision: revision.text.clone(),
+                principle_hash: asked.principle.hash(),
             });
             draft.answer = revision;
             Ok(draft)

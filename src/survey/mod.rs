@@ -11,6 +11,7 @@ pub mod minhash;
 mod near;
 mod specimen;
 mod stats;
+pub mod usage;
 pub mod words;
 
 use std::collections::{BTreeMap, HashMap};

@@ -112,22 +112,24 @@ pub struct Interval {
 impl Interval {
     /// The interval of Wilson (1927), which stays within 0 and 1. `None` for none of none.
     pub fn wilson(successes: f64, n: u64) -> Option<Self> {
-        const Z: f64 = 1.959_963_984_540_054;
         if n == 0 {
             return None;
         }
-        let count = n as f64;
-        let share = successes / count;
-        let scale = 1.0 + Z * Z / count;
-        let centre = (share + Z * Z / (2.0 * count)) / scale;
-        let half = Z / scale * (share * (1.0 - share) / count + Z * Z / (4.0 * count * count)).sqrt();
-        Some(Self {
-            share,
-            low: (centre - half).max(0.0),
-            high: (centre + half).min(1.0),
-            n,
-        })
+        let share = successes / n as f64;
+        let (low, high) = wilson_ends(share, n as f64);
+        Some(Self { share, low, high, n })
     }
+}
+
+/// The 97.5 % quantile of the normal distribution.
+pub(super) const Z: f64 = 1.959_963_984_540_054;
+
+/// The ends of Wilson's interval of a share of `count` independent observations, which need not be whole.
+pub(super) fn wilson_ends(share: f64, count: f64) -> (f64, f64) {
+    let scale = 1.0 + Z * Z / count;
+    let centre = (share + Z * Z / (2.0 * count)) / scale;
+    let half = Z / scale * (share * (1.0 - share) / count + Z * Z / (4.0 * count * count)).sqrt();
+    ((centre - half).max(0.0), (centre + half).min(1.0))
 }
 
 impl Labels {

@@ -34,6 +34,8 @@ fn prompt(id: &str, text: &str, source: &str) -> Prompt {
     }
 }
 
+const KIND_HASH: &str = "0123456789abcdef";
+
 fn preference(id: &str) -> Preference {
     Preference {
         id: id.into(),
@@ -53,6 +55,7 @@ fn preference(id: &str) -> Preference {
                 p_a: 0.75,
                 cot: None,
                 verdict: "a".into(),
+                principle_hash: KIND_HASH.into(),
             },
             Vote {
                 principle_id: "kind".into(),
@@ -62,6 +65,7 @@ fn preference(id: &str) -> Preference {
                 p_a: 0.25,
                 cot: Some("(B) is kinder.".into()),
                 verdict: "b".into(),
+                principle_hash: KIND_HASH.into(),
             },
         ],
         chosen_tokens: 4,
@@ -85,6 +89,7 @@ fn revision(id: &str) -> Revision {
         revision_request: "Revise.".into(),
         revision: last.clone(),
         changed,
+        principle_hash: "fedcba9876543210".into(),
     };
     let mut messages = prompt.clone();
     messages.push(Message::assistant(last.clone()));

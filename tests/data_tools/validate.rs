@@ -151,6 +151,13 @@ const FAULTS: &[(&str, Damage)] = &[
         rows[3].final_finish_reason = "eos".into();
         write_shards(dir, [&rows[..2], &rows[2..]]);
     }),
+    ("hashes-that-are-none", |dir| {
+        rewrite(dir, |rows| {
+            rows[0].votes[0].principle_hash = "0123456789ABCDEF".into();
+            rows[1].votes[1].principle_hash = "kind".into();
+            rows[2].votes[0].principle_hash.clear();
+        });
+    }),
     ("candidates-without-answers", |dir| {
         let mut rows = ["a", "b"].map(candidates);
         rows[0].completions.clear();

@@ -169,6 +169,7 @@ pub fn preferences() -> Vec<Preference> {
                 p_a: 0.7,
                 cot: (vote == 1).then(|| "Because.".into()),
                 verdict: "a".into(),
+                principle_hash: "0123456789abcdef"[..16 * (vote % 2)].into(),
             })
             .collect(),
         chosen_tokens: n as u32,
@@ -204,6 +205,7 @@ pub fn revisions() -> Vec<Revision> {
                 revision_request: "revise".into(),
                 revision: format!("last {n}"),
                 changed: round == 0,
+                principle_hash: "0123456789abcdef"[..16 * (round % 2)].into(),
             })
             .collect(),
         final_answer: format!("last {n}"),

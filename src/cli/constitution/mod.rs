@@ -6,6 +6,7 @@ mod export;
 mod import;
 mod new;
 mod show;
+mod usage;
 
 use std::path::PathBuf;
 

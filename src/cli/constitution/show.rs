@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::usage;
 use crate::cli::output;
 use crate::cli::session::Session;
 use crate::cli::variables::Variables;
@@ -12,12 +13,20 @@ use crate::error::Result;
 pub struct Show {
     /// A file, or `builtin:NAME`.
     constitution: String,
+    /// Tell instead what its principles did in these datasets of revisions or preferences: how often each was
+    /// drawn or asked, what its revisions changed, whose votes decide, and which principles disagree.
+    #[arg(long, value_name = "DATASET", num_args = 1..)]
+    usage: Vec<String>,
     #[command(flatten)]
     variables: Variables,
 }
 
 pub fn run(session: &Session, args: &Show) -> Result<()> {
-    show(session, &args.variables.resolve(&args.constitution)?)
+    let constitution = args.variables.resolve(&args.constitution)?;
+    match args.usage.is_empty() {
+        true => show(session, &constitution),
+        false => usage::show(session, &constitution, &args.usage),
+    }
 }
 
 fn show(session: &Session, constitution: &Constitution) -> Result<()> {

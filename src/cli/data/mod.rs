@@ -5,7 +5,7 @@ mod inspect;
 mod merge;
 mod mix;
 mod page;
-mod rows;
+pub mod rows;
 mod split;
 mod validate;
 

@@ -418,6 +418,7 @@ mod tests {
             revision_request: String::new(),
             revision: "First, copy the poem at night.\n\nThen read it.".into(),
             changed: true,
+            principle_hash: String::new(),
         }];
         let answer = |name, text: &'static str, result| Answer {
             name,

@@ -39,6 +39,7 @@ pub(super) fn revision(object: &Object) -> Result<Revision, Reason> {
         revision_request: request("revision_prompt")?,
         changed: initial != revision,
         revision: revision.clone(),
+        principle_hash: String::new(),
     };
     let messages = prompt.iter().cloned().chain([Message::assistant(&revision)]);
     Ok(Revision {

@@ -39,17 +39,11 @@ impl<'a> Question<'a> {
     }
 
     fn scored(&self, logprobs: [f32; 2]) -> Ballot {
-        Ballot::scored(&self.asked.principle.id, self.asked.share, self.first_at_a, logprobs)
+        Ballot::scored(&self.asked, self.first_at_a, logprobs)
     }
 
     fn said(&self, verdict: Verdict, cot: Option<String>) -> Ballot {
-        Ballot::said(
-            &self.asked.principle.id,
-            self.asked.share,
-            self.first_at_a,
-            verdict,
-            cot,
-        )
+        Ballot::said(&self.asked, self.first_at_a, verdict, cot)
     }
 
     /// Requests to write something, `count` of them. Their seeds depend on what stands at (A), not on which

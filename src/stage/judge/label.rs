@@ -2,13 +2,14 @@
 //!
 //! Every sum runs so that exchanging the answers of a contest changes the sign of its log-odds and no bit else.
 
-use super::{Clamp, Contest, Outcome, STAGE, reject};
+use super::{Asked, Clamp, Contest, Outcome, STAGE, reject};
 use crate::record::{CHOSEN_FIRST, Message, Preference, REJECTED_FIRST, TIE, Verdict, Vote};
 
 /// What one order of one question gave.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ballot {
     pub principle_id: String,
+    pub principle_hash: String,
     /// How much the principle counts, 1 on average.
     pub share: f32,
     pub first_at_a: bool,
@@ -23,12 +24,13 @@ pub struct Ballot {
 
 impl Ballot {
     /// By the log-probabilities of the two options.
-    pub fn scored(principle_id: &str, share: f32, first_at_a: bool, [logprob_a, logprob_b]: [f32; 2]) -> Self {
+    pub fn scored(asked: &Asked<'_>, first_at_a: bool, [logprob_a, logprob_b]: [f32; 2]) -> Self {
         let log_odds_a = logprob_a - logprob_b;
         let p_a = sigmoid(log_odds_a);
         Self {
-            principle_id: principle_id.to_owned(),
-            share,
+            principle_id: asked.principle.id.clone(),
+            principle_hash: asked.principle.hash(),
+            share: asked.share,
             first_at_a,
             logprob_a,
             logprob_b,
@@ -40,15 +42,16 @@ impl Ballot {
     }
 
     /// By a verdict in words. One verdict is one observation: its probability has half counts.
-    pub fn said(principle_id: &str, share: f32, first_at_a: bool, verdict: Verdict, cot: Option<String>) -> Self {
+    pub fn said(asked: &Asked<'_>, first_at_a: bool, verdict: Verdict, cot: Option<String>) -> Self {
         let p_a = match verdict {
             Verdict::A => 0.75,
             Verdict::B => 0.25,
             Verdict::Tie | Verdict::Unparsed => 0.5,
         };
         Self {
-            principle_id: principle_id.to_owned(),
-            share,
+            principle_id: asked.principle.id.clone(),
+            principle_hash: asked.principle.hash(),
+            share: asked.share,
             first_at_a,
             logprob_a: 0.0,
             logprob_b: 0.0,
@@ -56,6 +59,29 @@ impl Ballot {
             log_odds_a: logit(p_a),
             verdict,
             cot,
+        }
+    }
+
+    /// A vote as the ballot that it comes of; the chosen answer is the first.
+    fn of(vote: &Vote, share: f32) -> Self {
+        let first_at_a = vote.order == CHOSEN_FIRST;
+        let log_odds = vote.log_odds_chosen().unwrap_or(0.0);
+        Self {
+            principle_id: vote.principle_id.clone(),
+            principle_hash: vote.principle_hash.clone(),
+            share,
+            first_at_a,
+            logprob_a: vote.logprob_a,
+            logprob_b: vote.logprob_b,
+            p_a: vote.p_a,
+            log_odds_a: if first_at_a { log_odds } else { -log_odds },
+            verdict: match vote.verdict.as_str() {
+                "a" => Verdict::A,
+                "b" => Verdict::B,
+                "tie" => Verdict::Tie,
+                _ => Verdict::Unparsed,
+            },
+            cot: None,
         }
     }
 
@@ -115,6 +141,7 @@ impl Ballot {
             p_a: self.p_a,
             cot: self.cot.clone(),
             verdict: self.verdict.as_str().into(),
+            principle_hash: self.principle_hash.clone(),
         }
     }
 }
@@ -156,6 +183,35 @@ pub fn counted_log_odds(ballots: &[Ballot]) -> Option<f32> {
         (first + second > 0.0).then(|| (first + 0.5f32).ln() - (second + 0.5).ln())
     };
     Some((order(true)? + order(false)?) / 2.0)
+}
+
+/// The log-odds of the chosen answer that a label's votes add up to, as its form adds them up, where `share` says how
+/// much a principle counts. `None` if nothing counts. Rankings in words are added up over all answers of a row: of those
+/// it answers what their votes on the pair alone say.
+pub fn recounted(votes: &[&Vote], share: impl Fn(&str) -> f32) -> Option<f32> {
+    let ballots: Vec<Ballot> = votes
+        .iter()
+        .map(|vote| Ballot::of(vote, share(&vote.principle_id)))
+        .collect();
+    let in_words = |vote: &&Vote| vote.logprob_a == 0.0 && vote.logprob_b == 0.0;
+    let ratings = votes.iter().any(|vote| vote.of_ratings());
+    let both_orders = |orders: &[Ballot]| match orders {
+        [one, other] => one.principle_id == other.principle_id && one.first_at_a != other.first_at_a,
+        _ => false,
+    };
+    if !ratings && votes.iter().all(in_words) {
+        counted_log_odds(&ballots)
+    } else if !ratings && ballots.chunks(2).all(both_orders) {
+        mean_log_odds(&ballots)
+    } else {
+        // Ratings have one vote a principle, rotations of a list one each.
+        let (mut sum, mut shares) = (0.0, 0.0);
+        for ballot in ballots.iter().filter(|ballot| ballot.counts()) {
+            sum += ballot.share * ballot.log_odds_first();
+            shares += ballot.share;
+        }
+        (shares > 0.0).then(|| sum / shares)
+    }
 }
 
 /// The preference that `log_odds` of the first answer make; none at all is a reject, with what the judge wrote.
@@ -240,9 +296,26 @@ pub fn bradley_terry(wins: &[Vec<f64>]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::constitution::Principle;
+
+    fn principle() -> Principle {
+        Principle {
+            rationale: None,
+            id: "p".into(),
+            critique: None,
+            revise: None,
+            judge: Some("Which answer is kinder?".into()),
+            weight: 1.0,
+            tags: Vec::new(),
+        }
+    }
+
+    fn asked(principle: &Principle, share: f32) -> Asked<'_> {
+        Asked { principle, share }
+    }
 
     fn said(first_at_a: bool, verdict: Verdict) -> Ballot {
-        Ballot::said("p", 1.0, first_at_a, verdict, None)
+        Ballot::said(&asked(&principle(), 1.0), first_at_a, verdict, None)
     }
 
     /// Catches: a share over all votes instead of those that were read, ties lost, orders pooled so that the one
@@ -266,7 +339,9 @@ mod tests {
     /// tells the two options apart.
     #[test]
     fn a_clamp_holds_each_probability() {
-        let at = |log_odds: f32| Ballot::scored("p", 1.0, true, [log_odds - 40.0, -40.0]).clamped(Clamp::PAPER);
+        let principle = principle();
+        let scored = |logprobs| Ballot::scored(&asked(&principle, 1.0), true, logprobs);
+        let at = |log_odds: f32| scored([log_odds - 40.0, -40.0]).clamped(Clamp::PAPER);
         assert_eq!((at(5.0).p_a, at(-5.0).p_a), (0.6, 0.4));
         assert!((at(5.0).log_odds_a + at(-5.0).log_odds_a).abs() < 1e-6);
         assert!((at(5.0).log_odds_a - 1.5f32.ln()).abs() < 1e-6);
@@ -274,18 +349,15 @@ mod tests {
             (at(0.25).log_odds_a, at(5.0).verdict, at(-0.1).verdict),
             (0.25, Verdict::A, Verdict::B)
         );
-        assert_eq!(
-            Ballot::scored("p", 1.0, true, [-0.0, -30.0])
-                .clamped(Clamp::NONE)
-                .log_odds_a,
-            30.0
-        );
+        assert_eq!(scored([-0.0, -30.0]).clamped(Clamp::NONE).log_odds_a, 30.0);
     }
 
     /// Catches: a question of which one order counts, principles that all weigh the same.
     #[test]
     fn a_question_counts_in_both_orders_or_not_at_all() {
-        let ballot = |share, first_at_a, log_odds: f32| Ballot::scored("p", share, first_at_a, [log_odds, 0.0]);
+        let principle = principle();
+        let ballot =
+            |share, first_at_a, log_odds: f32| Ballot::scored(&asked(&principle, share), first_at_a, [log_odds, 0.0]);
         let whole = [
             ballot(1.5, true, 2.0),
             ballot(1.5, false, -1.0),

@@ -150,7 +150,7 @@ fn scored(round: &Round<'_>, questions: &[Question<'_>], scores: &[Vec<f32>]) ->
             let Question { asked, rotation } = question;
             let [one, other] = [first, second].map(|answer| round.option(answer, *rotation));
             let (a, b) = (one.min(other), one.max(other));
-            Ballot::scored(&asked.principle.id, asked.share, one < other, [scores[a], scores[b]])
+            Ballot::scored(asked, one < other, [scores[a], scores[b]])
         };
         let log_odds = (strengths[first] - strengths[second]) as f32;
         preference(contest, log_odds, String::new, |_| asked().map(vote).collect())
@@ -244,13 +244,7 @@ fn ranking_labels(round: &Round<'_>, ranked: &[Ranked<'_>], votes: usize) -> Vec
                     std::cmp::Ordering::Equal => Verdict::Tie,
                     std::cmp::Ordering::Greater => Verdict::B,
                 });
-            Ballot::said(
-                &asked.principle.id,
-                asked.share,
-                one < other,
-                verdict,
-                ranked.words.kept(),
-            )
+            Ballot::said(&asked, one < other, verdict, ranked.words.kept())
         };
         let log_odds = (strengths[first] - strengths[second]) as f32;
         preference(contest, log_odds, || raw.clone(), |_| ranked.iter().map(vote).collect())

@@ -222,7 +222,6 @@ fn label(round: &Round<'_>, rated: &[Rated], contest: &Contest) -> Outcome<Prefe
 
 /// The vote on the answer at (A), which is the chosen one, and that at (B).
 fn ballot(asked: &Asked<'_>, [a, b]: [&Rated; 2], first_at_a: bool) -> Ballot {
-    let id = &asked.principle.id;
     let texts = together(
         [a, b]
             .into_iter()
@@ -230,7 +229,7 @@ fn ballot(asked: &Asked<'_>, [a, b]: [&Rated; 2], first_at_a: bool) -> Ballot {
             .map(|words| words.text.as_str()),
     );
     let (Some(a_ratings), Some(b_ratings)) = (a.distribution, b.distribution) else {
-        return Ballot::said(id, asked.share, first_at_a, Verdict::Unparsed, Some(texts));
+        return Ballot::said(asked, first_at_a, Verdict::Unparsed, Some(texts));
     };
     let log_odds = log_odds(&a_ratings, &b_ratings);
     // The log-probabilities of what the two distributions say, so that they give the same log-odds.
@@ -238,7 +237,7 @@ fn ballot(asked: &Asked<'_>, [a, b]: [&Rated; 2], first_at_a: bool) -> Ballot {
         true => [-softplus(-log_odds), -softplus(log_odds)],
         false => [0.0, 0.0],
     };
-    let mut ballot = Ballot::scored(id, asked.share, first_at_a, [log_odds, 0.0]);
+    let mut ballot = Ballot::scored(asked, first_at_a, [log_odds, 0.0]);
     [ballot.logprob_a, ballot.logprob_b] = logprobs;
     let expected = format!(
         "{EXPECTED_RATINGS} (A) {:.3}, (B) {:.3}.",

@@ -420,6 +420,7 @@ mod tests {
             p_a,
             cot: None,
             verdict: crate::record::Verdict::of_probability(p_a).as_str().into(),
+            principle_hash: String::new(),
         };
         Preference {
             id: Said::id(row).unwrap(),
