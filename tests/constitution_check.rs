@@ -441,3 +441,32 @@ fn a_new_file_is_sound() {
     assert_eq!(new(&["rules.toml", "--force", "--name", "a \"quoted\" name\n[x]"]), 0);
     assert_eq!(check(dir.path(), &["rules.toml"]).0, 0);
 }
+
+/// Catches: a panic where what is printed is piped into `head`.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for arguments in [
+        &["constitution", "show", "builtin:harmless"][..],
+        &["--json", "constitution", "show", "builtin:harmless"],
+        &["constitution", "check", "builtin:harmless"],
+        &["constitution", "schema"],
+        &["model", "info", "builtin:tiny"],
+        &["run", "recipes/demo.toml", "--dry-run"],
+    ] {
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bylaw"))
+            .current_dir(root)
+            .args(arguments)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && !stderr.contains("panicked"),
+            "{arguments:?}: {stderr}"
+        );
+    }
+}

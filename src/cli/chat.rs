@@ -134,7 +134,7 @@ pub fn run(session: &Session, args: &Chat) -> Result<()> {
             "model": args.model,
             "messages": conversation.messages(),
             "critiques": conversation.critiques,
-        }));
+        }))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::args::{Dtype, ModelCommand, ReportArgs};
 use super::pipeline::RunJournal;
 use super::session::Session;
 use super::{assemble, info, ledger, merge, output, pull, template};
+use crate::cli::output::say;
 use crate::error::{Error, Result};
 use crate::model::files::{Model, assemble_random};
 use crate::model::tokenizer::Tokenizer;
@@ -19,10 +20,10 @@ pub fn report(session: &Session, args: &ReportArgs) -> Result<()> {
     let page = args.out.clone().unwrap_or_else(|| args.run.join("report.html"));
     atomic::write(&page, report::html(&report)?.as_bytes())?;
     if session.json {
-        output::json(&serde_json::to_value(&report).map_err(|error| Error::unexpected("report").because(error))?);
+        output::json(&serde_json::to_value(&report).map_err(|error| Error::unexpected("report").because(error))?)?;
     } else {
-        println!("{}", report::terminal(&report.summary).trim_end());
-        println!("\nThe report, with samples and curves: {}", page.display());
+        say!("{}", report::terminal(&report.summary).trim_end());
+        say!("\nThe report, with samples and curves: {}", page.display());
     }
     Ok(())
 }
@@ -69,9 +70,9 @@ pub fn model(session: &Session, command: &ModelCommand) -> Result<()> {
         output::json(&serde_json::json!({
             "out": out.display().to_string(),
             "parameters": model.decoder.parameter_count(),
-        }));
+        }))?;
     } else if !session.quiet {
-        println!("{}: {} parameters", out.display(), model.decoder.parameter_count());
+        say!("{}: {} parameters", out.display(), model.decoder.parameter_count());
     }
     Ok(())
 }

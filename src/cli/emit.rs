@@ -18,6 +18,7 @@ use super::session::Session;
 use super::stages::online::Exported;
 use super::stages::train::Common;
 use crate::atomic;
+use crate::cli::output::say;
 use crate::dataset::export::{Format, Hyperparameters, LearningRateSchedule, Record, Training, Warmup};
 use crate::dataset::{Manifest, Options, Status};
 use crate::error::{Error, Result};
@@ -101,7 +102,7 @@ pub fn emit(session: &Session, plan: &Plan, emit: Emit) -> Result<()> {
         );
     }
     atomic::write(&out.join(SCRIPT), script(&handed, format).as_bytes())?;
-    tell(session, &out, &handed);
+    tell(session, &out, &handed)?;
     Ok(())
 }
 
@@ -405,7 +406,7 @@ fn script(handed: &[Handed], format: Format) -> String {
     text
 }
 
-fn tell(session: &Session, out: &Path, handed: &[Handed]) {
+fn tell(session: &Session, out: &Path, handed: &[Handed]) -> Result<()> {
     if session.json {
         let stages: Vec<_> = handed
             .iter()
@@ -421,17 +422,17 @@ fn tell(session: &Session, out: &Path, handed: &[Handed]) {
                 Err(reason) => json!({ "stage": stage.name, "left_out": reason }),
             })
             .collect();
-        output::json(&json!({ "out": out.display().to_string(), "stages": stages }));
-        return;
+        output::json(&json!({ "out": out.display().to_string(), "stages": stages }))?;
+        return Ok(());
     }
     if session.quiet {
-        return;
+        return Ok(());
     }
     for stage in handed {
         match &stage.outcome {
-            Err(reason) => println!("left out {reason}"),
+            Err(reason) => say!("left out {reason}"),
             Ok(record) => {
-                println!(
+                say!(
                     "{}: {} rows, {} rejects, {}",
                     out.join(&stage.name).display(),
                     output::grouped(record.rows),
@@ -439,13 +440,14 @@ fn tell(session: &Session, out: &Path, handed: &[Handed]) {
                     record.configurations.join(", ")
                 );
                 for loss in &record.losses {
-                    println!("  unseen   {} rows: {}", output::grouped(loss.rows), loss.meaning);
+                    say!("  unseen   {} rows: {}", output::grouped(loss.rows), loss.meaning);
                 }
                 if !record.not_carried.is_empty() {
-                    println!("  no name  {}", record.not_carried.join(", "));
+                    say!("  no name  {}", record.not_carried.join(", "));
                 }
             }
         }
     }
-    println!("train: bash {}", shell_word(&out.join(SCRIPT).display().to_string()));
+    say!("train: bash {}", shell_word(&out.join(SCRIPT).display().to_string()));
+    Ok(())
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::output;
 use super::session::Session;
+use crate::cli::output::say;
 use crate::engine::batch::{ROWS, cache_budget};
 use crate::engine::remote::is_endpoint;
 use crate::error::{Error, Result};
@@ -67,7 +68,6 @@ pub fn run(session: &Session, args: &Info) -> Result<()> {
         true => output::json(&document),
         false => print(&document),
     }
-    Ok(())
 }
 
 fn architecture(outline: &Outline) -> Value {
@@ -172,18 +172,18 @@ fn memory(outline: &Outline, tokens: usize, rows: &[usize]) -> Value {
 }
 
 /// The document for people: one fact a line.
-fn print(document: &Value) {
-    line("model", text(&document["model"]));
+fn print(document: &Value) -> Result<()> {
+    line("model", text(&document["model"]))?;
     let (shape, weights) = (&document["architecture"], &document["weights"]);
     line(
         "family",
         format!("{} ({})", text(&shape["family"]), text(&shape["name"])),
-    );
+    )?;
     let trainable = match weights["trainable"].as_u64() {
         Some(0) => "quantised: it answers and judges, and cannot be trained",
         _ => "all trainable",
     };
-    line("parameters", format!("{}, {trainable}", number(&weights["parameters"])));
+    line("parameters", format!("{}, {trainable}", number(&weights["parameters"])))?;
     if let Some(adapters) = document["adapters"].as_object() {
         let shape = format!("rank {}, alpha {}", adapters["rank"], adapters["alpha"]);
         let size = format!(
@@ -191,20 +191,21 @@ fn print(document: &Value) {
             number(&adapters["parameters"]),
             adapters["modules"]
         );
-        line("adapters", format!("{shape}: {size}"));
-        line("base", text(&adapters["base"]));
+        line("adapters", format!("{shape}: {size}"))?;
+        line("base", text(&adapters["base"]))?;
     }
-    line("stored", types(&weights["stored"]));
-    line("held", types(&weights["held"]));
-    print_shape(shape);
-    print_tokenizer(&document["tokenizer"], &document["chat_template"]);
+    line("stored", types(&weights["stored"]))?;
+    line("held", types(&weights["held"]))?;
+    print_shape(shape)?;
+    print_tokenizer(&document["tokenizer"], &document["chat_template"])?;
     if !document["sha256"].is_null() {
-        line("sha256", text(&document["sha256"]));
+        line("sha256", text(&document["sha256"]))?;
     }
-    print_memory(&document["memory"]);
+    print_memory(&document["memory"])?;
+    Ok(())
 }
 
-fn print_shape(shape: &Value) {
+fn print_shape(shape: &Value) -> Result<()> {
     line(
         "shape",
         format!(
@@ -216,14 +217,14 @@ fn print_shape(shape: &Value) {
             shape["kv_heads"],
             shape["head_dim"]
         ),
-    );
+    )?;
     let tied = if shape["tied_embeddings"] == true {
         ", tied to the output"
     } else {
         ""
     };
-    line("vocabulary", format!("{}{tied}", number(&shape["vocabulary"])));
-    line("context", format!("{} tokens", number(&shape["context"])));
+    line("vocabulary", format!("{}{tied}", number(&shape["vocabulary"])))?;
+    line("context", format!("{} tokens", number(&shape["context"])))?;
     if let Some(window) = shape["window"].as_object() {
         line(
             "window",
@@ -231,34 +232,35 @@ fn print_shape(shape: &Value) {
                 "{} positions in {} of the layers",
                 window["positions"], window["layers"]
             ),
-        );
+        )?;
     }
     for (name, key) in [("soft-cap", "attention_softcap"), ("final soft-cap", "final_softcap")] {
         if !shape[key].is_null() {
-            line(name, text(&shape[key]));
+            line(name, text(&shape[key]))?;
         }
     }
     let scaling = match &shape["rope_scaling"] {
         Value::Null => String::new(),
         scaling => format!(", scaled ({})", text(scaling)),
     };
-    line("rotary base", format!("{}{scaling}", shape["rope_theta"]));
+    line("rotary base", format!("{}{scaling}", shape["rope_theta"]))?;
+    Ok(())
 }
 
-fn print_tokenizer(tokenizer: &Value, template: &Value) {
+fn print_tokenizer(tokenizer: &Value, template: &Value) -> Result<()> {
     let token = |token: &Value| format!("{} ({})", text(&token["text"]), token["id"]);
-    line("tokenizer", format!("{} tokens", number(&tokenizer["tokens"])));
+    line("tokenizer", format!("{} tokens", number(&tokenizer["tokens"])))?;
     if !tokenizer["bos"].is_null() {
         let first = if tokenizer["begins_with_bos"] == true {
             ""
         } else {
             ", not put before texts"
         };
-        line("BOS", format!("{}{first}", token(&tokenizer["bos"])));
+        line("BOS", format!("{}{first}", token(&tokenizer["bos"])))?;
     }
-    line("EOS", token(&tokenizer["eos"]));
+    line("EOS", token(&tokenizer["eos"]))?;
     let stop = tokenizer["stop"].as_array().into_iter().flatten();
-    line("stop tokens", stop.map(token).collect::<Vec<_>>().join(", "));
+    line("stop tokens", stop.map(token).collect::<Vec<_>>().join(", "))?;
     line(
         "chat template",
         match template {
@@ -268,11 +270,13 @@ fn print_tokenizer(tokenizer: &Value, template: &Value) {
                 format!("sha256 {}, begins {begins}", &text(&template["sha256"])[..12])
             }
         },
-    );
+    )?;
+    Ok(())
 }
 
-fn line(name: &str, value: String) {
-    println!("{name:<15}{value}");
+fn line(name: &str, value: String) -> Result<()> {
+    say!("{name:<15}{value}");
+    Ok(())
 }
 
 fn number(value: &Value) -> String {
@@ -299,16 +303,17 @@ fn types(tallies: &Value) -> String {
     tallies.map(of).collect::<Vec<_>>().join(", ")
 }
 
-fn print_memory(memory: &Value) {
-    println!("\nMemory, rows of {} tokens", memory["tokens_of_a_row"]);
-    println!("{:<20}{:>12}{:>12}{:>12}", "", "weights", "cache", "total");
-    let line = |name: String, cache: &Value, total: &Value| {
-        println!(
+fn print_memory(memory: &Value) -> Result<()> {
+    say!("\nMemory, rows of {} tokens", memory["tokens_of_a_row"]);
+    say!("{:<20}{:>12}{:>12}{:>12}", "", "weights", "cache", "total");
+    let line = |name: String, cache: &Value, total: &Value| -> Result<()> {
+        say!(
             "{name:<20}{:>12}{:>12}{:>12}",
             bytes(&memory["weights_bytes"]),
             bytes(cache),
             bytes(total)
         );
+        Ok(())
     };
     for row in memory["rows"].as_array().into_iter().flatten() {
         let plural = if row["rows"] == 1 { "row" } else { "rows" };
@@ -316,9 +321,10 @@ fn print_memory(memory: &Value) {
             format!("{} {plural}", row["rows"]),
             &row["cache_bytes"],
             &row["total_bytes"],
-        );
+        )?;
     }
     let engine = &memory["engine"];
-    line("the engine".to_owned(), &engine["cache_bytes"], &engine["total_bytes"]);
-    println!("The engine takes up to {} such rows at a time.", engine["rows"]);
+    line("the engine".to_owned(), &engine["cache_bytes"], &engine["total_bytes"])?;
+    say!("The engine takes up to {} such rows at a time.", engine["rows"]);
+    Ok(())
 }

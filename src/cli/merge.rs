@@ -8,6 +8,7 @@ use clap::Args;
 use super::args::Dtype;
 use super::output;
 use super::session::Session;
+use crate::cli::output::say;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::job;
@@ -64,9 +65,9 @@ pub fn run(session: &Session, args: &Merge) -> Result<()> {
     let parameters = merged.decoder.parameter_count();
     if session.json {
         let out = args.out.display().to_string();
-        output::json(&serde_json::json!({ "out": out, "parameters": parameters }));
+        output::json(&serde_json::json!({ "out": out, "parameters": parameters }))?;
     } else if !session.quiet {
-        println!("{}: {parameters} parameters", args.out.display());
+        say!("{}: {parameters} parameters", args.out.display());
     }
     Ok(())
 }

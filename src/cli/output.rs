@@ -45,9 +45,17 @@ pub fn event(level: &str, mut fields: serde_json::Value) {
     eprintln!("{fields}");
 }
 
+/// A line on stdout, formatted as by `println!`; ends the function where it cannot be written.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::cli::output::page(&format!("{}\n", format_args!($($text)*)))?
+    };
+}
+pub(super) use say;
+
 /// A document on stdout.
-pub fn json(document: &serde_json::Value) {
-    println!("{document:#}");
+pub fn json(document: &serde_json::Value) -> Result<()> {
+    page(&format!("{document:#}\n"))
 }
 
 /// A page on stdout. A reader that has seen enough of it (`| head`) is no failure.
@@ -118,13 +126,13 @@ pub fn stage_done(session: &Session, stage: &dyn Stage, out: Option<&Path>, done
             // What is there to be told is the whole document.
             None => done.result.clone(),
         };
-        json(&document);
+        json(&document)?;
     } else if !session.quiet {
         if !done.page.is_empty() {
             page(&done.page)?;
         }
         if let Some(out) = out {
-            println!("{}: {}", out.display(), done.summary());
+            say!("{}: {}", out.display(), done.summary());
             if let Some(next) = stage.next(out) {
                 line(&format!("next: {next}"));
             }

@@ -14,6 +14,7 @@ use super::args::{Cli, Command, DemoArgs, Parts, RunArgs, StageCommand};
 use super::session::{Session, peak_rss_mb};
 use super::stages::{Division, Done};
 use super::{assemble, emit, ledger, output, parts, storage};
+use crate::cli::output::say;
 use crate::config::{DEMO, Flag, Kind, Recipe};
 use crate::error::{Error, Result};
 use crate::job::Changes;
@@ -158,7 +159,7 @@ pub fn run(session: &Session, args: &RunArgs) -> Result<()> {
             .help("--from names the first stage to run, --until the last"));
     }
     if args.dry_run {
-        plan.print(session, from..end);
+        plan.print(session, from..end)?;
         return Ok(());
     }
     if let Some(tool) = args.emit {
@@ -201,7 +202,7 @@ impl Plan {
     }
 
     /// Prints the commands of stages, as they can be given to a shell.
-    fn print(&self, session: &Session, stages: Range<usize>) {
+    fn print(&self, session: &Session, stages: Range<usize>) -> Result<()> {
         let lines = self.commands[stages].iter().map(|(_, command)| {
             let seed = (self.seed != 0).then(|| format!("--seed={}", self.seed));
             let words = std::iter::once("bylaw").chain(command.iter().map(String::as_str));
@@ -209,10 +210,12 @@ impl Plan {
             words.join(" ")
         });
         if session.json {
-            output::json(&serde_json::json!({ "commands": lines.collect::<Vec<_>>() }));
-        } else {
-            lines.for_each(|line| println!("{line}"));
+            return output::json(&serde_json::json!({ "commands": lines.collect::<Vec<_>>() }));
         }
+        for line in lines {
+            say!("{line}");
+        }
+        Ok(())
     }
 
     /// Runs stages `from..until`, then writes the report.
@@ -285,10 +288,10 @@ impl Plan {
         if session.json {
             let summary =
                 serde_json::to_value(&report.summary).map_err(|error| Error::unexpected("summary").because(error))?;
-            output::json(&summary);
+            output::json(&summary)?;
         } else {
-            println!("{}", report::terminal(&report.summary).trim_end());
-            println!("\nThe report, with samples and curves: {}", page.display());
+            say!("{}", report::terminal(&report.summary).trim_end());
+            say!("\nThe report, with samples and curves: {}", page.display());
         }
         Ok(())
     }

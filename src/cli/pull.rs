@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::output;
 use super::session::Session;
+use crate::cli::output::say;
 use crate::error::Result;
 use crate::hub::{self, Choice, PREFIX, Repository};
 
@@ -64,9 +65,9 @@ pub fn run(session: &Session, args: &Pull) -> Result<()> {
             "dir": pulled.dir.display().to_string(),
             "files": pulled.files.iter().map(file).collect::<Vec<_>>(),
             "fetched_bytes": pulled.fetched,
-        }));
+        }))?;
     } else if !session.quiet {
-        println!("{reference}: commit {}, in {}", pulled.commit, pulled.dir.display());
+        say!("{reference}: commit {}, in {}", pulled.commit, pulled.dir.display());
         session.progress().note(&format!(
             "{} files, {}, of which {} came now",
             pulled.files.len(),

@@ -65,7 +65,7 @@ struct Counts {
 pub fn run(session: &Session, args: &StatusArgs) -> Result<()> {
     let standings = look(&args.dir)?;
     if session.json {
-        output::json(&serde_json::json!({ "dir": args.dir.display().to_string(), "stages": standings }));
+        output::json(&serde_json::json!({ "dir": args.dir.display().to_string(), "stages": standings }))?;
     } else {
         for standing in &standings {
             print!("{}", text(standing));

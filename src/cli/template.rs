@@ -60,7 +60,7 @@ pub fn run(session: &Session, args: &Template) -> Result<()> {
         .render_with(messages, tools, args.generation_prompt)
         .map_err(|error| error.at_file(&args.model))?;
     if session.json {
-        output::json(&serde_json::json!({ "text": text }));
+        output::json(&serde_json::json!({ "text": text }))?;
         return Ok(());
     }
     write(&text)
@@ -166,7 +166,7 @@ fn tokens(session: &Session, args: &Template, conversation: &Conversation) -> Re
         })
         .collect();
     if session.json {
-        output::json(&serde_json::json!({ "text": traced.text, "tokens": rows }));
+        output::json(&serde_json::json!({ "text": traced.text, "tokens": rows }))?;
         return Ok(());
     }
     let lines = rows.iter().map(|row| {

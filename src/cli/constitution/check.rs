@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::cli::output;
+use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::cli::variables::Variables;
 use crate::constitution::{self, BUDGET, Checked, Diagnostic, Severity};
@@ -57,11 +58,11 @@ pub fn run(session: &Session, args: &Check) -> Result<()> {
         if session.json {
             files.push(document(file, &checked));
         } else {
-            tell(session, file, &checked);
+            tell(session, file, &checked)?;
         }
     }
     if session.json {
-        output::json(&serde_json::json!({ "errors": errors, "warnings": warnings, "files": files }));
+        output::json(&serde_json::json!({ "errors": errors, "warnings": warnings, "files": files }))?;
     }
     let failing = if args.deny_warnings { errors + warnings } else { errors };
     match failing {
@@ -89,7 +90,7 @@ fn document(file: &str, checked: &Checked) -> serde_json::Value {
     })
 }
 
-fn tell(session: &Session, file: &str, checked: &Checked) {
+fn tell(session: &Session, file: &str, checked: &Checked) -> Result<()> {
     for finding in &checked.findings {
         output::diagnostic(finding);
     }
@@ -99,8 +100,9 @@ fn tell(session: &Session, file: &str, checked: &Checked) {
             0 => "no findings".to_owned(),
             count => format!("{count} warning{}", s(count)),
         };
-        println!("{file}: {principles} principle{}, {findings}", s(principles));
+        say!("{file}: {principles} principle{}, {findings}", s(principles));
     }
+    Ok(())
 }
 
 fn s(count: usize) -> &'static str {

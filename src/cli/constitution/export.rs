@@ -7,6 +7,7 @@ use clap::Args;
 use super::refuse_existing;
 use crate::atomic;
 use crate::cli::output;
+use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::cli::variables::Variables;
 use crate::constitution::exchange::{self, Format, Originals};
@@ -60,10 +61,10 @@ pub fn run(session: &Session, args: &Export) -> Result<()> {
             "format": args.format.name(),
             "items": exported.items,
             "notes": exported.notes,
-        }));
+        }))?;
     } else if !session.quiet {
         let s = if exported.items == 1 { "" } else { "s" };
-        println!("{}: {} item{s} ({})", out.display(), exported.items, args.format.name());
+        say!("{}: {} item{s} ({})", out.display(), exported.items, args.format.name());
     }
     Ok(())
 }

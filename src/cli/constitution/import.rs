@@ -8,6 +8,7 @@ use clap::Args;
 use super::refuse_existing;
 use crate::atomic;
 use crate::cli::output;
+use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::constitution::exchange::{self, Format, Import as Imported, Originals};
 use crate::constitution::{self, BUDGET, write};
@@ -141,7 +142,7 @@ fn tell(session: &Session, args: &Import, imported: &Imported, examples: &[Examp
             "files": files.collect::<Vec<_>>(),
             "originals": kept,
             "warnings": warnings,
-        }));
+        }))?;
         return Ok(());
     }
     if session.quiet {
@@ -153,7 +154,7 @@ fn tell(session: &Session, args: &Import, imported: &Imported, examples: &[Examp
             .iter()
             .map(|(key, _, count)| counted(*count, &format!("{} example", key.replace('_', "-")))),
     );
-    println!("{out}: {}", parts.join(", "));
+    say!("{out}: {}", parts.join(", "));
     for file in &imported.files {
         output::line(&format!(
             "{}: {} ({})",

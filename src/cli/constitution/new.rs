@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::refuse_existing;
 use crate::atomic;
+use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::constitution::{Constitution, new_file};
 use crate::error::{Error, Result};
@@ -32,7 +33,7 @@ pub fn run(session: &Session, args: &New) -> Result<()> {
     Constitution::parse(&text, &args.file)?;
     atomic::write(&args.file, text.as_bytes())?;
     if !session.quiet && !session.json {
-        println!("{}: two principles to start from", args.file.display());
+        say!("{}: two principles to start from", args.file.display());
         crate::cli::output::line(&format!("next: bylaw constitution check {}", args.file.display()));
     }
     Ok(())

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::usage;
 use crate::cli::output;
+use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::cli::variables::Variables;
 use crate::constitution::Constitution;
@@ -38,22 +39,24 @@ fn show(session: &Session, constitution: &Constitution) -> Result<()> {
             "sha256": constitution.hash,
             "files": constitution.files,
             "principles": constitution.principles,
-        }));
+        }))?;
         return Ok(());
     }
-    println!(
+    say!(
         "{} {} (sha256 {})",
-        constitution.name, constitution.version, constitution.hash
+        constitution.name,
+        constitution.version,
+        constitution.hash
     );
     for principle in &constitution.principles {
-        println!(
+        say!(
             "\n{}  weight {}  {}",
             principle.id,
             principle.weight,
             principle.tags.join(", ")
         );
         if let Some(rationale) = &principle.rationale {
-            println!("  {rationale}");
+            say!("  {rationale}");
         }
         let texts = [
             ("critique", &principle.critique),
@@ -62,7 +65,7 @@ fn show(session: &Session, constitution: &Constitution) -> Result<()> {
         ];
         for (name, text) in texts {
             if let Some(text) = text {
-                println!("  {name:<9}{text}");
+                say!("  {name:<9}{text}");
             }
         }
     }

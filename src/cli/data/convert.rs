@@ -100,7 +100,7 @@ pub fn run(session: &Session, args: &Convert) -> Result<()> {
         ),
         Kind::Rejects => Err(Error::input("holds rejected rows, which are not converted").at_file(&args.reference)),
     }?;
-    tell(session, args, &record, &detected);
+    tell(session, args, &record, &detected)?;
     Ok(())
 }
 
@@ -227,7 +227,7 @@ fn claim(out: &Path, request: &Request) -> Result<()> {
     }
 }
 
-fn tell(session: &Session, args: &Convert, record: &Record, detected: &Detected) {
+fn tell(session: &Session, args: &Convert, record: &Record, detected: &Detected) -> Result<()> {
     let out = args.out.display().to_string();
     let commands: Vec<String> = record
         .commands
@@ -248,16 +248,16 @@ fn tell(session: &Session, args: &Convert, record: &Record, detected: &Detected)
             "commands": commands,
             "losses": record.losses,
             "not_carried": record.not_carried,
-        }));
-        return;
+        }))?;
+        return Ok(());
     }
     if session.quiet {
-        return;
+        return Ok(());
     }
-    let line = |name: &str, text: &str| println!("{name:<9}{text}");
-    line("read", &format!("{detected}, as {}", record.kind));
+    let line = |name: &str, text: &str| output::page(&format!("{name:<9}{text}\n"));
+    line("read", &format!("{detected}, as {}", record.kind))?;
     if !detected.unused.is_empty() {
-        line("unread", &format!("the columns {}", detected.unused.join(", ")));
+        line("unread", &format!("the columns {}", detected.unused.join(", ")))?;
     }
     let rejects = match record.rejects {
         0 => String::new(),
@@ -267,24 +267,25 @@ fn tell(session: &Session, args: &Convert, record: &Record, detected: &Detected)
             dataset::rejects_dir(&args.out).display()
         ),
     };
-    line("rows", &format!("{}{rejects}", output::grouped(record.rows)));
+    line("rows", &format!("{}{rejects}", output::grouped(record.rows)))?;
     let bytes = record.files.iter().map(|file| file.bytes).sum();
     let mut wrote = vec![match record.files.as_slice() {
         [file] => format!("{} ({})", file.file, output::bytes(bytes)),
         files => format!("{} files ({})", files.len(), output::bytes(bytes)),
     }];
     wrote.extend(record.configurations.iter().cloned());
-    line("wrote", &format!("{out}: {}", wrote.join(", ")));
+    line("wrote", &format!("{out}: {}", wrote.join(", ")))?;
     for loss in &record.losses {
         line(
             "unseen",
             &format!("{} rows: {}", output::grouped(loss.rows), loss.meaning),
-        );
+        )?;
     }
     for command in &commands {
-        line("train", command);
+        line("train", command)?;
     }
     if !record.commands.is_empty() && args.model.is_none() {
-        line("model", "none was named: set it in the configuration, or give --model");
+        line("model", "none was named: set it in the configuration, or give --model")?;
     }
+    Ok(())
 }

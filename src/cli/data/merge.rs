@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::output;
+use crate::cli::output::say;
 use crate::cli::place;
 use crate::cli::session::Session;
 use crate::error::Result;
@@ -37,9 +38,9 @@ pub fn run(session: &Session, args: &Merge) -> Result<()> {
             "parts": merged.slices,
             "rows": merged.rows,
             "rejects": merged.rejects,
-        }));
+        }))?;
     } else if !session.quiet {
-        println!(
+        say!(
             "{}: {} rows and {} rejects of {} parts",
             args.out.display(),
             output::grouped(merged.rows),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::rows::{Readable, kind_of, parse_kind, refuse_strangers, with_rows, write_rejects};
 use crate::cli::output;
+use crate::cli::output::say;
 use crate::cli::session::{Session, data_source};
 use crate::dataset::{self, Kind, Loaded, MANIFEST, UniqueIds};
 use crate::error::{Error, Result};
@@ -196,7 +197,7 @@ fn make<R: Readable>(session: &Session, args: &Mix) -> Result<()> {
     let rejects: Vec<Reject> = loaded.iter().flat_map(|loaded| loaded.rejects.clone()).collect();
     write_rejects(&args.out, &unique(rejects), provenance.clone())?;
     dataset::write_all(&args.out, &rows, provenance)?;
-    tell::<R>(session, args, &loaded, &chosen);
+    tell::<R>(session, args, &loaded, &chosen)?;
     Ok(())
 }
 
@@ -209,7 +210,7 @@ fn unique(mut rejects: Vec<Reject>) -> Vec<Reject> {
     rejects
 }
 
-fn tell<R: Readable>(session: &Session, args: &Mix, loaded: &[Loaded<R>], chosen: &[Choice]) {
+fn tell<R: Readable>(session: &Session, args: &Mix, loaded: &[Loaded<R>], chosen: &[Choice]) -> Result<()> {
     let sources: Vec<Value> = args
         .data
         .iter()
@@ -233,13 +234,13 @@ fn tell<R: Readable>(session: &Session, args: &Mix, loaded: &[Loaded<R>], chosen
             "kind": R::KIND,
             "rows": chosen.len(),
             "sources": sources,
-        }));
-        return;
+        }))?;
+        return Ok(());
     }
     if session.quiet {
-        return;
+        return Ok(());
     }
-    println!(
+    say!(
         "{}: {} {}",
         args.out.display(),
         output::grouped(chosen.len() as u64),
@@ -260,6 +261,7 @@ fn tell<R: Readable>(session: &Session, args: &Mix, loaded: &[Loaded<R>], chosen
                 line += &format!(", {} {what}", output::grouped(number(key)));
             }
         }
-        println!("{line}");
+        say!("{line}");
     }
+    Ok(())
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::rows::{Readable, kind_of, parse_kind, refuse_strangers, with_rows, write_rejects};
 use crate::cli::output;
+use crate::cli::output::say;
 use crate::cli::session::{Session, data_source};
 use crate::dataset::{self, Dataset, Kind};
 use crate::error::{Error, Result};
@@ -143,7 +144,7 @@ fn make<R: Readable>(session: &Session, args: &Split) -> Result<()> {
             "near_groups": found.near_groups,
             "leaked_prompts": leaked,
             "rejects": loaded.rejects.len(),
-        }));
+        }))?;
     } else if !session.quiet {
         let near = match args.near {
             Some(_) => format!(
@@ -152,7 +153,7 @@ fn make<R: Readable>(session: &Session, args: &Split) -> Result<()> {
             ),
             None => String::new(),
         };
-        println!(
+        say!(
             "{}: {} {} for training, {} for testing ({:.1} %)",
             args.out.display(),
             output::grouped(train as u64),
@@ -160,12 +161,12 @@ fn make<R: Readable>(session: &Session, args: &Split) -> Result<()> {
             output::grouped(test as u64),
             100.0 * test as f64 / (train + test) as f64
         );
-        println!(
+        say!(
             "  {} different prompts{near}; {leaked} on both sides",
             output::grouped(found.prompts as u64)
         );
         if !loaded.rejects.is_empty() {
-            println!(
+            say!(
                 "  {} rows could not be read, and are in `rejects`",
                 loaded.rejects.len()
             );

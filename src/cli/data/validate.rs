@@ -32,7 +32,7 @@ pub fn run(session: &Session, args: &Validate) -> Result<()> {
             "sound": all.is_sound(),
             "datasets": all.datasets,
             "findings": all.findings,
-        }));
+        }))?;
     } else {
         let mut page = match session.quiet {
             true => String::new(),

@@ -52,7 +52,7 @@ pub fn run(session: &Session, args: &Diff) -> Result<()> {
     let comparison = compare::compare(&old, &new);
     let probed = args.probe.run(session, &old, &new)?;
     if session.json {
-        output::json(&document(args, &comparison, probed.as_ref())?);
+        output::json(&document(args, &comparison, probed.as_ref())?)?;
         return Ok(());
     }
     let paint = Paint::of_stdout();
