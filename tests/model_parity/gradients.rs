@@ -30,7 +30,7 @@ fn gradients_are_those_of_transformers() {
                 .iter()
                 .map(|row| vec![-1.0 / count as f32; row.len()])
                 .collect(),
-            hidden: Vec::new(),
+            ..Outputs::default()
         };
         let mut gradients = Gradients::zeros(&decoder);
         trunk::backward(&decoder, tape, &mean_nll, &mut gradients).unwrap();
@@ -75,6 +75,7 @@ fn coefficients(outputs: &Outputs) -> Outputs {
     Outputs {
         logprobs: like(&outputs.logprobs, "logprobs"),
         hidden: like(&outputs.hidden, "hidden"),
+        ..Outputs::default()
     }
 }
 
@@ -246,7 +247,7 @@ fn backward_adds_to_the_gradients() {
         let (_, tape) = trunk::forward(&decoder, &batch[range.clone()], NLL).unwrap();
         let gradient = Outputs {
             logprobs: coefficients.logprobs[range].to_vec(),
-            hidden: Vec::new(),
+            ..Outputs::default()
         };
         trunk::backward(&decoder, tape, &gradient, &mut parts).unwrap();
     }
@@ -311,6 +312,7 @@ fn a_shared_prompt_changes_nothing() {
                 let gradient = Outputs {
                     logprobs: pick(&coefficients.logprobs),
                     hidden: pick(&coefficients.hidden),
+                    ..Outputs::default()
                 };
                 trunk::backward(&decoder, tape, &gradient, &mut alone).unwrap();
             }
