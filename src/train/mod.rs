@@ -7,6 +7,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod comparisons;
 pub mod events;
+pub mod foresight;
 pub mod held_out;
 pub mod length;
 pub mod loss;

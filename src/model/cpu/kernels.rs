@@ -587,7 +587,13 @@ mod tests {
     /// bits, or of the vectors' whole part alone; logits far from 0 and from each other.
     #[test]
     fn a_summary_is_the_log_sum_and_the_entropy() {
-        for (count, spread, shift) in [(1, 1.0, 0.0), (31, 3.0, 0.0), (64, 0.1, -100.0), (1000, 2.0, 100.0), (77, 60.0, 0.0)] {
+        for (count, spread, shift) in [
+            (1, 1.0, 0.0),
+            (31, 3.0, 0.0),
+            (64, 0.1, -100.0),
+            (1000, 2.0, 100.0),
+            (77, 60.0, 0.0),
+        ] {
             let mut logits = normal(count, spread, Seed::new(5).index(count as u64));
             logits.iter_mut().for_each(|x| *x += shift);
             let found = summary(&logits);
@@ -596,9 +602,18 @@ mod tests {
             let max = f64::from(found.max);
             let weights: Vec<f64> = logits.iter().map(|x| (f64::from(*x) - max).exp()).collect();
             let sum: f64 = weights.iter().sum();
-            let entropy: f64 = weights.iter().map(|w| w / sum).filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum();
+            let entropy: f64 = weights
+                .iter()
+                .map(|w| w / sum)
+                .filter(|p| *p > 0.0)
+                .map(|p| -p * p.ln())
+                .sum();
             let error = (f64::from(found.entropy) - entropy).abs();
-            assert!(error <= 3e-6 * entropy.max(1.0), "{count}: {} for {entropy}", found.entropy);
+            assert!(
+                error <= 3e-6 * entropy.max(1.0),
+                "{count}: {} for {entropy}",
+                found.entropy
+            );
         }
     }
 

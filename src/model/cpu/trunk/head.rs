@@ -53,7 +53,10 @@ pub fn select(weights: &Weights<'_>, hidden: &[f32], targets: &[u32], temperatur
         }
         if slopes {
             let log_sums = &selected.log_sums[first..];
-            let tokens = log_sums.iter().zip(targets).map(|(log_sum, target)| (*log_sum, *target, 1.0));
+            let tokens = log_sums
+                .iter()
+                .zip(targets)
+                .map(|(log_sum, target)| (*log_sum, *target, 1.0));
             let gradient = logits.into_gradient(tokens);
             let out = &mut selected.slopes[first * width..][..hidden.len()];
             add_dhidden(weights, &gradient, out);
