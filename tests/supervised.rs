@@ -439,6 +439,64 @@ fn what_enters_in_the_decay_is_learnt_in_it() {
     );
 }
 
+/// Catches: the last model taken for the best, one that is kept before its step moved it, a best that is forgotten by a
+/// run that goes on, a result that is another because of what is kept beside it.
+#[test]
+fn the_best_model_is_that_of_the_lowest_held_out_loss() {
+    let dir = temp();
+    let place = dir.path();
+    write(place, "main.jsonl", &rows(6, "this"));
+    write(place, "held.jsonl", &rows(3, "what"));
+    let line = "train sft --data main.jsonl --eval-data held.jsonl --epochs 12 --batch-size 6 \
+                --prompt-style transcript --learning-rate 3e-2 --lr-scheduler constant";
+    let command = |extra: &'static str| {
+        let words = line.split_whitespace().chain(extra.split_whitespace());
+        words.chain(["--model", GOLDEN]).collect::<Vec<&str>>()
+    };
+    let ran = succeeds(place, &command("--eval-steps 1 --keep-best --out out --json"));
+    let measured: Vec<f64> = figures(&place.join("out"), "eval_loss").into_iter().flatten().collect();
+    let lowest = measured.iter().copied().fold(f64::INFINITY, f64::min);
+    let best = measured.iter().position(|loss| *loss == lowest).unwrap();
+    assert!(
+        best > 0 && best + 1 < measured.len(),
+        "the best is in the middle: {measured:?}"
+    );
+    let told = json(&fs::read_to_string(place.join("out/best/best.json")).unwrap());
+    assert_eq!(
+        (told["step"].as_u64(), told["eval_loss"].as_f64()),
+        (Some(best as u64 + 1), Some(lowest))
+    );
+    assert!(ran.stdout.contains("\"best\""), "{}", ran.stdout);
+
+    // The same model as that of a run that ends there.
+    let model = |dir: &str| bits(&Model::load(place.join(dir).to_str().unwrap()).unwrap().decoder);
+    let short = command("--out short")
+        .iter()
+        .map(|word| (*word).to_owned())
+        .collect::<Vec<_>>();
+    let epochs = (best + 1).to_string();
+    let short: Vec<&str> = short
+        .iter()
+        .map(|word| if word == "12" { epochs.as_str() } else { word })
+        .collect();
+    succeeds(place, &short);
+    assert!(
+        model("out/best") == model("short"),
+        "another model than that of step {}",
+        best + 1
+    );
+    succeeds(place, &command("--eval-steps 1 --out without"));
+    assert!(model("out") == model("without") && model("out") != model("out/best"));
+    assert!(!place.join("without/best").exists());
+    let again = succeeds(place, &command("--eval-steps 1 --keep-best --out out"));
+    assert!(again.stderr.contains("already complete"), "{}", again.stderr);
+
+    let mut blind = command("--keep-best --out blind");
+    let at = blind.iter().position(|word| *word == "--eval-data").unwrap();
+    blind.drain(at..at + 2);
+    refused(place, &blind, 2, &["--keep-best has nothing to go by"]);
+}
+
 /// Catches: a held-out loss that is a mean of means, or of the tokens that are not learnt.
 #[test]
 fn the_held_out_loss_is_a_mean_over_tokens() {

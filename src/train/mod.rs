@@ -4,6 +4,7 @@
 //! back ([`seam`]). Losses ([`loss`]) are pure functions; they see no model and no tokenizer.
 
 pub mod batch;
+pub mod best;
 pub mod checkpoint;
 pub mod comparisons;
 pub mod events;

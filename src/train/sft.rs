@@ -176,6 +176,7 @@ pub fn train_on(
                 ("eval_mean_token_accuracy", accuracy),
                 ("eval_entropy", entropy),
             ]);
+            run.keep_if_best(loss)?;
         }
         run.end_step(&figures, &format!("loss {nll:.3}"))?;
     }

@@ -236,6 +236,49 @@ fn finite_differences(features: &str) {
     println!("{features}: gradients differ from finite differences by at most {worst:.2e} of their norms");
 }
 
+/// Catches: a frozen output projection whose derivative, taken on the way forward, is another than the one that is computed
+/// with its gradient: by a missing temperature or soft-cap, from the rows of another chunk, with a coefficient twice.
+#[test]
+fn a_frozen_head_changes_no_other_gradient() {
+    for features in FEATURES {
+        let decoder = random_decoder(features);
+        let mut frozen = decoder.copy().unwrap();
+        let head = frozen.layout.head;
+        frozen.parameters[head].frozen = true;
+        // More tokens than a chunk of logits has rows, in both shards.
+        let long = |shift: u32| Sequence {
+            tokens: (0..400).map(|t| (t * t + shift) % 37).collect(),
+            completion: 90,
+        };
+        let mut batch = ragged(&decoder);
+        batch.extend([long(0), long(5)]);
+        for wanted in ALL_WANTED {
+            let (learnt, coefficients) = gradients_of(&decoder, &batch, wanted);
+            let (found, same) = gradients_of(&frozen, &batch, wanted);
+            assert_eq!(coefficients.logprobs, same.logprobs);
+            assert!(found.0[head].is_empty());
+            let mut worst = 0f64;
+            for (index, parameter) in decoder
+                .parameters
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| *index != head)
+            {
+                let (learnt, found) = (&learnt.0[index], &found.0[index]);
+                let size = norm(learnt.iter().copied().map(f64::from));
+                let error = norm(learnt.iter().zip(found).map(|(a, b)| f64::from(a - b))) / size;
+                worst = worst.max(error);
+                assert!(
+                    error <= 1e-5,
+                    "{wanted:?}, {features}: {} differs by {error:.2e}",
+                    parameter.name
+                );
+            }
+            println!("{wanted:?}, {features}: with a frozen head gradients differ by at most {worst:.2e}");
+        }
+    }
+}
+
 /// Catches: a backward pass that overwrites what other micro-batches accumulated.
 #[test]
 fn backward_adds_to_the_gradients() {
