@@ -6,6 +6,7 @@ mod program;
 #[path = "support/small.rs"]
 mod small;
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,7 @@ use bylaw::seed::Seed;
 use bylaw::train::batch::{Encoder, Example};
 use bylaw::train::mixture::Part;
 use bylaw::train::optim::{OptimConfig, Schedule};
-use bylaw::train::run::Setup;
+use bylaw::train::run::{Export, Setup};
 use bylaw::train::sft::{self, SftConfig, SftData};
 use bylaw::train::turns::Learn;
 use bylaw::train::{metrics, seam};
@@ -439,8 +440,62 @@ fn what_enters_in_the_decay_is_learnt_in_it() {
     );
 }
 
-/// Catches: the last model taken for the best, one that is kept before its step moved it, a best that is forgotten by a
-/// run that goes on, a result that is another because of what is kept beside it.
+/// Catches: a best that is forgotten by a run that goes on, which then keeps the first model that it measures.
+#[test]
+fn the_best_is_remembered_over_a_stop() {
+    let model = small::model();
+    let (examples, held_out) = (
+        examples(),
+        random_batch(&[(3, 7), (2, 4)], &(50..90).collect::<Vec<u32>>()),
+    );
+    let data = SftData {
+        examples: &examples,
+        parts: &[Part { rows: 6, per_row: None }],
+        decay: &[],
+        held_out: &held_out,
+    };
+    let config = SftConfig {
+        learning_rate: 0.1,
+        epochs: 6,
+        batch_size: 6,
+        eval_steps: Some(1),
+        ..config()
+    };
+    let run = |dir: &Path, progress: &dyn Progress| {
+        let saved = RefCell::new(Vec::new());
+        let mut setup = setup(dir, progress, 1);
+        setup.keeping.best = true;
+        setup.keeping.export = Some(Export {
+            steps: 0,
+            save: Box::new(|_, decoder, _| {
+                saved.borrow_mut().push(bits(decoder));
+                Ok(())
+            }),
+        });
+        sft::train_on(setup, &config, &model.decoder, data, Seed::new(2)).unwrap();
+        saved.into_inner().len()
+    };
+    let (whole, stopped) = (temp(), temp());
+    let stop = CopyAt {
+        from: whole.path().into(),
+        to: stopped.path().into(),
+        done: AtomicU64::new(0),
+    };
+    let all = run(whole.path(), &stop);
+    let after = run(stopped.path(), &Silent);
+    let measured: Vec<f64> = figures(whole.path(), "eval_loss").into_iter().flatten().collect();
+    // The steps that beat all before them; those of the run that went on are behind its checkpoint, of two steps.
+    let lowest = |step: usize| measured[..step].iter().all(|before| measured[step] < *before);
+    let expected = |from: usize| (from..measured.len()).filter(|step| lowest(*step)).count();
+    assert!(
+        !lowest(2),
+        "the first step after the stop should not be the best: {measured:?}"
+    );
+    assert_eq!((all, after), (expected(0), expected(2)), "{measured:?}");
+}
+
+/// Catches: the last model taken for the best, one that is kept before its step moved it, a result that is another because
+/// of what is kept beside it, a best that nobody is told of.
 #[test]
 fn the_best_model_is_that_of_the_lowest_held_out_loss() {
     let dir = temp();
