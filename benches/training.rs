@@ -114,7 +114,7 @@ fn step_times(name: &str, decoder: &Decoder, batch: &[Sequence]) {
         let scale = -1.0 / batch.iter().map(Sequence::completion_len).sum::<usize>() as f32;
         let gradient = Outputs {
             logprobs: outputs.logprobs.iter().map(|row| vec![scale; row.len()]).collect(),
-            hidden: Vec::new(),
+            ..Outputs::default()
         };
         trunk::backward(decoder, tape, &gradient, &mut gradients).expect("a backward pass");
         lap(1);

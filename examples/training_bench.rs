@@ -15,9 +15,12 @@ use bylaw::model::lora::{BaseModel, LoraConfig, Targets};
 use bylaw::progress::Progress;
 use bylaw::seed::Seed;
 use bylaw::train::batch::Example;
+use bylaw::train::monitor::{MonitorConfig, Watch};
 use bylaw::train::pairs::Pair;
+use bylaw::train::rollout::{Actors, Method};
 use bylaw::train::run::Setup;
-use bylaw::train::{dpo, metrics, reward, sft};
+use bylaw::train::sources::{Source, Sources};
+use bylaw::train::{dpo, grpo, metrics, ppo, reward, sft};
 use clap::Parser;
 use serde::Deserialize;
 
@@ -27,7 +30,8 @@ type Failure = Box<dyn std::error::Error>;
 struct Arguments {
     #[arg(long)]
     model: String,
-    /// sft, reward, dpo, or lora, which is sft with adapters of rank 16.
+    /// sft, reward, dpo, or lora, which is sft with adapters of rank 16; online (GRPO) or ppo, whose steps are whole
+    /// iterations.
     #[arg(long)]
     task: String,
     #[arg(long)]
@@ -41,12 +45,22 @@ struct Arguments {
     /// Recompute activations.
     #[arg(long)]
     lean: bool,
+    /// Of what is drawn: tokens of an answer, and answers to a prompt.
+    #[arg(long, default_value_t = 64)]
+    new_tokens: usize,
+    #[arg(long, default_value_t = 4)]
+    generations: usize,
 }
 
 #[derive(Deserialize)]
 struct Row {
     tokens: Vec<u32>,
     completion: usize,
+}
+
+#[derive(Deserialize)]
+struct PromptRow {
+    prompt: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -114,7 +128,12 @@ fn main() -> Result<(), Failure> {
     let laps = clock.0.into_inner()?;
     let seconds: Vec<f64> = laps.windows(2).map(|lap| (lap[1] - lap[0]).as_secs_f64()).collect();
     let losses = metrics::read(directory.path())?;
-    let losses: Vec<_> = losses.iter().map(|row| &row["loss"]).collect();
+    let loss = |row| {
+        ["loss", "loss/policy_avg"]
+            .iter()
+            .find_map(|name| serde_json::Map::get(row, *name))
+    };
+    let losses: Vec<_> = losses.iter().map(loss).collect();
     let figures = serde_json::json!({
         "seconds": seconds.get(1..).unwrap_or_default(),
         "peak_bytes": peak_bytes()?,
@@ -125,8 +144,13 @@ fn main() -> Result<(), Failure> {
 }
 
 fn train(arguments: &Arguments, setup: Setup<'_>) -> Result<(), Failure> {
-    let decoder = decoder(arguments)?;
     let text = std::fs::read_to_string(&arguments.rows)?;
+    match arguments.task.as_str() {
+        "online" => return draw::<grpo::GrpoConfig>(arguments, setup, &text, &["--epochs", "1"]),
+        "ppo" => return draw::<ppo::PpoConfig>(arguments, setup, &text, &["--ppo-epochs", "1"]),
+        _ => {}
+    }
+    let decoder = decoder(arguments)?;
     let (seed, size) = (Seed::new(0), arguments.batch.to_string());
     let flags = ["bench", "--learning-rate", "1e-5", "--batch-size", &size];
     match arguments.task.as_str() {
@@ -143,6 +167,52 @@ fn train(arguments: &Arguments, setup: Setup<'_>) -> Result<(), Failure> {
             sft::train(setup, &config, &decoder, &examples(&text)?, seed)?;
         }
     }
+    Ok(())
+}
+
+/// Iterations of a method that draws: `batch` prompts with so many answers each, and one update on all of them.
+fn draw<M: Method>(arguments: &Arguments, setup: Setup<'_>, text: &str, others: &[&str]) -> Result<(), Failure> {
+    let row = |line: &str| -> Result<Vec<u32>, Failure> { Ok(serde_json::from_str::<PromptRow>(line)?.prompt) };
+    let prompts = text.lines().map(row).collect::<Result<Vec<_>, _>>()?;
+    let rollouts = (arguments.batch * arguments.generations).to_string();
+    let iterations = (prompts.len() / arguments.batch).to_string();
+    let (new_tokens, generations) = (arguments.new_tokens.to_string(), arguments.generations.to_string());
+    let mut flags = vec![
+        "bench",
+        "--learning-rate",
+        "1e-5",
+        "--rollouts",
+        &rollouts,
+        "--minibatch-rows",
+        &rollouts,
+    ];
+    flags.extend(["--iterations", &iterations, "--max-new-tokens", &new_tokens]);
+    flags.extend(others);
+    if M::KIND == grpo::GrpoConfig::KIND {
+        flags.extend(["--num-generations", &generations]);
+    }
+    let config: M = Flags::parse_from(flags).config;
+    config.check()?;
+    let model = Model::load(&arguments.model)?;
+    let rule = Source::Rule("no-repeat".parse()?);
+    let actors = Actors {
+        policy: &decoder(arguments)?,
+        sources: &Sources::new(vec![("no-repeat".into(), 1.0, rule)])?,
+        tokenizer: &model.tokenizer,
+        prompts: &prompts,
+        conversations: &[],
+        stop: &[],
+    };
+    let watch = Watch {
+        config: &MonitorConfig::default(),
+        held_out: None,
+    };
+    // The reference is the policy as it is given.
+    let setup = Setup {
+        in_place: false,
+        ..setup
+    };
+    config.train(setup, &actors, watch, Seed::new(0))?;
     Ok(())
 }
 

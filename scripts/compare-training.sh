@@ -10,13 +10,17 @@
 #
 # Environment: PYTHON (with scripts/compare/requirements-trl.txt; default python3), ROUNDS (3), STEPS (4: of each run
 # the first is not counted), THREADS (2), TASKS ("sft reward dpo lora"), DTYPES ("f32 bf16"), BATCH (4), TOKENS (512),
-# PEERS ("bylaw trl trl-tuned bylaw-lean trl-lean"), MAX_LOAD (0.5: waits until the machine is that idle before each
+# GENERATIONS (4), PEERS ("bylaw trl trl-tuned bylaw-lean trl-lean"), MAX_LOAD (0.5: waits until the machine is that idle before each
 # run; `any` does not wait).
 #
 # trl is TRL as it comes; trl-tuned has the settings of glibc's allocator that help it (freed memory is kept, as bylaw
 # does for itself); the -lean ones save memory: bylaw recomputes activations, TRL does so too and computes the
 # log-probabilities of the reference beforehand. bf16 is mixed precision on both sides. Weights, gradients
 # and moments are f32, the optimiser is AdamW, gradients are clipped.
+#
+# Two tasks more are a whole iteration, drawing included: `online` is GRPO on both sides, BATCH prompts of TOKENS/2 tokens
+# with GENERATIONS answers each, which all have TOKENS/2 tokens, one update; `ppo` is bylaw's PPO with as many answers and
+# one epoch (TRL 1.16 has none). A rule gives the rewards.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)/compare
 bench=${1:?usage: scripts/compare-training.sh TRAINING_BENCH WORK_DIR}
@@ -27,6 +31,7 @@ threads=${THREADS:-2}
 batch=${BATCH:-4}
 tokens=${TOKENS:-512}
 steps=${STEPS:-4}
+generations=${GENERATIONS:-4}
 max_load=${MAX_LOAD:-0.5}
 
 if ! [ -x "$bench" ]; then
@@ -60,9 +65,13 @@ print(json.dumps({**run, **json.loads(lines[-1])}))
 
 run() { # PEER TASK DTYPE
   local rows=$work/rows/pairs.jsonl lean=()
-  case $2 in sft | lora) rows=$work/rows/sft.jsonl ;; esac
+  case $2 in
+    sft | lora) rows=$work/rows/sft.jsonl ;;
+    online | ppo) rows=$work/rows/prompts.jsonl ;;
+  esac
   case $1 in *-lean) lean=(--lean) ;; esac
   local flags=(--model "$work/hf" --task "$2" --rows "$rows" --dtype "$3" --batch "$batch" --threads "$threads" "${lean[@]}")
+  flags+=(--new-tokens "$((tokens / 2))" --generations "$generations")
   case $1 in
     bylaw*) "$bench" "${flags[@]}" ;;
     trl-tuned) MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=67108864 \

@@ -308,6 +308,20 @@ fn what_is_held_out_is_measured_and_not_learnt() {
     assert_eq!(read("out/train.json")["rows"].as_u64().unwrap() + held, 40);
     assert!(ran.stderr.contains("calibration error"), "{}", ran.stderr);
 
+    // Measured on its way it is the same model, and the last measure is that of the end.
+    let watched = "--data all.jsonl --eval-fraction 0.3 --out watched --eval-steps 1 --keep-best";
+    succeeds(place, &command(&watched.split_whitespace().collect::<Vec<_>>()));
+    let log = metrics::read(&place.join("watched")).unwrap();
+    let losses: Vec<f64> = log.iter().map(|row| row["eval_loss"].as_f64().unwrap()).collect();
+    assert_near(
+        "loss",
+        &losses[losses.len() - 1..],
+        &[evaluation["loss"].as_f64().unwrap()],
+    );
+    let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(read("watched/best/best.json")["eval_loss"].as_f64(), Some(lowest));
+    assert!(place.join("watched/best/head.safetensors").is_file());
+
     // The data without what is held out give the same model.
     let kept = held_out_prompts(place);
     let (test, learnt): (Vec<Value>, Vec<Value>) = rows
@@ -319,6 +333,7 @@ fn what_is_held_out_is_measured_and_not_learnt() {
     succeeds(place, &command(&["--data", "learnt.jsonl", "--out", "alone"]));
     let weights = |run: &str| fs::read(place.join(run).join("model.safetensors")).unwrap();
     assert!(weights("out") == weights("alone"), "the held-out pairs moved the model");
+    assert!(weights("out") == weights("watched"), "to measure moved the model");
     assert!(!place.join("alone/evaluation.json").exists());
 
     succeeds(

@@ -6,6 +6,7 @@ mod program;
 #[path = "support/small.rs"]
 mod small;
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,7 @@ use bylaw::seed::Seed;
 use bylaw::train::batch::{Encoder, Example};
 use bylaw::train::mixture::Part;
 use bylaw::train::optim::{OptimConfig, Schedule};
-use bylaw::train::run::Setup;
+use bylaw::train::run::{Export, Setup};
 use bylaw::train::sft::{self, SftConfig, SftData};
 use bylaw::train::turns::Learn;
 use bylaw::train::{metrics, seam};
@@ -437,6 +438,118 @@ fn what_enters_in_the_decay_is_learnt_in_it() {
         )
         .is_err()
     );
+}
+
+/// Catches: a best that is forgotten by a run that goes on, which then keeps the first model that it measures.
+#[test]
+fn the_best_is_remembered_over_a_stop() {
+    let model = small::model();
+    let (examples, held_out) = (
+        examples(),
+        random_batch(&[(3, 7), (2, 4)], &(50..90).collect::<Vec<u32>>()),
+    );
+    let data = SftData {
+        examples: &examples,
+        parts: &[Part { rows: 6, per_row: None }],
+        decay: &[],
+        held_out: &held_out,
+    };
+    let config = SftConfig {
+        learning_rate: 0.1,
+        epochs: 6,
+        batch_size: 6,
+        eval_steps: Some(1),
+        ..config()
+    };
+    let run = |dir: &Path, progress: &dyn Progress| {
+        let saved = RefCell::new(Vec::new());
+        let mut setup = setup(dir, progress, 1);
+        setup.keeping.best = true;
+        setup.keeping.export = Some(Export {
+            steps: 0,
+            save: Box::new(|_, decoder, _| {
+                saved.borrow_mut().push(bits(decoder));
+                Ok(())
+            }),
+        });
+        sft::train_on(setup, &config, &model.decoder, data, Seed::new(2)).unwrap();
+        saved.into_inner().len()
+    };
+    let (whole, stopped) = (temp(), temp());
+    let stop = CopyAt {
+        from: whole.path().into(),
+        to: stopped.path().into(),
+        done: AtomicU64::new(0),
+    };
+    let all = run(whole.path(), &stop);
+    let after = run(stopped.path(), &Silent);
+    let measured: Vec<f64> = figures(whole.path(), "eval_loss").into_iter().flatten().collect();
+    // The steps that beat all before them; those of the run that went on are behind its checkpoint, of two steps.
+    let lowest = |step: usize| measured[..step].iter().all(|before| measured[step] < *before);
+    let expected = |from: usize| (from..measured.len()).filter(|step| lowest(*step)).count();
+    assert!(
+        !lowest(2),
+        "the first step after the stop should not be the best: {measured:?}"
+    );
+    assert_eq!((all, after), (expected(0), expected(2)), "{measured:?}");
+}
+
+/// Catches: the last model taken for the best, one that is kept before its step moved it, a result that is another because
+/// of what is kept beside it, a best that nobody is told of.
+#[test]
+fn the_best_model_is_that_of_the_lowest_held_out_loss() {
+    let dir = temp();
+    let place = dir.path();
+    write(place, "main.jsonl", &rows(6, "this"));
+    write(place, "held.jsonl", &rows(3, "what"));
+    let line = "train sft --data main.jsonl --eval-data held.jsonl --epochs 12 --batch-size 6 \
+                --prompt-style transcript --learning-rate 3e-2 --lr-scheduler constant";
+    let command = |extra: &'static str| {
+        let words = line.split_whitespace().chain(extra.split_whitespace());
+        words.chain(["--model", GOLDEN]).collect::<Vec<&str>>()
+    };
+    let ran = succeeds(place, &command("--eval-steps 1 --keep-best --out out --json"));
+    let measured: Vec<f64> = figures(&place.join("out"), "eval_loss").into_iter().flatten().collect();
+    let lowest = measured.iter().copied().fold(f64::INFINITY, f64::min);
+    let best = measured.iter().position(|loss| *loss == lowest).unwrap();
+    assert!(
+        best > 0 && best + 1 < measured.len(),
+        "the best is in the middle: {measured:?}"
+    );
+    let told = json(&fs::read_to_string(place.join("out/best/best.json")).unwrap());
+    assert_eq!(
+        (told["step"].as_u64(), told["eval_loss"].as_f64()),
+        (Some(best as u64 + 1), Some(lowest))
+    );
+    assert!(ran.stdout.contains("\"best\""), "{}", ran.stdout);
+
+    // The same model as that of a run that ends there.
+    let model = |dir: &str| bits(&Model::load(place.join(dir).to_str().unwrap()).unwrap().decoder);
+    let short = command("--out short")
+        .iter()
+        .map(|word| (*word).to_owned())
+        .collect::<Vec<_>>();
+    let epochs = (best + 1).to_string();
+    let short: Vec<&str> = short
+        .iter()
+        .map(|word| if word == "12" { epochs.as_str() } else { word })
+        .collect();
+    succeeds(place, &short);
+    assert!(
+        model("out/best") == model("short"),
+        "another model than that of step {}",
+        best + 1
+    );
+    succeeds(place, &command("--eval-steps 1 --out without"));
+    assert!(model("out") == model("without") && model("out") != model("out/best"));
+    assert!(!place.join("without/best").exists());
+    let again = succeeds(place, &command("--eval-steps 1 --keep-best --out out"));
+    assert!(again.stderr.contains("already complete"), "{}", again.stderr);
+
+    let mut blind = command("--keep-best --out blind");
+    let at = blind.iter().position(|word| *word == "--eval-data").unwrap();
+    blind.drain(at..at + 2);
+    refused(place, &blind, 2, &["--keep-best has nothing to go by"]);
 }
 
 /// Catches: a held-out loss that is a mean of means, or of the tokens that are not learnt.

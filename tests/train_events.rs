@@ -190,6 +190,8 @@ fn events_say_what_the_log_says() {
         "train/grad_norm",
         "train/learning_rate",
         "train/num_tokens",
+        "train/mean_token_accuracy",
+        "train/entropy",
         "train/epoch",
     ] {
         assert!(tags.contains(&tag), "{tag} is not among {tags:?}");

@@ -1,12 +1,15 @@
 """Times TRL on the batches of training_rows.py, for scripts/compare-training.sh. Prints one line of JSON.
 
-    training_peer.py --model DIR --task sft|reward|dpo|lora --rows FILE [--dtype f32|bf16] [--batch 4]
-                     [--threads 2] [--lean]
+    training_peer.py --model DIR --task sft|reward|dpo|lora|online --rows FILE [--dtype f32|bf16] [--batch 4]
+                     [--threads 2] [--lean] [--new-tokens 64] [--generations 4]
 
 Seconds of each optimiser step but the first, from its first micro-batch to its end, as the trainer's own callbacks
 see them; and the peak resident set of the process. f32 as TRL does it; bf16 is its autocast (`bf16=True`), weights and
 moments in f32 as ours are. `--lean` sets what saves memory: gradient checkpointing, for DPO reference
 log-probabilities computed beforehand, and no reference model left in memory.
+
+`online` is an iteration of GRPOTrainer, drawing included: a batch of prompts, each with as many answers as
+`--generations` says, all of `--new-tokens` tokens; a rule gives the reward, a reference takes part in the loss, one update.
 """
 
 import argparse
@@ -42,6 +45,8 @@ class Clock(transformers.TrainerCallback):
 
 
 def rows_of(task, rows):
+    if task == "online":
+        return datasets.Dataset.from_dict({"prompt": [" ".join(map(str, row["prompt"])) for row in rows]})
     if task in ("sft", "lora"):
         columns = {
             "input_ids": [row["tokens"] for row in rows],
@@ -81,6 +86,17 @@ def settings(arguments, directory, task):
         return trl.SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True})
     if task == "reward":
         return trl.RewardConfig(**common)
+    if task == "online":
+        del common["max_length"]
+        common["per_device_train_batch_size"] *= arguments.generations
+        return trl.GRPOConfig(
+            **common,
+            num_generations=arguments.generations,
+            max_completion_length=arguments.new_tokens,
+            # No answer ends by itself, on either side.
+            generation_kwargs={"min_new_tokens": arguments.new_tokens},
+            beta=0.04,
+        )
     return trl.DPOConfig(**common, precompute_ref_log_probs=arguments.lean)
 
 
@@ -91,6 +107,18 @@ class PreparedDPO(trl.DPOTrainer):
         return dataset
 
 
+class TokenGRPO(trl.GRPOTrainer):
+    """Takes prompts as tokens."""
+
+    def _tokenize_prompts(self, prompts):
+        return [[int(token) for token in prompt.split()] for prompt in prompts], None, {}
+
+
+def variety(completion_ids, **_):
+    """A rule: the share of an answer's tokens that are new."""
+    return [len(set(ids)) / len(ids) for ids in completion_ids]
+
+
 def trainer_of(arguments, directory, tokenizer, dataset):
     task, common = arguments.task, {}
     kind = transformers.AutoModelForCausalLM
@@ -98,8 +126,11 @@ def trainer_of(arguments, directory, tokenizer, dataset):
         kind, common = transformers.AutoModelForSequenceClassification, {"num_labels": 1}
     model = kind.from_pretrained(arguments.model, dtype=torch.float32, **common)
     model.config.pad_token_id = tokenizer.pad_token_id
-    trainer = {"sft": trl.SFTTrainer, "lora": trl.SFTTrainer, "reward": trl.RewardTrainer, "dpo": PreparedDPO}[task]
+    trainers = {"sft": trl.SFTTrainer, "lora": trl.SFTTrainer, "reward": trl.RewardTrainer}
+    trainer = {**trainers, "dpo": PreparedDPO, "online": TokenGRPO}[task]
     extra = {}
+    if task == "online":
+        extra["reward_funcs"] = variety
     if task == "lora":
         import peft
 
@@ -118,12 +149,14 @@ def trainer_of(arguments, directory, tokenizer, dataset):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
-    parser.add_argument("--task", required=True, choices=["sft", "reward", "dpo", "lora"])
+    parser.add_argument("--task", required=True, choices=["sft", "reward", "dpo", "lora", "online"])
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lean", action="store_true")
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--generations", type=int, default=4)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.model)

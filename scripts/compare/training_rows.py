@@ -5,6 +5,7 @@
     OUT_DIR/sft.jsonl     {"tokens": [...], "completion": N}: half a row is the prompt, half is learnt
     OUT_DIR/pairs.jsonl   {"prompt": [...], "chosen": [...], "rejected": [...]}: answers of a quarter to a half, so
                           that a row of `prompt + answer` has TOKENS tokens at most
+    OUT_DIR/prompts.jsonl {"prompt": [...]}: half a row, for methods that draw the other half
 
 A file has rows for STEPS steps of ROWS rows.
 """
@@ -35,6 +36,9 @@ def main():
             sft.write(json.dumps({"tokens": ids(2 * half), "completion": half}) + "\n")
             pair = {"prompt": ids(half), "chosen": ids(half), "rejected": ids(half)}
             pairs.write(json.dumps(pair) + "\n")
+    with (arguments.out / "prompts.jsonl").open("w") as prompts:
+        for _ in range(arguments.rows * arguments.steps):
+            prompts.write(json.dumps({"prompt": ids(half)}) + "\n")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def listened(trainer_class, losses):
 
 FIGURES = (
     "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
-    "kl", "nll_loss", "log_odds_ratio", "log_odds_chosen", "accuracy", "margin",
+    "kl", "nll_loss", "log_odds_ratio", "log_odds_chosen", "accuracy", "margin", "mean_token_accuracy", "entropy",
 )  # fmt: skip
 
 

@@ -232,6 +232,8 @@ impl Stage<'_> {
                 (with.learning_rate, with.epochs, with.batch_size) =
                     (config.learning_rate, config.epochs, config.batch_size);
                 with.beta = config.beta();
+                let steps = config.gradient_accumulation_steps;
+                lacks(&mut with, "gradient_accumulation_steps", steps as f64, 1.0);
                 preference_loss(&mut with, config);
                 with.label_smoothing = rounded(config.label_smoothing);
                 with.sft_coef = config.sft_coef;

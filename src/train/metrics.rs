@@ -104,6 +104,17 @@ pub fn read(dir: &Path) -> Result<Vec<Map<String, Value>>> {
         .collect()
 }
 
+/// The figures of the last step of a finished run; nothing where there is no log, or no step in it.
+pub fn last(dir: &Path) -> Result<Option<Map<String, Value>>> {
+    if !dir.join(FILE).exists() {
+        return Ok(None);
+    }
+    let rows = read(dir).map_err(|error| {
+        error.or_help("the model beside it is whole; move the log away, and the run is done without its figures")
+    })?;
+    Ok(rows.into_iter().next_back())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +130,20 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"0\n1\n");
         let _again = MetricsLog::open(dir.path(), 2, false).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"0\n1\n");
+    }
+
+    /// Catches: a log that cannot be read taken for a run without figures, and the reason lost; a log that is not there taken
+    /// for one that cannot be read.
+    #[test]
+    fn a_log_that_cannot_be_read_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(last(dir.path()).unwrap().is_none());
+        fs::write(dir.path().join(FILE), "{\"step\": 0}\n{\"step\": 1}\n").unwrap();
+        assert_eq!(last(dir.path()).unwrap().unwrap()["step"], 1);
+        fs::write(dir.path().join(FILE), "{\"step\": 0}\n{\"st").unwrap();
+        let error = last(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("not a metrics log"), "{error}");
+        assert!(error.help_text().unwrap().contains("move the log away"));
     }
 
     /// Catches: a log that misses steps without a word.

@@ -4,9 +4,11 @@
 //! back ([`seam`]). Losses ([`loss`]) are pure functions; they see no model and no tokenizer.
 
 pub mod batch;
+pub mod best;
 pub mod checkpoint;
 pub mod comparisons;
 pub mod events;
+pub mod foresight;
 pub mod held_out;
 pub mod length;
 pub mod loss;

@@ -53,6 +53,11 @@ pub struct RewardConfig {
     /// Weight of the mean squared sum of a pair's rewards, which keeps them near 0.
     #[arg(long, default_value_t = Self::default().centre_coef, value_parser = bounds::amount::<f64>)]
     pub centre_coef: f64,
+    /// Measure loss and accuracy on held-out pairs after every so many steps as well, and after the last: eval_loss and
+    /// eval_accuracy in metrics.jsonl.
+    #[arg(long, value_name = "N", value_parser = bounds::count)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_steps: Option<usize>,
     /// How many times faster the fresh head learns than the decoder.
     #[arg(long, default_value_t = Self::default().head_rate, value_parser = bounds::amount::<f64>)]
     pub head_rate: f64,
@@ -74,6 +79,7 @@ impl Default for RewardConfig {
             k_wise: false,
             margin: false,
             centre_coef: 0.01,
+            eval_steps: None,
             head_rate: 1.0,
             length: RewardLengthConfig::default(),
             optim: OptimConfig::default(),
@@ -121,7 +127,21 @@ pub fn train(
     pairs: &[Pair],
     seed: Seed,
 ) -> Result<RewardModel> {
+    train_beside(setup, config, decoder, (pairs, &[]), seed)
+}
+
+/// The same, with pairs that are not learnt, on which the model is measured on its way.
+pub fn train_beside(
+    setup: Setup<'_>,
+    config: &RewardConfig,
+    decoder: &Decoder,
+    (pairs, held_out): (&[Pair], &[Pair]),
+    seed: Seed,
+) -> Result<RewardModel> {
     config.optim.check()?;
+    if config.eval_steps.is_some() && held_out.is_empty() {
+        return Err(Error::config("--eval-steps has nothing to measure").help("give --eval-data or --eval-fraction"));
+    }
     let groups: Vec<Vec<usize>> = match config.k_wise {
         true => by_prompt(pairs),
         false => (0..pairs.len()).map(|place| vec![place]).collect(),
@@ -154,6 +174,13 @@ pub fn train(
         tokens += tokens_of(&steps[step]);
         figures.extend([("learning_rate", rate), ("grad_norm", norm)]);
         figures.extend([("num_tokens", tokens as f64), ("epoch", run.epoch(config.epochs))]);
+        let due = |every: usize| (step + 1).is_multiple_of(every) || step + 1 == steps.len();
+        if config.eval_steps.is_some_and(due) {
+            let head = run.head.clone().expect("the run was begun with a head");
+            let [loss, accuracy] = measure(&run.decoder, &head, held_out)?;
+            figures.extend([("eval_loss", loss), ("eval_accuracy", accuracy)]);
+            run.keep_if_best(loss)?;
+        }
         run.end_step(&figures, &format!("accuracy {:.2}", figures[1].1))?;
     }
     let (decoder, head) = run.finish()?;
@@ -167,6 +194,22 @@ pub fn train(
     };
     model.standardise(&answers)?;
     Ok(model)
+}
+
+/// The mean cross-entropy of the labels of pairs that are not learnt, and how many of their chosen answers win. The head is
+/// as it learns, not standardised yet.
+fn measure(decoder: &Decoder, head: &ScalarHead, pairs: &[Pair]) -> Result<[f64; 2]> {
+    let compared = Comparisons::pairs(&pairs.iter().collect::<Vec<_>>());
+    let mut rewards = Vec::with_capacity(compared.sequences.len());
+    for batch in compared.sequences.chunks(SCORE_ROWS) {
+        let outputs = trunk::infer(decoder, batch, Wanted::LastHidden)?;
+        rewards.extend(head.apply(&outputs.hidden)?);
+    }
+    let count = rewards.len();
+    let [chosen, rejected] = compared.sides(&Tensor::from_vec(rewards, count, &Device::Cpu)?)?;
+    let p_chosen = Tensor::new(compared.p_chosen.as_slice(), &Device::Cpu)?;
+    let loss = loss::reward::loss(&chosen, &rejected, &p_chosen, None, 0.0)?.loss;
+    Ok([scalar(&loss)?, share_positive(&(chosen - rejected)?)?])
 }
 
 /// The pairs of a step.

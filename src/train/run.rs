@@ -255,13 +255,26 @@ impl<'a> Run<'a> {
 
     /// Writes the model as it is now, if the run has somebody who can. Answers where.
     fn export(&self) -> Result<Option<PathBuf>> {
-        let Some(export) = &self.setup.keeping.export else {
+        if self.setup.keeping.export.is_none() {
             return Ok(None);
-        };
+        }
         let folder = self.setup.dir.join(checkpoint::step_name(self.step));
         checkpoint::create_folder(&folder)?;
-        (export.save)(&folder, &self.decoder, self.head.as_ref())?;
+        self.export_to(&folder)?;
         Ok(Some(folder))
+    }
+
+    /// The same into a folder that is there.
+    pub(super) fn export_to(&self, folder: &Path) -> Result<()> {
+        match &self.setup.keeping.export {
+            Some(export) => (export.save)(folder, &self.decoder, self.head.as_ref()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the model that held-out data like best is kept.
+    pub(super) fn keeps_best(&self) -> bool {
+        self.setup.keeping.best && self.setup.keeping.export.is_some()
     }
 
     /// Leaves the step in hand undone and says why; what the steps before it made is saved.

@@ -5,7 +5,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 
 use crate::error::{Error, Result};
-use crate::model::cpu::trunk::{self, Gradients, Outputs, Sequence, Wanted};
+use crate::model::cpu::trunk::{self, Gradients, Outlook, Outputs, Sequence, Wanted};
 use crate::model::decoder::Decoder;
 use crate::model::heads::ScalarHead;
 
@@ -20,6 +20,8 @@ pub struct Leaves {
     pub hidden: Option<Var>,
     /// Completion tokens of each sequence.
     pub lengths: Vec<usize>,
+    /// How the model stood before each of them, where log-probabilities were wanted.
+    pub outlooks: Vec<Vec<Outlook>>,
 }
 
 impl Leaves {
@@ -44,6 +46,7 @@ impl Leaves {
             mask: Tensor::from_vec(mask, shape, &Device::Cpu)?,
             hidden,
             lengths,
+            outlooks: outputs.outlooks.clone(),
         })
     }
 

@@ -30,6 +30,8 @@ pub struct Keeping<'a> {
     pub checkpoints: usize,
     /// Models of the steps in between.
     pub export: Option<Export<'a>>,
+    /// Whether the model is saved whenever held-out data say that it was never better; by whom `export` has.
+    pub best: bool,
     /// Whether the figures are also written as TensorBoard reads them.
     pub tensorboard: bool,
     /// The names of the rows, for errors; their numbers are told where it is empty.
@@ -43,6 +45,7 @@ impl Default for Keeping<'_> {
         Self {
             checkpoints: 1,
             export: None,
+            best: false,
             tensorboard: false,
             rows: Vec::new(),
             speed: Rc::default(),

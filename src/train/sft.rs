@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchSize, Example, accumulated, plan};
+use super::foresight::Foresight;
 use super::loss;
 use super::mixture::{self, Part};
 use super::optim::{OptimConfig, Schedule};
@@ -153,19 +154,29 @@ pub fn train_on(
             .iter()
             .map(|batch| batch.iter().map(|row| &data.examples[*row]).collect())
             .collect();
-        let nll = accumulate(&mut run, &batches)?;
+        let (nll, foresight) = accumulate(&mut run, &batches)?;
         let (norm, rate) = update(&mut run)?;
         tokens += tokens_of(&steps[step]);
+        let [accuracy, entropy] = foresight.means();
         let mut figures = vec![
             ("loss", nll),
             ("learning_rate", rate),
             ("grad_norm", norm),
             ("num_tokens", tokens as f64),
+            ("mean_token_accuracy", accuracy),
+            ("entropy", entropy),
             ("epoch", run.epoch(config.epochs)),
         ];
         let due = config.eval_steps.is_some_and(|every| (step + 1).is_multiple_of(every));
         if !data.held_out.is_empty() && (due || step + 1 == steps.len()) {
-            figures.push(("eval_loss", held_out_loss(&run.decoder, data.held_out)?));
+            let (loss, foresight) = evaluate(&run.decoder, data.held_out)?;
+            let [accuracy, entropy] = foresight.means();
+            figures.extend([
+                ("eval_loss", loss),
+                ("eval_mean_token_accuracy", accuracy),
+                ("eval_entropy", entropy),
+            ]);
+            run.keep_if_best(loss)?;
         }
         run.end_step(&figures, &format!("loss {nll:.3}"))?;
     }
@@ -222,10 +233,11 @@ fn weight(batch: &[&Example]) -> f64 {
     weights.map(|weight| f64::from(*weight)).sum()
 }
 
-/// Adds the gradients of the batches of a step, each by its share of the learnt tokens; answers the loss of all of them.
-fn accumulate(run: &mut Run<'_>, batches: &[Vec<&Example>]) -> Result<f64> {
+/// Adds the gradients of the batches of a step, each by its share of the learnt tokens; answers the loss of all of them, and
+/// how their tokens were foreseen.
+fn accumulate(run: &mut Run<'_>, batches: &[Vec<&Example>]) -> Result<(f64, Foresight)> {
     let total: f64 = batches.iter().map(|batch| weight(batch)).sum();
-    let mut nll = 0.0;
+    let (mut nll, mut foresight) = (0.0, Foresight::default());
     for batch in batches {
         // A batch of which nothing is learnt has no mean to divide by. A weight that is no number goes on to the loss,
         // where the run sees it.
@@ -240,11 +252,14 @@ fn accumulate(run: &mut Run<'_>, batches: &[Vec<&Example>]) -> Result<f64> {
             let weights = leaves.pad(batch.iter().map(|example| example.weights.clone()))?;
             let loss = (loss::sft::loss(leaves.logprobs.as_tensor(), &weights)? * share)?;
             let value = f64::from(loss.to_scalar::<f32>()?);
+            for (outlooks, example) in leaves.outlooks.iter().zip(batch) {
+                foresight.add(outlooks, &example.weights);
+            }
             Ok((loss, value))
         })?;
         nll += value;
     }
-    Ok(nll)
+    Ok((nll, foresight))
 }
 
 /// Moves the decoder, beside which nothing learns.
@@ -258,16 +273,22 @@ const EVAL_ROWS: usize = 16;
 
 /// `-Σ w·log p / Σ w` over all learnt tokens of `examples`.
 pub fn held_out_loss(decoder: &Decoder, examples: &[Example]) -> Result<f64> {
-    let (mut sum, mut weights) = (0.0, 0.0);
+    Ok(evaluate(decoder, examples)?.0)
+}
+
+/// That loss, and how the tokens were foreseen.
+fn evaluate(decoder: &Decoder, examples: &[Example]) -> Result<(f64, Foresight)> {
+    let (mut sum, mut weights, mut foresight) = (0.0, 0.0, Foresight::default());
     for batch in examples.chunks(EVAL_ROWS) {
         let sequences: Vec<Sequence> = batch.iter().map(|example| example.sequence.clone()).collect();
         let outputs = trunk::infer(decoder, &sequences, Wanted::Logprobs { temperature: 1.0 })?;
-        for (example, logprobs) in batch.iter().zip(&outputs.logprobs) {
+        for (example, (logprobs, outlooks)) in batch.iter().zip(outputs.logprobs.iter().zip(&outputs.outlooks)) {
+            foresight.add(outlooks, &example.weights);
             for (weight, logprob) in example.weights.iter().zip(logprobs) {
                 sum -= f64::from(*weight) * f64::from(*logprob);
                 weights += f64::from(*weight);
             }
         }
     }
-    Ok(sum / weights)
+    Ok((sum / weights, foresight))
 }

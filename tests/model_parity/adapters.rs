@@ -122,7 +122,7 @@ fn gradients_of_adapters_are_those_of_peft() {
                 .iter()
                 .map(|row| vec![-1.0 / count as f32; row.len()])
                 .collect(),
-            hidden: Vec::new(),
+            ..Outputs::default()
         };
         let sum: f64 = outputs.logprobs.iter().flatten().copied().map(f64::from).sum();
         let error = (-sum / count as f64 - expected.loss).abs() / expected.loss;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::bounds;
 use crate::dataset::Row;
+use crate::error::{Error, Result};
 use crate::model::files::Model;
 use crate::record::Reject;
 use crate::train::run::{self, Export, Speed};
@@ -29,6 +30,26 @@ pub struct Keeping {
     /// event is its step.
     #[arg(long)]
     pub tensorboard: bool,
+}
+
+/// What is kept by held-out data, of a trainer that has them.
+#[derive(Debug, Clone, Default, Args)]
+pub struct KeepBest {
+    /// Keep the model whose loss on held-out data was the lowest too, in OUT/best, beside that of the end: for runs that
+    /// learn their data by heart in the end. How often it is measured, --eval-steps says.
+    #[arg(long)]
+    pub keep_best: bool,
+}
+
+impl KeepBest {
+    /// An error if there is nothing to tell the best by.
+    pub fn check(&self, measured: bool) -> Result<()> {
+        if self.keep_best && !measured {
+            return Err(Error::config("--keep-best has nothing to go by")
+                .help("give held-out data to measure the loss on, and --eval-steps: how often"));
+        }
+        Ok(())
+    }
 }
 
 /// How fast training was, once it is done.
@@ -55,6 +76,7 @@ impl Keeping {
                     head.filter(|_| with_head).map_or(Ok(()), |head| head.save(dir))
                 }),
             }),
+            best: false,
             tensorboard: self.tensorboard,
             rows: Vec::new(),
             speed: speed.clone(),

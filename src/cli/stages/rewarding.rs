@@ -144,6 +144,12 @@ impl Stage for Reward {
         let mut stage = self.clone();
         stage.config.length = self.config.length.settled()?;
         stage.config.optim.check()?;
+        self.best.check(self.config.eval_steps.is_some())?;
+        if self.config.eval_steps.is_some() && !self.held_out.is_wanted() {
+            return Err(
+                Error::config("--eval-steps has nothing to measure").help("give --eval-data or --eval-fraction")
+            );
+        }
         let data = dataset::read_preferences(&self.common.data)?;
         let mut inputs = vec![data_source(&self.common.data, &data)];
         let reference = self.held_out.eval_data.as_deref();
@@ -161,7 +167,10 @@ impl Stage for Reward {
         training.begin(sides.learnt.len(), &sides.rejects)?;
         let seed = session.stage_seed(self.kind());
         let decoder = &training.model.decoder;
-        let model = reward::train(training.setup_in_place()?, &stage.config, decoder, &sides.learnt, seed)?;
+        let mut setup = training.setup_in_place()?;
+        setup.keeping.best = self.best.keep_best;
+        let data = (sides.learnt.as_slice(), sides.held_out.as_slice());
+        let model = reward::train_beside(setup, &stage.config, decoder, data, seed)?;
         write_length(out, &model, &sides.learnt[..sides.learnt.len().min(LENGTH_PAIRS)], seed)?;
         if !sides.held_out.is_empty() {
             let evaluation = held_out::evaluate(&model, &sides.held_out, seed.child("evaluation"))?;
@@ -192,7 +201,9 @@ fn with_evaluation(session: &Session, out: &Path, mut done: Done) -> Result<Done
         figures.insert("evaluation".into(), told);
     }
     if let Some(accuracy) = evaluation.accuracy {
-        done.note = format!("held-out accuracy {accuracy}");
+        let best = (!done.note.is_empty()).then(|| done.note.clone());
+        let told = [Some(format!("held-out accuracy {accuracy}")), best];
+        done.note = told.into_iter().flatten().collect::<Vec<_>>().join(", ");
     }
     Ok(done)
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::keeping::{self, Keeping, Told};
+use super::keeping::{self, KeepBest, Keeping, Told};
 use super::lora::Lora;
 use super::prompting::Prompting;
 use super::rewarding::HeldOut;
@@ -28,6 +28,7 @@ use crate::prompt::Templates;
 use crate::record::{Reject, hex};
 use crate::seed::Seed;
 use crate::train::batch::Encoder;
+use crate::train::best::{self, Best};
 use crate::train::run::Setup;
 use crate::train::{checkpoint, dpo, metrics, pairs, reward, sft};
 use crate::{atomic, job};
@@ -93,6 +94,9 @@ pub struct Sft {
     #[serde(flatten)]
     pub beside: Beside,
     #[command(flatten)]
+    #[serde(skip)]
+    pub best: KeepBest,
+    #[command(flatten)]
     #[serde(flatten)]
     pub config: sft::SftConfig,
 }
@@ -105,6 +109,9 @@ pub struct Reward {
     #[command(flatten)]
     #[serde(flatten)]
     pub held_out: HeldOut,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub best: KeepBest,
     #[command(flatten)]
     #[serde(flatten)]
     pub config: reward::RewardConfig,
@@ -228,7 +235,7 @@ impl<'a> Training<'a> {
         self.session
             .progress()
             .note(&format!("{}: already complete", self.kind));
-        Ok(Some(self.done(manifest.rows, manifest.rejects)))
+        self.done(manifest.rows, manifest.rejects).map(Some)
     }
 
     pub(super) fn begin(&self, rows: usize, rejects: &[Reject]) -> Result<()> {
@@ -289,18 +296,36 @@ impl<'a> Training<'a> {
         }
         self.write(Status::Complete, rows, rejects)?;
         checkpoint::remove(self.dir)?;
-        Ok(self.done(rows as u64, rejects as u64))
+        self.done(rows as u64, rejects as u64)
     }
 
-    fn done(&self, rows: u64, rejects: u64) -> Done {
-        let last = metrics::read(self.dir).ok().and_then(|mut rows| rows.pop());
-        Done {
+    /// What a finished run left: the figures of its last step, and which step was the best, if that was kept.
+    fn done(&self, rows: u64, rejects: u64) -> Result<Done> {
+        let mut figures = metrics::last(self.dir)?.unwrap_or_default();
+        let mut note = String::new();
+        if let Some(best) = Best::read(self.dir)? {
+            let folder = self.dir.join(best::DIR);
+            note = format!(
+                "lowest held-out loss {:.4} after step {}, kept in {}",
+                best.eval_loss,
+                best.step,
+                folder.display()
+            );
+            let told = serde_json::to_value(best)
+                .map_err(|error| Error::unexpected("the best step cannot be told").because(error))?;
+            figures.insert("best".into(), told);
+        }
+        Ok(Done {
             rows: Some(rows),
             rejects: Some(rejects),
-            result: last.map_or(Value::Null, Value::Object),
+            result: match figures.is_empty() {
+                true => Value::Null,
+                false => Value::Object(figures),
+            },
             speed: keeping::speed(&self.speed),
+            note,
             ..Done::default()
-        }
+        })
     }
 }
 

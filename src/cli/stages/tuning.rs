@@ -218,6 +218,7 @@ impl Stage for Sft {
         let beside = &self.beside;
         self.config
             .check(beside.eval_data.is_some(), !beside.decay_mix.is_empty())?;
+        self.best.check(beside.eval_data.is_some())?;
         let loaded: Vec<Loaded<Demonstration>> = self
             .references()
             .map(dataset::read_demonstrations)
@@ -249,6 +250,7 @@ impl Stage for Sft {
             ));
         }
         let mut setup = training.setup_in_place()?;
+        setup.keeping.best = self.best.keep_best;
         if corpus.ids.len() == corpus.examples.len() {
             setup.keeping.rows.clone_from(&corpus.ids);
         }

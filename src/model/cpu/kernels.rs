@@ -237,6 +237,11 @@ pub fn add(a: &mut [f32], b: &[f32]) {
     simd!(a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
 }
 
+/// `a += factor · b`.
+pub fn add_scaled(a: &mut [f32], b: &[f32], factor: f32) {
+    simd!(a.iter_mut().zip(b).for_each(|(a, b)| *a += factor * b));
+}
+
 /// Adds `bias (D)` to every row of `x (N, D)`.
 pub fn add_bias(x: &mut [f32], bias: &[f32]) {
     simd!({
@@ -468,6 +473,42 @@ pub fn log_sum_exp(x: &[f32]) -> f32 {
     })
 }
 
+/// What a row of logits says of its distribution.
+#[derive(Debug, Clone, Copy)]
+pub struct Summary {
+    pub max: f32,
+    /// [`log_sum_exp`], to the bit.
+    pub log_sum: f32,
+    /// `-Σ p log p`, in nats.
+    pub entropy: f32,
+}
+
+/// The summary of a row, in the two passes that [`log_sum_exp`] takes.
+pub fn summary(x: &[f32]) -> Summary {
+    simd!({
+        let max = max_lanes(x);
+        let (mut sums, mut moments) = ([0f32; LANES], [0f32; LANES]);
+        let chunks = x.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        let tail: f32 = rest.iter().map(|x| exp(x - max)).sum();
+        let tail_moment: f32 = rest.iter().map(|x| (x - max) * exp(x - max)).sum();
+        for chunk in chunks {
+            for i in 0..LANES {
+                let (below, weight) = (chunk[i] - max, exp(chunk[i] - max));
+                sums[i] += weight;
+                moments[i] += below * weight;
+            }
+        }
+        let sum = sums.iter().sum::<f32>() + tail;
+        let moment = moments.iter().sum::<f32>() + tail_moment;
+        Summary {
+            max,
+            log_sum: max + sum.ln(),
+            entropy: sum.ln() - moment / sum,
+        }
+    })
+}
+
 /// The index of the largest, the first of equals.
 pub fn argmax(x: &[f32]) -> usize {
     simd!({
@@ -525,7 +566,7 @@ pub fn adamw(values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &m
 
 #[cfg(test)]
 mod tests {
-    use super::{Mat, MatMut, Write, matmul_by, tanh};
+    use super::{Mat, MatMut, Write, log_sum_exp, matmul_by, summary, tanh};
     use crate::model::cpu::mixed;
     use crate::model::decoder::normal;
     use crate::seed::Seed;
@@ -551,6 +592,40 @@ mod tests {
             for threads in [2, 3, 8] {
                 assert!(alone == product(threads, halves), "{threads} threads, bf16 {halves}");
             }
+        }
+    }
+
+    /// Catches: a denominator that changes by a bit where the entropy is asked for too; an entropy with the wrong sign, in
+    /// bits, or of the vectors' whole part alone; logits far from 0 and from each other.
+    #[test]
+    fn a_summary_is_the_log_sum_and_the_entropy() {
+        for (count, spread, shift) in [
+            (1, 1.0, 0.0),
+            (31, 3.0, 0.0),
+            (64, 0.1, -100.0),
+            (1000, 2.0, 100.0),
+            (77, 60.0, 0.0),
+        ] {
+            let mut logits = normal(count, spread, Seed::new(5).index(count as u64));
+            logits.iter_mut().for_each(|x| *x += shift);
+            let found = summary(&logits);
+            assert_eq!(found.log_sum.to_bits(), log_sum_exp(&logits).to_bits(), "{count}");
+            assert_eq!(found.max, logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let max = f64::from(found.max);
+            let weights: Vec<f64> = logits.iter().map(|x| (f64::from(*x) - max).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            let entropy: f64 = weights
+                .iter()
+                .map(|w| w / sum)
+                .filter(|p| *p > 0.0)
+                .map(|p| -p * p.ln())
+                .sum();
+            let error = (f64::from(found.entropy) - entropy).abs();
+            assert!(
+                error <= 3e-6 * entropy.max(1.0),
+                "{count}: {} for {entropy}",
+                found.entropy
+            );
         }
     }
 

@@ -8,6 +8,7 @@ use crate::bounds;
 use crate::error::{Error, Result};
 use crate::train::length::{DpoControl, DpoLengthConfig};
 use crate::train::optim::OptimConfig;
+use crate::train::sft::{is_one, one};
 
 /// Pull towards the reference, and towards the rejected answers where there is none.
 const BETA: f64 = 0.1;
@@ -80,6 +81,10 @@ pub struct DpoConfig {
     /// Rows to a batch.
     #[arg(long, default_value_t = Self::default().batch_size)]
     pub batch_size: usize,
+    /// Batches to a step: their gradients are added up, in the memory of one, as if they were one batch.
+    #[arg(long, default_value_t = Self::default().gradient_accumulation_steps, value_name = "N", value_parser = bounds::count)]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub gradient_accumulation_steps: usize,
     /// What a pair costs. sigmoid: DPO. ipo: a fixed difference is aimed at, so that sure labels do not drive the policy on for ever. robust: labels of which the share --label-smoothing is known to be wrong. hinge: pairs that are won clearly are left alone (SLiC). simpo: mean log-probabilities as rewards, no reference. kto: each answer is wanted or not wanted by itself. orpo: the chosen answers' likelihood and odds, no reference. Soft labels go through all of them: a pair costs what it is expected to, were its answers labelled by a coin of that probability.
     #[arg(long, value_enum, default_value_t)]
     #[serde(default, skip_serializing_if = "PreferenceLoss::is_sigmoid")]
@@ -128,6 +133,7 @@ impl Default for DpoConfig {
             learning_rate: 1e-6,
             epochs: 1,
             batch_size: 16,
+            gradient_accumulation_steps: 1,
             loss: PreferenceLoss::Sigmoid,
             beta: None,
             label_smoothing: 0.0,
@@ -193,10 +199,10 @@ impl DpoConfig {
                 "the likelihood of the chosen answers is a part of the loss; a smaller --beta gives it more weight",
             );
         }
-        if loss == PreferenceLoss::Kto && self.batch_size < 2 {
+        if loss == PreferenceLoss::Kto && self.batch_size * self.gradient_accumulation_steps < 2 {
             return refused(
-                "--loss kto wants more than one pair to a batch",
-                "it measures how far the policy is from the reference on answers to other prompts of the batch",
+                "--loss kto wants more than one pair to a step",
+                "it measures how far the policy is from the reference on answers to other prompts of the step",
             );
         }
         if !loss.needs_reference() && self.reference_logprobs.is_some() {
@@ -247,6 +253,7 @@ mod tests {
         assert_eq!(plain["beta"], json!(0.1));
         for name in [
             "loss",
+            "gradient_accumulation_steps",
             "simpo_gamma",
             "desirable_weight",
             "prompt_loss_weight",

@@ -7,7 +7,10 @@ mod objective;
 
 pub use config::{DpoConfig, PreferenceLoss};
 
-use super::batch::{BatchSize, plan};
+use candle_core::backprop::GradStore;
+
+use super::batch::{BatchSize, accumulated, plan};
+use super::foresight::Foresight;
 use super::loss::kto;
 use super::loss::length::PairWeights;
 use super::pairs::{Pair, alternate};
@@ -17,56 +20,91 @@ use crate::error::{Error, Result};
 use crate::model::cpu::trunk::{Sequence, Wanted};
 use crate::model::decoder::Decoder;
 use crate::seed::Seed;
-use objective::{Targets, objective};
+use objective::{Figures, Targets, objective};
 
 /// Trains a copy of `policy`, which is also the reference.
 pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pair], seed: Seed) -> Result<Decoder> {
     let config = &config.settled()?;
     let plan = Plan::new(config, policy, pairs, seed)?;
     let reference = plan.reference(&setup, policy)?;
-    let control = objective::control(config);
     let mut run = Run::begin(
         setup,
         (&config.optim, config.learning_rate),
         policy,
         Beside::default(),
-        plan.batches.len(),
+        plan.steps.len(),
     )?;
     let mut tokens: usize = (0..run.step()).map(|step| plan.tokens(step)).sum();
     while let Some(step) = run.next_step()? {
-        let (epoch, rows) = &plan.batches[step];
-        run.learns_from(rows);
-        let batch: Vec<&Pair> = rows.iter().map(|row| &pairs[*row]).collect();
-        // A seed of the row and the epoch alone: a resumed run draws the same tokens.
-        let weigh = |row: &usize| {
-            let seed = seed.child("length").index(*row as u64).index(*epoch);
-            let (chosen, rejected) = (&pairs[*row].chosen, &pairs[*row].rejected);
-            control.weigh(chosen.completion_len(), rejected.completion_len(), seed)
-        };
-        let weights: Vec<PairWeights> = rows.iter().map(weigh).collect();
-        let of_reference = reference.as_ref().map(|found| found.of(&batch)).transpose()?;
-        let point = match &reference {
-            Some(reference) if config.loss == PreferenceLoss::Kto => {
-                reference_point(&run.decoder, reference, &plan.mismatched(step))?
-            }
-            _ => 0.0,
-        };
-        let targets = Targets::new(&batch, weights, of_reference.as_deref(), point, config)?;
-        let sequences = objective::sequences(&batch, config);
-        let wanted = Wanted::Logprobs { temperature: 1.0 };
-        let (figures, store) = run.accumulate(&sequences, wanted, |leaves| objective(leaves, &targets, config))?;
+        run.learns_from(&plan.rows(step));
+        let (mut figures, store) = accumulate(&mut run, &plan, reference.as_ref(), step, seed)?;
         let (norm, rate) = run.update(&store)?;
         tokens += plan.tokens(step);
-        let mut all = figures.clone();
-        all.extend([
+        figures.extend([
             ("learning_rate", rate),
             ("grad_norm", norm),
             ("num_tokens", tokens as f64),
             ("epoch", run.epoch(config.epochs)),
         ]);
-        run.end_step(&all, &format!("accuracy {:.2}", figures[3].1))?;
+        run.end_step(&figures, &format!("accuracy {:.2}", figures[3].1))?;
     }
     Ok(run.finish()?.0)
+}
+
+/// Adds the gradients of the batches of a step, each by its share of the pairs. Answers the figures as means over all of
+/// them, and a store in which nothing beside the decoder has a gradient.
+fn accumulate(
+    run: &mut Run<'_>,
+    plan: &Plan<'_>,
+    reference: Option<&Reference>,
+    step: usize,
+    seed: Seed,
+) -> Result<(Figures, GradStore)> {
+    let (config, pairs) = (plan.config, plan.pairs);
+    let (epoch, batches) = &plan.steps[step];
+    let point = match reference {
+        Some(reference) if config.loss == PreferenceLoss::Kto => {
+            reference_point(&run.decoder, reference, &plan.mismatched(step))?
+        }
+        _ => 0.0,
+    };
+    let control = objective::control(config);
+    // A seed of the row and the epoch alone: a resumed run draws the same tokens.
+    let weigh = |row: &usize| {
+        let seed = seed.child("length").index(*row as u64).index(*epoch);
+        let (chosen, rejected) = (&pairs[*row].chosen, &pairs[*row].rejected);
+        control.weigh(chosen.completion_len(), rejected.completion_len(), seed)
+    };
+    let mut targets = Vec::with_capacity(batches.len());
+    for rows in batches {
+        let batch = plan.pick(rows);
+        let weights: Vec<PairWeights> = rows.iter().map(weigh).collect();
+        let of_reference = reference.map(|found| found.of(&batch)).transpose()?;
+        targets.push(Targets::new(&batch, weights, of_reference.as_deref(), point, config)?);
+    }
+    let shares = objective::share(&mut targets)?;
+    let mut sum: Option<(Figures, GradStore)> = None;
+    let mut foresight = <[Foresight; 2]>::default();
+    for (rows, (targets, share)) in batches.iter().zip(targets.iter().zip(shares)) {
+        let sequences = objective::sequences(&plan.pick(rows), config);
+        let wanted = Wanted::Logprobs { temperature: 1.0 };
+        let (figures, store) = run.accumulate(&sequences, wanted, |leaves| {
+            targets.foresee(leaves, &mut foresight);
+            let (loss, figures) = objective(leaves, targets, config)?;
+            Ok(((loss * share)?, figures))
+        })?;
+        let mut mean: Figures = figures.into_iter().map(|(name, value)| (name, value * share)).collect();
+        if let Some((before, _)) = sum.take() {
+            for ((_, value), (_, other)) in mean.iter_mut().zip(&before) {
+                *value += other;
+            }
+        }
+        sum = Some((mean, store));
+    }
+    let (mut figures, store) = sum.ok_or_else(|| Error::unexpected("a step without a batch"))?;
+    let [[accuracy, _], [_, entropy]] = foresight.map(|foresight| foresight.means());
+    figures.extend([("mean_token_accuracy", accuracy), ("entropy", entropy)]);
+    Ok((figures, store))
 }
 
 /// Where the policy stands, by answers to other prompts.
@@ -89,15 +127,22 @@ struct Plan<'a> {
     pairs: &'a [Pair],
     /// The longest sequence allowed.
     context: usize,
-    /// The epoch and the rows of each step.
-    batches: Vec<(u64, Vec<usize>)>,
+    /// The epoch of each step, and the rows of each of its batches.
+    steps: Vec<(u64, Vec<Vec<usize>>)>,
 }
 
 impl<'a> Plan<'a> {
     /// Tokens of both answers with their prompts, of the pairs of a step.
     fn tokens(&self, step: usize) -> usize {
-        let (_, rows) = &self.batches[step];
-        rows.iter().map(|row| self.pairs[*row].tokens()).sum()
+        self.rows(step).iter().map(|row| self.pairs[*row].tokens()).sum()
+    }
+
+    fn rows(&self, step: usize) -> Vec<usize> {
+        self.steps[step].1.concat()
+    }
+
+    fn pick(&self, rows: &[usize]) -> Vec<&'a Pair> {
+        rows.iter().map(|row| &self.pairs[*row]).collect()
     }
 
     fn new(config: &'a DpoConfig, policy: &Decoder, pairs: &'a [Pair], seed: Seed) -> Result<Self> {
@@ -107,14 +152,18 @@ impl<'a> Plan<'a> {
         }
         let lengths: Vec<usize> = pairs.iter().map(Pair::tokens).collect();
         let size = BatchSize::Rows(config.batch_size);
-        let batches = (0..config.epochs as u64)
-            .flat_map(|epoch| (plan(&lengths, size, seed.index(epoch)).into_iter()).map(move |rows| (epoch, rows)))
+        let steps = (0..config.epochs as u64)
+            .flat_map(|epoch| {
+                let batches = plan(&lengths, size, seed.index(epoch));
+                let steps = accumulated(batches, config.gradient_accumulation_steps);
+                steps.into_iter().map(move |step| (epoch, step))
+            })
             .collect();
         Ok(Self {
             config,
             pairs,
             context: policy.config.context,
-            batches,
+            steps,
         })
     }
 
@@ -130,10 +179,10 @@ impl<'a> Plan<'a> {
         };
         let answers = self.pairs.iter().flat_map(|pair| alternate(&[pair], Clone::clone));
         let others: Box<dyn Iterator<Item = Sequence>> = match self.config.loss {
-            PreferenceLoss::Kto => Box::new((0..self.batches.len()).flat_map(|step| self.mismatched(step))),
+            PreferenceLoss::Kto => Box::new((0..self.steps.len()).flat_map(|step| self.mismatched(step))),
             _ => Box::new(std::iter::empty()),
         };
-        let rows: usize = self.batches.iter().map(|(_, rows)| rows.len()).sum();
+        let rows: usize = (0..self.steps.len()).map(|step| self.rows(step).len()).sum();
         let total = match self.config.loss {
             PreferenceLoss::Kto => 2 * (self.pairs.len() + rows),
             _ => 2 * self.pairs.len(),
@@ -141,15 +190,15 @@ impl<'a> Plan<'a> {
         Reference::compute(&place, policy, total, answers.chain(others)).map(Some)
     }
 
-    /// The prompts of a step, each with the answers of the pair before its own in the batch, as far as they fit. A batch of
-    /// one pair takes them from the batch before.
+    /// The prompts of a step, each with the answers of the pair before its own in the step, as far as they fit. A step of
+    /// one pair takes them from the step before.
     fn mismatched(&self, step: usize) -> Vec<Sequence> {
-        let (_, rows) = &self.batches[step];
+        let rows = self.rows(step);
         let before = match rows.len() {
-            1 => step.checked_sub(1).and_then(|step| self.batches[step].1.last()),
-            _ => rows.last(),
+            1 => step.checked_sub(1).and_then(|step| self.rows(step).last().copied()),
+            _ => rows.last().copied(),
         };
-        let others = before.or(rows.last()).into_iter().chain(rows);
+        let others = before.as_ref().or(rows.last()).into_iter().chain(&rows);
         let pairs = rows.iter().zip(others).flat_map(|(row, other)| {
             let (pair, other) = (&self.pairs[*row], &self.pairs[*other]);
             [(&pair.chosen, &other.chosen), (&pair.rejected, &other.rejected)]

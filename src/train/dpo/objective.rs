@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use super::config::{DpoConfig, PreferenceLoss};
 use crate::error::Result;
 use crate::model::cpu::trunk::Sequence;
+use crate::train::foresight::Foresight;
 use crate::train::length;
 use crate::train::loss;
 use crate::train::loss::dpo::{DpoLoss, PairLogps, implied_rewards};
@@ -31,6 +32,8 @@ pub struct Targets {
     answers: Vec<Vec<f32>>,
     /// The weights of the tokens in the likelihood, for the loss that has one of its own.
     likelihood: Option<Vec<Vec<f32>>>,
+    /// By what that likelihood, a mean over tokens, is multiplied where the batch is a part of a step.
+    likelihood_factor: f64,
     margin: Option<Tensor>,
     reference: Option<ReferenceLogps>,
     /// How far the policy is from the reference on answers to other prompts, for the loss that asks.
@@ -104,6 +107,7 @@ impl Targets {
             pair_weights: pairs::weights(batch)?,
             answers: rows(ones(), 0.0),
             likelihood,
+            likelihood_factor: 1.0,
             margin: (margins.iter().any(|margin| *margin != 0.0))
                 .then(|| vector(margins))
                 .transpose()?,
@@ -118,6 +122,49 @@ impl Targets {
             reference_point,
         })
     }
+
+    /// Tokens in the mean of the likelihood: a label says how far an answer takes part.
+    fn likelihood_tokens(&self) -> Result<f64> {
+        let Some(rows) = &self.likelihood else { return Ok(0.0) };
+        let tokens = |row: &Vec<f32>| row.iter().map(|weight| f64::from(*weight)).sum::<f64>();
+        let of_pairs = self
+            .p_chosen
+            .to_vec1::<f32>()?
+            .into_iter()
+            .map(f64::from)
+            .zip(rows.chunks(2));
+        Ok(of_pairs
+            .map(|(p, pair)| p * tokens(&pair[0]) + (1.0 - p) * tokens(&pair[1]))
+            .sum())
+    }
+
+    /// How the tokens of the answers were foreseen: of those that were chosen, and of all.
+    pub fn foresee(&self, leaves: &Leaves, [chosen, all]: &mut [Foresight; 2]) {
+        for (at, (outlooks, counts)) in leaves.outlooks.iter().zip(&self.answers).enumerate() {
+            all.add(outlooks, counts);
+            if at.is_multiple_of(2) {
+                chosen.add(outlooks, counts);
+            }
+        }
+    }
+}
+
+/// Makes the batches of a step parts of one mean; answers the share of each in the step's loss, which is that of its pairs.
+/// A likelihood is a mean over tokens, of which the share is another.
+pub fn share(batches: &mut [Targets]) -> Result<Vec<f64>> {
+    let tokens = batches
+        .iter()
+        .map(Targets::likelihood_tokens)
+        .collect::<Result<Vec<_>>>()?;
+    let pairs: Vec<f64> = batches.iter().map(|batch| batch.answers.len() as f64 / 2.0).collect();
+    let (all_tokens, all_pairs) = (tokens.iter().sum::<f64>(), pairs.iter().sum::<f64>());
+    let shares: Vec<f64> = pairs.iter().map(|pairs| pairs / all_pairs).collect();
+    if all_tokens > 0.0 {
+        for (batch, (tokens, share)) in batches.iter_mut().zip(tokens.iter().zip(&shares)) {
+            batch.likelihood_factor = tokens / all_tokens / share;
+        }
+    }
+    Ok(shares)
 }
 
 impl ReferenceLogps {
@@ -271,6 +318,7 @@ fn without_reference(
     let [chosen, rejected] = pairs::sides(leaves.logprobs.as_tensor())?;
     let [of_chosen, of_rejected] = pairs::sides(&leaves.pad(likelihood.iter().cloned())?)?;
     let nll = loss::orpo::nll((&chosen, &of_chosen), (&rejected, &of_rejected), labels)?;
+    let nll = (nll * targets.likelihood_factor)?;
     let found = loss::orpo::loss(policy, &nll, labels, config.beta())?;
     Ok(Term {
         figures: vec![

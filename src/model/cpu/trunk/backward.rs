@@ -6,7 +6,8 @@
 
 use rayon::prelude::*;
 
-use super::{Activations, Gradients, HEAD_CHUNK, Kept, Outputs, Packed, Shard, Tape, Wanted, forward_layer, scale};
+use super::head::{self, Logits};
+use super::{Activations, Gradients, Kept, Outputs, Packed, Shard, Tape, Wanted, forward_layer};
 use super::{Weights, gather_rows, threads_of_a_shard};
 use crate::error::Result;
 use crate::model::cpu::adapter::AdapterBackward;
@@ -171,39 +172,30 @@ impl Backward<'_> {
         dstream
     }
 
-    /// The output projection and the log-softmax, logits recomputed chunk by chunk:
-    /// `d log p(t) / d logits = onehot(t) - softmax`.
+    /// The output projection and the log-softmax. A frozen one left its derivative; for one that learns the logits are
+    /// computed again, chunk by chunk.
     fn head(&mut self, shard: &Shard, temperature: f32, dlogprobs: &[f32], dhidden: &mut [f32]) {
-        let config = self.weights.config();
+        let (weights, config) = (self.weights, self.weights.config());
         let (width, vocab) = (config.hidden, config.vocab);
-        let head = self.weights.decoder.layout.head;
-        for start in (0..dlogprobs.len()).step_by(HEAD_CHUNK) {
-            let end = (start + HEAD_CHUNK).min(dlogprobs.len());
+        if !shard.slopes.is_empty() {
+            let rows = dhidden.chunks_exact_mut(width).zip(shard.slopes.chunks_exact(width));
+            for ((dhidden, slope), coefficient) in rows.zip(dlogprobs) {
+                kernels::add_scaled(dhidden, slope, *coefficient);
+            }
+            return;
+        }
+        let head = weights.decoder.layout.head;
+        for start in (0..dlogprobs.len()).step_by(head::CHUNK) {
+            let end = (start + head::CHUNK).min(dlogprobs.len());
             let hidden = &shard.hidden[start * width..end * width];
-            let mut logits = self.weights.logits(hidden);
-            let capped = config.final_softcap.map(|cap| (cap, logits.clone()));
-            for (row, index) in logits.chunks_exact_mut(vocab).zip(start..end) {
-                scale(row, temperature);
-                let gradient = dlogprobs[index] / temperature;
-                kernels::negative_softmax(row, shard.log_sums[index], gradient);
-                row[shard.packed.targets[index] as usize] += gradient;
-            }
-            if let Some((cap, capped)) = capped {
-                kernels::softcap_backward(&capped, cap, &mut logits);
-            }
-            let rows = end - start;
-            let dlogits = Mat::new(&logits, rows, vocab);
-            let weights = self.weights;
-            weights.multiply(
-                MatMut::new(&mut dhidden[start * width..end * width], rows, width),
-                dlogits,
-                Mat::new(weights.get(head), vocab, width),
-                Write::Accumulate,
-            );
+            let tokens = (start..end).map(|at| (shard.log_sums[at], shard.packed.targets[at], dlogprobs[at]));
+            let dlogits = Logits::new(weights, hidden, temperature, true).into_gradient(tokens);
+            head::add_dhidden(weights, &dlogits, &mut dhidden[start * width..end * width]);
             if self.learns(head) {
+                let rows = end - start;
                 weights.multiply(
                     MatMut::new(self.gradient(head), vocab, width),
-                    dlogits.t(),
+                    Mat::new(&dlogits, rows, vocab).t(),
                     Mat::new(hidden, rows, width),
                     Write::Accumulate,
                 );

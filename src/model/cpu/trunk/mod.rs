@@ -10,15 +10,17 @@
 //! the layers in step (`backward`), so that there is one set of gradients and a copy of one layer's.
 
 mod backward;
+mod head;
 mod packing;
 
 use rayon::prelude::*;
 
 pub use self::backward::backward;
+pub use self::head::Outlook;
+use self::head::Selected;
 use self::packing::Packed;
 pub use self::packing::Segment;
 use super::attention::{AttentionScratch, attend_packed};
-use super::kernels;
 use super::{Mixed, Projected, Weights, gather_rows};
 use crate::error::Result;
 use crate::model::decoder::{Decoder, LayerLayout};
@@ -72,6 +74,9 @@ pub struct Outputs {
     pub logprobs: Vec<Vec<f32>>,
     /// Normed hidden states, `(1 or completion tokens, hidden)`.
     pub hidden: Vec<Vec<f32>>,
+    /// How the model stood before each of the completion's tokens, where their log-probabilities were wanted; no gradient
+    /// has these.
+    pub outlooks: Vec<Vec<Outlook>>,
 }
 
 /// Gradients of every parameter, in the decoder's order; empty for one that is frozen.
@@ -117,6 +122,8 @@ struct Shard {
     hidden: Vec<f32>,
     /// Log of the softmax's denominator at each of `packed.rows`, if log-probabilities were wanted.
     log_sums: Vec<f32>,
+    /// The derivative of each log-probability by its hidden state, if the head is frozen.
+    slopes: Vec<f32>,
 }
 
 /// What is left of a layer for its backward pass: its input, and what it computed unless that is to be
@@ -133,9 +140,6 @@ struct Activations {
     attended: Vec<f32>,
     mixed: Mixed,
 }
-
-/// Rows of logits held at a time.
-const HEAD_CHUNK: usize = 256;
 
 /// Runs a batch through the decoder and keeps what [`backward`] needs.
 pub fn forward(decoder: &Decoder, batch: &[Sequence], wanted: Wanted) -> Result<(Outputs, Tape)> {
@@ -166,7 +170,7 @@ fn run(decoder: &Decoder, batch: &[Sequence], wanted: Wanted, keep: Keep) -> Res
         assert!(!sequence.tokens.is_empty(), "a sequence without tokens");
         decoder.check_length(sequence.tokens.len())?;
     }
-    let parts: Vec<(Vec<f32>, Shard)> = packing::split(batch)
+    let parts: Vec<(Told, Shard)> = packing::split(batch)
         .into_par_iter()
         .enumerate()
         .map(|(index, groups)| {
@@ -177,19 +181,16 @@ fn run(decoder: &Decoder, batch: &[Sequence], wanted: Wanted, keep: Keep) -> Res
             }
         })
         .collect();
-    let empty = |wanted: bool| {
-        if wanted {
-            vec![Vec::new(); batch.len()]
-        } else {
-            Vec::new()
-        }
-    };
+    let rows = |wanted: bool| if wanted { batch.len() } else { 0 };
+    let (logprobs, hidden) = (rows(wanted.temperature().is_some()), rows(wanted.hidden()));
     let mut outputs = Outputs {
-        logprobs: empty(wanted.temperature().is_some()),
-        hidden: empty(wanted.hidden()),
+        logprobs: vec![Vec::new(); logprobs],
+        hidden: vec![Vec::new(); hidden],
+        outlooks: vec![Vec::new(); logprobs],
     };
-    for (logprobs, shard) in &parts {
+    for ((logprobs, outlooks), shard) in &parts {
         shard.packed.scatter(logprobs, 1, &mut outputs.logprobs);
+        shard.packed.scatter(outlooks, 1, &mut outputs.outlooks);
         shard
             .packed
             .scatter(&shard.hidden, decoder.config.hidden, &mut outputs.hidden);
@@ -202,8 +203,11 @@ fn threads_of_a_shard() -> usize {
     (rayon::current_num_threads() / packing::SHARDS).max(1)
 }
 
-/// The log-probabilities at `packed.rows` if they are wanted, and the shard.
-fn forward_shard(weights: &Weights<'_>, packed: Packed, wanted: Wanted, keep: Keep) -> (Vec<f32>, Shard) {
+/// The log-probabilities at `packed.rows`, and how the model stood there.
+type Told = (Vec<f32>, Vec<Outlook>);
+
+/// What is told of the tokens at `packed.rows` if it is wanted, and the shard.
+fn forward_shard(weights: &Weights<'_>, packed: Packed, wanted: Wanted, keep: Keep) -> (Told, Shard) {
     let layout = &weights.decoder.layout;
     let mut stream = weights.embed(&packed.tokens);
     let mut layers = Vec::with_capacity(layout.layers.len());
@@ -221,19 +225,22 @@ fn forward_shard(weights: &Weights<'_>, packed: Packed, wanted: Wanted, keep: Ke
     }
     let width = weights.config().hidden;
     let hidden = weights.norm(&gather_rows(&stream, &packed.rows, width), layout.norm);
-    let mut log_sums = Vec::new();
-    let logprobs = match wanted.temperature() {
-        Some(temperature) => selected_logprobs(weights, &hidden, &packed.targets, temperature, &mut log_sums),
-        None => Vec::new(),
+    let selected = match wanted.temperature() {
+        Some(temperature) => {
+            let slopes = keep != Keep::Nothing && weights.decoder.parameters[layout.head].frozen;
+            head::select(weights, &hidden, &packed.targets, temperature, slopes)
+        }
+        None => Selected::default(),
     };
     let shard = Shard {
         packed,
         layers,
         stream,
         hidden,
-        log_sums,
+        log_sums: selected.log_sums,
+        slopes: selected.slopes,
     };
-    (logprobs, shard)
+    ((selected.logprobs, selected.outlooks), shard)
 }
 
 /// A layer up to its activated MLP, which is what the projection down reads.
@@ -261,32 +268,4 @@ fn forward_layer(
         mixed,
     };
     (activated, activations)
-}
-
-/// `log p(target)` after each hidden state `(M, hidden)`; keeps the log denominators.
-fn selected_logprobs(
-    weights: &Weights<'_>,
-    hidden: &[f32],
-    targets: &[u32],
-    temperature: f32,
-    log_sums: &mut Vec<f32>,
-) -> Vec<f32> {
-    let (width, vocab) = (weights.config().hidden, weights.config().vocab);
-    let mut logprobs = Vec::with_capacity(targets.len());
-    for (hidden, targets) in hidden.chunks(HEAD_CHUNK * width).zip(targets.chunks(HEAD_CHUNK)) {
-        let mut logits = weights.logits(hidden);
-        for (row, target) in logits.chunks_exact_mut(vocab).zip(targets) {
-            scale(row, temperature);
-            let log_sum = kernels::log_sum_exp(row);
-            log_sums.push(log_sum);
-            logprobs.push(row[*target as usize] - log_sum);
-        }
-    }
-    logprobs
-}
-
-fn scale(row: &mut [f32], temperature: f32) {
-    if temperature != 1.0 {
-        row.iter_mut().for_each(|x| *x /= temperature);
-    }
 }

@@ -37,7 +37,7 @@ pub struct Packed {
 
 impl Packed {
     /// Gives each sequence of the batch its part of `values (rows, width)`; nothing where nothing is wanted.
-    pub fn scatter(&self, values: &[f32], width: usize, batch: &mut [Vec<f32>]) {
+    pub fn scatter<T: Clone>(&self, values: &[T], width: usize, batch: &mut [Vec<T>]) {
         let mut rest = values;
         for (index, count) in &self.members {
             if let Some(place) = batch.get_mut(*index) {
