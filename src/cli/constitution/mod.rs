@@ -3,6 +3,7 @@
 mod check;
 mod new;
 mod show;
+mod try_out;
 
 use std::path::PathBuf;
 
@@ -22,6 +23,8 @@ pub enum ConstitutionCommand {
     Check(check::Check),
     /// Print a constitution with what it inherits.
     Show(show::Show),
+    /// Try it on a few prompts: every principle's critique, revision and judgement side by side.
+    Try(Box<try_out::TryOut>),
     /// Print the JSON Schema of constitution files, for editors.
     Schema {
         /// Write it there instead.
@@ -35,6 +38,7 @@ pub fn run(session: &Session, command: &ConstitutionCommand) -> Result<()> {
         ConstitutionCommand::New(args) => new::run(session, args),
         ConstitutionCommand::Check(args) => check::run(session, args),
         ConstitutionCommand::Show(args) => show::run(session, args),
+        ConstitutionCommand::Try(args) => try_out::run(session, args),
         ConstitutionCommand::Schema { out } => {
             let schema = format!("{:#}\n", schema::constitution());
             match out {
