@@ -145,7 +145,6 @@ pub fn run(session: &Session, args: &TryOut) -> Result<()> {
     if args.watch {
         return watching::watch(session, args);
     }
-    // Mistakes are told before a model is loaded.
     if let Err(mistakes) = read(args)? {
         return Err(mistakes.told());
     }
@@ -172,6 +171,26 @@ fn read(args: &TryOut) -> Result<Result<(Constitution, usize), Mistakes>> {
     })
 }
 
+/// The prompts to try, and how many rows of the data cannot be read.
+fn prompts(args: &TryOut) -> Result<(Vec<Prompt>, usize)> {
+    let typed = args.prompt.iter().map(|text| {
+        let messages = vec![Message::user(text.trim())];
+        Prompt {
+            id: messages_id(&messages),
+            messages,
+            source: "typed".into(),
+            tags: Vec::new(),
+        }
+    });
+    let mut prompts: Vec<Prompt> = typed.collect();
+    let Some(reference) = &args.prompts else {
+        return Ok((prompts, 0));
+    };
+    let loaded = dataset::read_prompts(reference)?;
+    prompts.extend(loaded.rows.into_iter().take(args.limit));
+    Ok((prompts, loaded.rejects.len()))
+}
+
 impl Mistakes {
     fn errors(&self) -> usize {
         let errors = |finding: &&Diagnostic| finding.severity == Severity::Error;
@@ -189,6 +208,11 @@ impl Mistakes {
 
 impl<'a> Bench<'a> {
     fn set_up(session: &'a Session, args: &'a TryOut) -> Result<Self> {
+        // What is wrong with the arguments is told before a model is loaded.
+        if let Ok((constitution, _)) = read(args)? {
+            Plan::make(&constitution, &args.principle)?;
+        }
+        prompts(args)?;
         let asked = Asked::load(session, &args.model, &args.prompting, false, &args.remote)?;
         let memo = Arc::new(match &args.cache {
             Some(dir) => Memo::open(asked.engine.clone(), dir)?,
@@ -213,7 +237,7 @@ impl<'a> Bench<'a> {
             Err(mistakes) => return Ok(Outcome::Mistaken(mistakes)),
         };
         let plan = Plan::make(&constitution, &self.args.principle)?;
-        let (prompts, unread) = self.prompts()?;
+        let (prompts, unread) = prompts(self.args)?;
         let before = self.memo.recollection();
         let trial = self.ask(&constitution, plan, prompts)?;
         let after = self.memo.recollection();
@@ -261,26 +285,6 @@ impl<'a> Bench<'a> {
             exchanges: Vec::new(),
         }
         .trial(plan, prompts)
-    }
-
-    /// The prompts to try, and how many rows of the data cannot be read.
-    fn prompts(&self) -> Result<(Vec<Prompt>, usize)> {
-        let typed = self.args.prompt.iter().map(|text| {
-            let messages = vec![Message::user(text.trim())];
-            Prompt {
-                id: messages_id(&messages),
-                messages,
-                source: "typed".into(),
-                tags: Vec::new(),
-            }
-        });
-        let mut prompts: Vec<Prompt> = typed.collect();
-        let Some(reference) = &self.args.prompts else {
-            return Ok((prompts, 0));
-        };
-        let loaded = dataset::read_prompts(reference)?;
-        prompts.extend(loaded.rows.into_iter().take(self.args.limit));
-        Ok((prompts, loaded.rejects.len()))
     }
 
     fn notes(&self, constitution: &Constitution, plan: &Plan, warnings: usize, unread: usize) -> Vec<String> {

@@ -211,25 +211,31 @@ impl Page<'_> {
             title: titled("critique", critique, None),
             text: written(critique),
         };
-        let answer = tried.answer.as_ref().ok();
-        let right = match &review.revision {
-            None => Column {
+        let text = pair(self.sheet.paint, &left, &self.revision(tried, review), self.sheet.width);
+        self.text.push_str(&text);
+    }
+
+    fn revision(&self, tried: &Tried, review: &Reviewed) -> Column {
+        let Some(revision) = &review.revision else {
+            return Column {
                 title: "revision".into(),
                 text: Text::plain("[not asked: the critique cannot be used]"),
-            },
-            Some(revision) => Column {
-                title: titled("revision", revision, answer.map(|answer| answer.tokens)),
-                text: match (tried.pair(review), tried.changed(review)) {
-                    (Some(_), Some(false)) => Text::plain("(the answer, unchanged)"),
-                    (Some((answer, revision)), _) => {
-                        Text::added(self.sheet.paint, &shown(&answer.text), &shown(&revision.text))
-                    }
-                    (None, _) => written(revision),
-                },
-            },
+            };
         };
-        let text = pair(self.sheet.paint, &left, &right, self.sheet.width);
-        self.text.push_str(&text);
+        match tried.pair(review) {
+            Some((answer, after)) if answer.text == after.text => Column {
+                title: "revision".into(),
+                text: Text::plain("(the answer, unchanged)"),
+            },
+            Some((answer, after)) => Column {
+                title: titled("revision", revision, Some(answer.tokens)),
+                text: Text::added(self.sheet.paint, &shown(&answer.text), &shown(&after.text)),
+            },
+            None => Column {
+                title: titled("revision", revision, None),
+                text: written(revision),
+            },
+        }
     }
 
     /// What the questions say of two texts with these names.

@@ -102,8 +102,8 @@ pub fn watch(session: &Session, args: &TryOut) -> Result<()> {
     let mut number = 0;
     loop {
         number += 1;
-        let outcome = bench.run();
-        let goes_on = match outcome {
+        clear(session)?;
+        let goes_on = match bench.run() {
             Ok(Outcome::Tried(run)) => {
                 watch.extend(&run.constitution.files);
                 let changes = last.as_ref().map(|last| changes::between(last, &run));
@@ -119,7 +119,6 @@ pub fn watch(session: &Session, args: &TryOut) -> Result<()> {
             // Not there yet: it is being saved.
             Err(_) if files.iter().any(|file| !file.exists()) => true,
             Err(error) => {
-                clear(session)?;
                 output::report_error(&error);
                 true
             }
@@ -164,9 +163,15 @@ fn tell(bench: &Bench<'_>, run: &Run, number: usize, changes: Option<&Changes>) 
         };
         return put(&format!("{document}\n"));
     }
-    clear(bench.session)?;
     let turn = Turn { number, changes };
-    put(&draw(Sheet::of_stdout(), bench.args, run, Some(&turn)))
+    let page = draw(Sheet::of_stdout(), bench.args, run, Some(&turn));
+    // In a pipe one page follows the other.
+    let between = if number > 1 && !std::io::stdout().is_terminal() {
+        "\n"
+    } else {
+        ""
+    };
+    put(&format!("{between}{page}"))
 }
 
 fn tell_mistakes(session: &Session, mistakes: &Mistakes, number: usize) -> Result<bool> {
@@ -175,7 +180,6 @@ fn tell_mistakes(session: &Session, mistakes: &Mistakes, number: usize) -> Resul
         document["run"] = number.into();
         return put(&format!("{document}\n"));
     }
-    clear(session)?;
     output::report_error(&mistakes.told());
     Ok(true)
 }
