@@ -387,11 +387,11 @@ fn written(written: &Written) -> Text {
 fn told(judged: &Judged, [first, second]: [&str; 2]) -> String {
     let [at_a, turned] = judged.orders;
     let mut text = format!(
-        "p {:.2} that the {second} is better ({first} at (A): {at_a:.2}, {second} at (A): {turned:.2})",
+        "{second} better: p {:.2} ({first} at (A): {at_a:.2}, {second} at (A): {turned:.2})",
         judged.p
     );
     if judged.of > 1 {
-        let _ = write!(text, "; {} of {} questions prefer it", judged.prefer, judged.of);
+        let _ = write!(text, " · {} of {} questions for it", judged.prefer, judged.of);
     }
     text
 }
