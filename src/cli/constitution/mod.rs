@@ -23,7 +23,6 @@ pub enum ConstitutionCommand {
     Check(check::Check),
     /// Print a constitution with what it inherits.
     Show(show::Show),
-    /// Try it on a few prompts: every principle's critique, revision and judgement side by side.
     Try(Box<try_out::TryOut>),
     /// Print the JSON Schema of constitution files, for editors.
     Schema {

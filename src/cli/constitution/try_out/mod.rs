@@ -41,6 +41,8 @@ use crate::stage::Context;
 const TINY: &str = "builtin:tiny";
 const WORLD: &str = "proving-ground";
 
+/// Try it on a few prompts: every principle's critique, revision and judgement side by side.
+///
 /// The model answers each prompt once, criticises and revises the answer under each principle, and judges each revision
 /// against the answer in both orders: by the principle's own question, or by those of the principles that only compare.
 /// Nothing is written; what a step cannot use, a critique that is cut off for example, is shown as it is.
