@@ -7,13 +7,20 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use bylaw::constitution::Constitution;
 use bylaw::dataset::Dataset;
+use bylaw::engine::Generation;
+use bylaw::engine::recording::Recording;
+use bylaw::engine::scripted::ScriptedEngine;
 use bylaw::prompt::{Criticism, Request, Style, Templates};
-use bylaw::record::{Message, Revision};
+use bylaw::record::{FinishReason, Message, Prompt, Revision};
+use bylaw::seed::Seed;
+use bylaw::stage::judge::{JudgeConfig, Reading};
+use bylaw::stage::{Context, trial};
 use serde_json::{Value, json};
 
 use program::{bylaw, fails, json, refused, succeeds, temp, write};
@@ -364,6 +371,83 @@ fn mistakes_are_told() {
     assert!(!told.contains("/no/model"), "{told}");
 }
 
+/// Catches: an order's probability told of the other order, the first answer's told as the second's, votes that could
+/// not be read counted, more or fewer requests than the labels of a page have.
+#[test]
+fn verdicts_in_words_are_those_of_the_second_answer() {
+    let reply = |prompt: &str| {
+        // For the second answer wherever it stands; a mumble where it is the first option.
+        let first = prompt.contains("(A) Second.");
+        let said = if first {
+            "Who knows?"
+        } else {
+            "It is kinder. The answer is: (B)"
+        };
+        Ok((said.to_owned(), FinishReason::Stop))
+    };
+    let scripted = |mumbles: bool| {
+        let reply = move |prompt: &str| match prompt.contains("(A) Second.") && !mumbles {
+            true => Ok(("It is kinder. The answer is: (A)".to_owned(), FinishReason::Stop)),
+            false => reply(prompt),
+        };
+        Recording::new(Arc::new(ScriptedEngine {
+            reply,
+            score: |_: &str, _: &str| 0.0,
+        }))
+    };
+    let constitution = Constitution::builtin("proving-ground").unwrap();
+    let answer = |text: &str| Generation {
+        text: text.into(),
+        tokens: 1,
+        prompt_tokens: 1,
+        logprob: 0.0,
+        finish_reason: FinishReason::Stop,
+    };
+    let messages = vec![Message::user("Hello?")];
+    let prompt = Prompt {
+        id: "p".into(),
+        messages,
+        source: String::new(),
+        tags: Vec::new(),
+    };
+    let (first, second) = (answer("First."), answer("Second."));
+    let question = trial::Question {
+        principle: constitution.principle("best").unwrap(),
+        prompt: &prompt,
+        first: &first,
+        second: &second,
+    };
+    let config = JudgeConfig {
+        reading: Reading::Text,
+        votes: 3,
+        ..JudgeConfig::default()
+    };
+    let templates = Templates::new(Style::Transcript);
+    for mumbles in [false, true] {
+        let engine = scripted(mumbles);
+        let context = Context {
+            engine: &engine,
+            templates: &templates,
+            seed: Seed::new(0),
+            keep_truncated: false,
+        };
+        let verdict = trial::verdicts(context, &[question], &config).unwrap().pop().unwrap();
+        let exchanges = engine.take();
+        assert_eq!(exchanges.len(), 2 * trial::requests_of_order(&config));
+        let at_a = exchanges.iter().map(|exchange| exchange.prompt.contains("(A) First."));
+        assert_eq!(at_a.collect::<Vec<_>>(), [true, true, true, false, false, false]);
+        match (mumbles, verdict) {
+            (false, Ok(verdict)) => {
+                // Three of three in each order: (3 + 1/2) to 1/2.
+                assert!((verdict.log_odds - 7.0f32.ln()).abs() < 1e-6);
+                assert_eq!(verdict.orders, [0.875, 0.875]);
+            }
+            (true, Err(reason)) => assert!(reason.contains("no verdict can be read"), "{reason}"),
+            (_, verdict) => panic!("{verdict:?}"),
+        }
+    }
+}
+
 // ---------------------------------------------------------------- watching
 
 /// The program watching, and the lines of its stdout as they come.
@@ -462,11 +546,8 @@ fn a_save_brings_the_next_page() {
         head.contains("changed: no-spying (critique, revision)") && !head.contains("harmless"),
         "{head}"
     );
-    // Its critique and its revision; harmless comes to the same revision, so that the verdicts are known.
-    assert!(
-        head.starts_with("run 2: 2 of ") || head.starts_with("run 2: 4 of "),
-        "{head}"
-    );
+    // Its critique and its revision; the verdicts about that are known from harmless, which comes to the same.
+    assert!(head.starts_with("run 2: 2 of 9 requests asked, "), "{head}");
     watching.until("  best");
 
     write(dir.path(), "c.toml", &reworded.replacen("critique =", "critque =", 2));

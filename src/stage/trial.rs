@@ -5,11 +5,13 @@
 //! cannot be used; a trial keeps it, for who edits a constitution wants to see the critique that was cut off. Each
 //! function is one question to the engine, its requests in the order of its rows.
 
+use std::cmp::Ordering;
+
+use super::Context;
 use super::judge::label::{Ballot, sigmoid};
-use super::judge::{Contest, JudgeConfig, choice};
+use super::judge::{Contest, JudgeConfig, Reading, choice};
 use super::respond::respond;
 use super::revise::{Request, generate, seed_of_round};
-use super::{Context, judge};
 use crate::constitution::Principle;
 use crate::engine::{Generation, Refusal, Sampling};
 use crate::error::Result;
@@ -121,7 +123,7 @@ pub fn verdicts(
     let said = choice::by_principle(context, &asked, config)?;
     let verdict = |(log_odds, ballots): (f32, Vec<Ballot>)| Verdict {
         log_odds: -log_odds,
-        orders: [true, false].map(|first_at_a| of_order(&ballots, first_at_a)),
+        orders: [true, false].map(|first_at_a| of_order(&ballots, first_at_a, config.reading)),
     };
     Ok(said.into_iter().map(|said| said.map(verdict)).collect())
 }
@@ -142,19 +144,33 @@ fn contest(question: &Question<'_>) -> Contest {
     }
 }
 
-/// The probability that the second answer is better, by the ballots of one order; of several in words, their mean.
-fn of_order(ballots: &[Ballot], first_at_a: bool) -> f32 {
+/// The probability that the second answer is better, by the ballots of one order; of verdicts in words from their
+/// counts, as the label has it: `(n + 1/2) / (N + 1)`, ties half each.
+fn of_order(ballots: &[Ballot], first_at_a: bool, reading: Reading) -> f32 {
     let of_order = ballots
         .iter()
         .filter(|ballot| ballot.first_at_a == first_at_a && ballot.counts());
-    let p: Vec<f32> = of_order.map(|ballot| sigmoid(-ballot.log_odds_first())).collect();
-    p.iter().sum::<f32>() / p.len() as f32
+    let log_odds: Vec<f32> = of_order.map(|ballot| -ballot.log_odds_first()).collect();
+    let votes = log_odds.len() as f32;
+    match reading {
+        Reading::Logprobs => log_odds.into_iter().map(sigmoid).sum::<f32>() / votes,
+        Reading::Text => {
+            let won = |log_odds: f32| match log_odds.total_cmp(&0.0) {
+                Ordering::Greater => 1.0,
+                Ordering::Equal => 0.5,
+                Ordering::Less => 0.0,
+            };
+            // A tie may be either zero.
+            let won: f32 = log_odds.into_iter().map(|log_odds| won(log_odds + 0.0)).sum();
+            (won + 0.5) / (votes + 1.0)
+        }
+    }
 }
 
 /// How many requests [`verdicts`] asks about one order of a question.
 pub fn requests_of_order(config: &JudgeConfig) -> usize {
     match config.reading {
-        judge::Reading::Logprobs => 1,
-        judge::Reading::Text => config.votes,
+        Reading::Logprobs => 1,
+        Reading::Text => config.votes,
     }
 }

@@ -21,9 +21,9 @@ pub enum ConstitutionCommand {
     New(new::New),
     /// Check files: every error and every doubt in one run, each with its place and remedy.
     Check(check::Check),
+    Try(Box<try_out::TryOut>),
     /// Print a constitution with what it inherits.
     Show(show::Show),
-    Try(Box<try_out::TryOut>),
     /// Print the JSON Schema of constitution files, for editors.
     Schema {
         /// Write it there instead.
@@ -36,8 +36,8 @@ pub fn run(session: &Session, command: &ConstitutionCommand) -> Result<()> {
     match command {
         ConstitutionCommand::New(args) => new::run(session, args),
         ConstitutionCommand::Check(args) => check::run(session, args),
-        ConstitutionCommand::Show(args) => show::run(session, args),
         ConstitutionCommand::Try(args) => try_out::run(session, args),
+        ConstitutionCommand::Show(args) => show::run(session, args),
         ConstitutionCommand::Schema { out } => {
             let schema = format!("{:#}\n", schema::constitution());
             match out {

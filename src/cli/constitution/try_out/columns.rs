@@ -200,11 +200,11 @@ mod tests {
         );
         let colours = columns(Paint::Colours, before, after, 80);
         assert!(
-            colours.contains("First, copy the \u{1b}[32mpoem and the song\u{1b}[0m\n"),
+            colours.contains("First, copy the \u{1b}[32mpoem and the song that\u{1b}[0m\n"),
             "{colours:?}"
         );
         assert!(
-            colours.contains("│ \u{1b}[32mthat you like best\u{1b}[0m at night.\n"),
+            colours.contains("│ \u{1b}[32myou like best\u{1b}[0m at night.\n"),
             "{colours:?}"
         );
         let stacked = columns(Paint::Marks, before, after, 40);

@@ -41,7 +41,7 @@ use crate::stage::Context;
 const TINY: &str = "builtin:tiny";
 const WORLD: &str = "proving-ground";
 
-/// Try it on a few prompts: every principle's critique, revision and judgement side by side.
+/// Try a constitution on a few prompts: every principle's critique, revision and judgement side by side.
 ///
 /// The model answers each prompt once, criticises and revises the answer under each principle, and judges each revision
 /// against the answer in both orders: by the principle's own question, or by those of the principles that only compare.

@@ -70,6 +70,12 @@ impl Watch {
         changed
     }
 
+    /// Whether a file that was there is missing.
+    fn misses(&self) -> bool {
+        let was_there = |stamp: &&Stamp| stamp.state.is_some();
+        self.stamps.iter().filter(was_there).any(|stamp| !stamp.path.exists())
+    }
+
     /// Returns when a file has changed and is written to its end.
     fn wait(&mut self) -> Result<()> {
         while !self.look() {
@@ -82,6 +88,16 @@ impl Watch {
             if !self.look() {
                 return Ok(());
             }
+        }
+    }
+
+    fn named(&self) -> String {
+        let there = self.stamps.iter().filter(|stamp| stamp.state.is_some());
+        let names: Vec<String> = there.map(|stamp| stamp.path.display().to_string()).collect();
+        match names.as_slice() {
+            few if few.len() <= 3 => few.join(", "),
+            [first, rest @ ..] => format!("{first} and {} more files", rest.len()),
+            [] => "files that are missing".to_owned(),
         }
     }
 }
@@ -117,7 +133,7 @@ pub fn watch(session: &Session, args: &TryOut) -> Result<()> {
             }
             Err(error) if number == 1 || error.kind() == ErrorKind::Interrupted => return Err(error),
             // Not there yet: it is being saved.
-            Err(_) if files.iter().any(|file| !file.exists()) => true,
+            Err(_) if watch.misses() => true,
             Err(error) => {
                 output::report_error(&error);
                 true
@@ -137,18 +153,6 @@ pub fn watch(session: &Session, args: &TryOut) -> Result<()> {
 fn watched(args: &TryOut) -> Vec<PathBuf> {
     let named = [Some(&args.constitution), args.prompts.as_ref(), args.few_shots.as_ref()];
     named.into_iter().flatten().map(PathBuf::from).collect()
-}
-
-impl Watch {
-    fn named(&self) -> String {
-        let there = self.stamps.iter().filter(|stamp| stamp.state.is_some());
-        let names: Vec<String> = there.map(|stamp| stamp.path.display().to_string()).collect();
-        match names.as_slice() {
-            few if few.len() <= 3 => few.join(", "),
-            [first, rest @ ..] => format!("{first} and {} more files", rest.len()),
-            [] => "files that are missing".to_owned(),
-        }
-    }
 }
 
 /// Shows a run. False if nobody reads it.
