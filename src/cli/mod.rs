@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use self::args::{Cli, Command};
+use self::constitution::ConstitutionCommand;
 use self::session::Session;
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -47,9 +48,12 @@ pub fn main() -> ExitCode {
 }
 
 /// The first Ctrl-C asks the loop in flight to stop after its unit of work; the second stops at once,
-/// which loses at most that unit. A conversation has none, and stops at once.
+/// which loses at most that unit. A conversation and a trial have none, and stop at once.
 fn handle_interrupts(command: &Command) -> Result<()> {
-    let at_once = matches!(command, Command::Chat(_));
+    let at_once = matches!(
+        command,
+        Command::Chat(_) | Command::Constitution(ConstitutionCommand::Try(_))
+    );
     ctrlc::set_handler(move || {
         if interrupt::request() || at_once {
             std::process::exit(130);

@@ -101,6 +101,8 @@ struct Shares {
 pub struct Checked {
     /// If it has no errors.
     pub constitution: Option<Constitution>,
+    /// Every file that was read.
+    pub files: Vec<PathBuf>,
     /// Errors and warnings, those of the file itself first and from its top.
     pub findings: Vec<Diagnostic>,
 }
@@ -402,6 +404,7 @@ fn checked(text: &Arc<Text>, variables: &BTreeMap<String, String>, budget: usize
         lints::check(&document, budget, &findings);
     }
     Checked {
+        files: document.files.clone(),
         constitution: usable.then(|| Constitution::new(document, path)),
         findings: findings.sorted(&text.path),
     }

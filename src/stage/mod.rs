@@ -7,6 +7,7 @@ pub mod judge;
 pub mod respond;
 pub mod revise;
 pub mod sample;
+pub mod trial;
 
 use crate::engine::{Engine, Generation, Refusal};
 use crate::prompt::Templates;

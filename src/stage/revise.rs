@@ -28,10 +28,11 @@ struct Draft<'a> {
 }
 
 /// A principle with the texts that a round needs.
-struct Request<'a> {
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
     principle: &'a Principle,
-    critique: &'a str,
-    revise: &'a str,
+    pub(super) critique: &'a str,
+    pub(super) revise: &'a str,
 }
 
 pub fn revise(
@@ -68,13 +69,13 @@ fn revise_once<'a>(
     config: &ReviseConfig,
     round: u64,
 ) -> Result<Vec<Result<Draft<'a>, Reject>>> {
-    let seed = |draft: &Draft<'_>| context.seed.child(&draft.prompt.id).child("round").index(round);
+    let seed = |draft: &Draft<'_>| seed_of_round(context, &draft.prompt.id, round);
     let mut asked = Vec::new();
     for draft in rows.iter().flatten() {
         asked.push(draw(constitution, seed(draft))?);
     }
     let open: Vec<&Draft<'_>> = rows.iter().flatten().collect();
-    let critiques = generate(context, &open, &config.critique, |index| {
+    let critiques = generate(context, open.len(), &config.critique, |index| {
         let request = context.templates.critique(criticism(open[index], &asked[index]))?;
         Ok((request, seed(open[index]).child("critique")))
     })?;
@@ -84,7 +85,7 @@ fn revise_once<'a>(
         .into_iter()
         .map(|critique| context.accept("the critique", critique))
         .collect();
-    let revisions = generate(context, &open, &config.answer, |index| {
+    let revisions = generate(context, open.len(), &config.answer, |index| {
         let critique = critiques[index].as_ref().map_or("", |critique| critique.text.as_str());
         let asked = &asked[index];
         let request = context
@@ -115,18 +116,28 @@ fn revise_once<'a>(
         .collect())
 }
 
+/// The seed of all that happens to a prompt in a round.
+pub(super) fn seed_of_round(context: Context<'_>, prompt_id: &str, round: u64) -> Seed {
+    context.seed.child(prompt_id).child("round").index(round)
+}
+
 fn draw(constitution: &Constitution, seed: Seed) -> Result<Request<'_>> {
-    let principle = constitution.draw_critique(seed.child("principle"))?;
-    match (&principle.critique, &principle.revise) {
-        (Some(critique), Some(revise)) => Ok(Request {
-            principle,
-            critique,
-            revise,
-        }),
-        _ => Err(Error::unexpected(format!(
-            "the principle `{}` was drawn for a critique and has none",
-            principle.id
-        ))),
+    Request::of(constitution.draw_critique(seed.child("principle"))?)
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn of(principle: &'a Principle) -> Result<Self> {
+        match (&principle.critique, &principle.revise) {
+            (Some(critique), Some(revise)) => Ok(Self {
+                principle,
+                critique,
+                revise,
+            }),
+            _ => Err(Error::unexpected(format!(
+                "the principle `{}` was drawn for a critique and has none",
+                principle.id
+            ))),
+        }
     }
 }
 
@@ -138,14 +149,15 @@ fn criticism<'a>(draft: &'a Draft<'_>, asked: &'a Request<'_>) -> Criticism<'a> 
     }
 }
 
-fn generate(
+/// Draws `count` texts, the requests and their seeds by number.
+pub(super) fn generate(
     context: Context<'_>,
-    open: &[&Draft<'_>],
+    count: usize,
     sampling: &Sampling,
     request: impl Fn(usize) -> Result<(crate::prompt::Request, Seed)>,
 ) -> Result<Vec<Result<Generation, crate::engine::Refusal>>> {
     let stop = context.templates.stop_strings();
-    let requests = (0..open.len())
+    let requests = (0..count)
         .map(|index| {
             let (prompt, seed) = request(index)?;
             Ok(GenerateRequest {

@@ -6,6 +6,7 @@ mod export;
 mod import;
 mod new;
 mod show;
+mod try_out;
 mod usage;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub enum ConstitutionCommand {
     New(new::New),
     /// Check files: every error and every doubt in one run, each with its place and remedy.
     Check(check::Check),
+    Try(Box<try_out::TryOut>),
     /// Print a constitution with what it inherits.
     Show(show::Show),
     /// Tell what changed from one constitution to another, and try on prompts what the change does.
@@ -44,6 +46,7 @@ pub fn run(session: &Session, command: &ConstitutionCommand) -> Result<()> {
     match command {
         ConstitutionCommand::New(args) => new::run(session, args),
         ConstitutionCommand::Check(args) => check::run(session, args),
+        ConstitutionCommand::Try(args) => try_out::run(session, args),
         ConstitutionCommand::Show(args) => show::run(session, args),
         ConstitutionCommand::Diff(args) => diff::run(session, args),
         ConstitutionCommand::Import(args) => import::run(session, args),

@@ -9,7 +9,7 @@ use super::verdict::{self, Pick};
 use super::{
     Asked, Contest, Context, Group, JudgeConfig, Outcome, Reading, STAGE, Words, comparable, served, together,
 };
-use crate::constitution::Constitution;
+use crate::constitution::{Constitution, Principle};
 use crate::engine::{GenerateRequest, Refusal, ScoreRequest};
 use crate::error::{Error, Result};
 use crate::prompt::Comparison;
@@ -102,11 +102,7 @@ pub(super) fn judge(
             });
         asked.push(questions.collect::<Vec<_>>());
     }
-    let ballots = match (config.reading, config.reasoning) {
-        (Reading::Logprobs, false) => by_logprobs(context, &asked)?,
-        (Reading::Logprobs, true) => by_reasoning(context, &asked, config)?,
-        (Reading::Text, _) => by_words(context, &asked, config)?,
-    };
+    let ballots = ballots(context, &asked, config)?;
     Ok(contests
         .into_iter()
         .zip(ballots)
@@ -114,21 +110,56 @@ pub(super) fn judge(
         .collect())
 }
 
+/// What one principle says of each contest: its ballots and the log-odds of the first answer that they add up to, or why
+/// it says nothing. Nothing is drawn.
+pub(in crate::stage) fn by_principle(
+    context: Context<'_>,
+    questions: &[(&Contest, &Principle)],
+    config: &JudgeConfig,
+) -> Result<Vec<Result<(f32, Vec<Ballot>), String>>> {
+    let asked: Vec<Vec<Question<'_>>> = questions
+        .iter()
+        .map(|(contest, principle)| {
+            let asked = Asked { principle, share: 1.0 };
+            let order = |first_at_a| Question {
+                contest,
+                asked,
+                first_at_a,
+            };
+            [true, false].map(order).to_vec()
+        })
+        .collect();
+    let said = |ballots: Result<Vec<Ballot>, String>| {
+        let ballots = ballots?;
+        let log_odds = log_odds(&ballots, config.reading)?;
+        Ok((log_odds, ballots))
+    };
+    Ok(ballots(context, &asked, config)?.into_iter().map(said).collect())
+}
+
+/// Asks all questions of all contests.
+fn ballots(context: Context<'_>, asked: &[Vec<Question<'_>>], config: &JudgeConfig) -> Result<Ballots> {
+    match (config.reading, config.reasoning) {
+        (Reading::Logprobs, false) => by_logprobs(context, asked),
+        (Reading::Logprobs, true) => by_reasoning(context, asked, config),
+        (Reading::Text, _) => by_words(context, asked, config),
+    }
+}
+
+/// The log-odds of the first answer that the ballots add up to, or why there are none.
+fn log_odds(ballots: &[Ballot], reading: Reading) -> Result<f32, String> {
+    match reading {
+        Reading::Logprobs => mean_log_odds(ballots).ok_or("no question has a whole reasoning in both orders"),
+        Reading::Text => counted_log_odds(ballots).ok_or("no verdict can be read in one of the orders"),
+    }
+    .map_err(str::to_owned)
+}
+
 /// The preference that the ballots add up to.
 fn label(contest: &Contest, ballots: Result<Vec<Ballot>, String>, reading: Reading) -> Outcome<Preference> {
     let ballots = ballots.map_err(|reason| reject(&contest.id, STAGE, (reason, String::new())))?;
     let raw = || together(ballots.iter().filter_map(|ballot| ballot.cot.as_deref()));
-    let log_odds = match reading {
-        Reading::Logprobs => mean_log_odds(&ballots),
-        Reading::Text => counted_log_odds(&ballots),
-    };
-    let Some(log_odds) = log_odds else {
-        let reason = match reading {
-            Reading::Logprobs => "no question has a whole reasoning in both orders",
-            Reading::Text => "no verdict can be read in one of the orders",
-        };
-        return Err(reject(&contest.id, STAGE, (reason.into(), raw())));
-    };
+    let log_odds = log_odds(&ballots, reading).map_err(|reason| reject(&contest.id, STAGE, (reason, raw())))?;
     preference(contest, log_odds, raw, |_| ballots.clone())
 }
 
