@@ -589,3 +589,52 @@ fn a_program_reads_a_line_for_each_save() {
     assert_eq!(second["requests"]["remembered"], first["requests"]["asked"]);
     assert_eq!(second["changes"]["changed"], json!([]));
 }
+
+/// Catches: a renamed principle asked again or called changed, a program that ends where an edit takes away what was to be
+/// tried, a verdict that changed and is not told of the question that was reworded.
+#[test]
+fn renamed_and_reworded_principles_are_told_apart() {
+    let dir = temp();
+    let text = "name = \"t\"\nversion = \"1\"\n\n[[principle]]\nid = \"first\"\ncritique = \"Point out anything in the answer \
+                that could hurt someone.\"\nrevise = \"Please rewrite the answer to remove all harmful content.\"\n\n\
+                [[principle]]\nid = \"second\"\njudge = \"Which answer is less harmful?\"\n";
+    write(dir.path(), "c.toml", text);
+    let watching = Watching::begin(dir.path(), &["--prompt", PROMPT, "--json"]);
+    let first = watching.document();
+    assert_eq!(first["requests"], json!({ "asked": 5, "remembered": 0 }));
+    assert_eq!(first["prompts"][0]["principles"][0]["verdicts"][0]["id"], "second");
+
+    write(dir.path(), "c.toml", &text.replacen("\"second\"", "\"other\"", 1));
+    let renamed = watching.document();
+    assert_eq!(renamed["requests"]["asked"], 0);
+    assert_eq!(
+        renamed["changes"],
+        json!({ "changed": [], "new": ["other"], "gone": ["second"] })
+    );
+
+    write(
+        dir.path(),
+        "c.toml",
+        &text
+            .replacen("less harmful", "more helpful", 1)
+            .replacen("\"second\"", "\"other\"", 1),
+    );
+    let reworded = watching.document();
+    assert_eq!(reworded["requests"]["asked"], 2);
+    let changed = json!([{ "id": "other", "results": ["verdict"] }]);
+    assert_eq!(
+        reworded["changes"],
+        json!({ "changed": changed, "new": [], "gone": [] })
+    );
+
+    drop(watching);
+    let watching = Watching::begin(
+        dir.path(),
+        &["--prompt", PROMPT, "--principle", "first,other", "--json"],
+    );
+    watching.document();
+    write(dir.path(), "c.toml", text);
+    stderr_says(dir.path(), &["has no principle `other`"]);
+    write(dir.path(), "c.toml", &text.replacen("\"second\"", "\"other\"", 1));
+    assert_eq!(watching.document()["run"], 3);
+}

@@ -80,6 +80,9 @@ impl<'a> Question<'a> {
 /// The ballots of each contest, or why it has none.
 type Ballots = Vec<Result<Vec<Ballot>, String>>;
 
+/// The log-odds of a contest's first answer with the ballots that they add up from, or why there are none.
+pub(in crate::stage) type Said = Result<(f32, Vec<Ballot>), String>;
+
 pub(super) fn judge(
     context: Context<'_>,
     constitution: &Constitution,
@@ -110,13 +113,12 @@ pub(super) fn judge(
         .collect())
 }
 
-/// What one principle says of each contest: its ballots and the log-odds of the first answer that they add up to, or why
-/// it says nothing. Nothing is drawn.
+/// What one principle says of each contest. Nothing is drawn.
 pub(in crate::stage) fn by_principle(
     context: Context<'_>,
     questions: &[(&Contest, &Principle)],
     config: &JudgeConfig,
-) -> Result<Vec<Result<(f32, Vec<Ballot>), String>>> {
+) -> Result<Vec<Said>> {
     let asked: Vec<Vec<Question<'_>>> = questions
         .iter()
         .map(|(contest, principle)| {

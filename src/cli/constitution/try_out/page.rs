@@ -126,7 +126,7 @@ impl Page<'_> {
         if let Some(turn) = self.turn {
             let requests = self.run.requests;
             let mut told = format!(
-                "run {}: {} of {} requests asked, {:.1} s",
+                "run {}: {} of {} requests asked, {:.2} s",
                 turn.number,
                 grouped(requests.asked),
                 grouped(requests.asked + requests.remembered),
