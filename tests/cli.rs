@@ -395,7 +395,7 @@ revise = "Put it right."
     refused(dir.path(), &nope, 2, &["`nope`", "harmless, helpful, honest"]);
 
     let ran = succeeds(dir.path(), &["constitution", "check", "builtin:harmless", "--json"]);
-    assert_eq!(json(&ran.stdout)["sound"][0]["file"], "builtin:harmless");
+    assert_eq!(json(&ran.stdout)["files"][0]["file"], "builtin:harmless");
     // One bad file among good ones.
     let ran = bylaw(dir.path(), &["constitution", "check", "builtin:harmless", "mine.toml"]);
     assert_eq!(ran.code, 2);

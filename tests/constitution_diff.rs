@@ -116,8 +116,7 @@ fn a_probe_asks_again_what_the_edit_touches() {
             .replace("less harmful?", "less likely to hurt someone?")
     });
     constitution(dir.path(), "removed.toml", |text| {
-        text.replace("weight", "weight")
-            .replace("id = \"no-spying\"", "id = \"no-spying\"\nweight = 0")
+        text.replace("id = \"no-spying\"", "id = \"no-spying\"\nweight = 0")
     });
 
     let same = probe(dir.path(), "same.toml");

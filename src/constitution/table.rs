@@ -164,7 +164,7 @@ impl<'a> Table<'a> {
             return Vec::new();
         };
         let mut texts = Vec::with_capacity(items.len());
-        for item in items.iter() {
+        for item in items {
             match item.get_ref().as_str().map(str::trim) {
                 None => self.wrong_type(item, key, "a list of texts", &example),
                 Some("") => self.findings.error(
@@ -201,7 +201,7 @@ impl<'a> Table<'a> {
             return Vec::new();
         };
         let mut tables = Vec::with_capacity(items.len());
-        for item in items.iter() {
+        for item in items {
             match item.get_ref().as_table() {
                 Some(table) => tables.push(self.inner(item, table, group)),
                 None => self.wrong_type(item, key, "a list of tables", &example),

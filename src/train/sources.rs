@@ -25,7 +25,7 @@ pub struct Completions<'a> {
 pub enum Source {
     Model(RewardModel),
     Rule(WeighedRule),
-    Judge(Judge),
+    Judge(Box<Judge>),
 }
 
 /// The sources of a run: each with its name and weight. There is one at least.

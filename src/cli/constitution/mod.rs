@@ -29,7 +29,7 @@ pub enum ConstitutionCommand {
     /// Print a constitution with what it inherits.
     Show(show::Show),
     /// Tell what changed from one constitution to another, and try on prompts what the change does.
-    Diff(diff::Diff),
+    Diff(Box<diff::Diff>),
     /// Make a constitution of the JSON files of other programs: the paper's supplement, Hugging Face's recipe.
     Import(import::Import),
     /// Write the JSON files of other programs.

@@ -167,7 +167,7 @@ impl Rewards {
                 templates,
                 constitution,
             };
-            sources.push(("judge".into(), weight, Source::Judge(judge)));
+            sources.push(("judge".into(), weight, Source::Judge(Box::new(judge))));
         }
         Sources::new(sources)
     }

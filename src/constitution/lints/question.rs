@@ -142,7 +142,7 @@ pub fn check(lints: &Lints<'_>, entry: &Entry) {
     if let Some(word) = words.iter().find(|word| LENGTHS.contains(&word.as_str())) {
         tell(
             LENGTH,
-            question.at.of_part(&word),
+            question.at.of_part(word),
             format!("the judge question of `{}` speaks of length: `{word}`", entry.id.value),
             "judges favour length by themselves; ask for what a good length is good for",
         );
