@@ -291,6 +291,19 @@ fn accumulated_batches_are_one_batch() {
     assert!((separate - whole[0][0].unwrap()).abs() > 1e-3, "the rows tell nothing");
 }
 
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_directory(&entry.path(), &target),
+            false => {
+                fs::copy(entry.path(), target).unwrap();
+            }
+        }
+    }
+}
+
 /// Copies a run's directory when two steps are done: what a killed process would have left.
 struct CopyAt {
     from: PathBuf,
@@ -303,16 +316,7 @@ impl Progress for CopyAt {
 
     fn advance(&self, done: u64) {
         if done > 0 && self.done.fetch_add(done, Ordering::SeqCst) + done == 3 {
-            let copy = |from: &Path, to: &Path| {
-                fs::create_dir_all(to).unwrap();
-                for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-                    if entry.path().is_file() {
-                        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-                    }
-                }
-            };
-            copy(&self.from, &self.to);
-            copy(&self.from.join("checkpoint"), &self.to.join("checkpoint"));
+            copy_directory(&self.from, &self.to);
         }
     }
 
@@ -358,7 +362,8 @@ fn mixtures_resume_to_the_bit_and_held_out_rows_are_not_learnt() {
         done: AtomicU64::new(0),
     };
     let trained = run(setup(whole.path(), &stop, 1), &config, data);
-    assert!(stopped.path().join("checkpoint").is_dir());
+    let checkpoint = stopped.path().join("checkpoint/step-000002/state.json");
+    assert!(checkpoint.is_file(), "the run went on from a checkpoint");
     let resumed = run(setup(stopped.path(), &Silent, 1), &config, data);
     assert_eq!(bits(&trained), bits(&resumed));
     let log = |dir: &Path| fs::read(dir.join(metrics::FILE)).unwrap();
