@@ -260,6 +260,28 @@ fn from_equal_rewards_nothing_is_learnt() {
     learns_nothing_from_equal_rewards::<GrpoConfig>(&["--scale-rewards=batch"]);
 }
 
+/// Catches: log-probabilities of the only update that are another completion's, or another policy's: then the KL to the
+/// reference, which the policy still is in the first iteration, is not 0.
+#[test]
+fn a_single_update_is_by_the_policy_that_drew() {
+    let (model, dirs) = (small::model(), TempDir::new().unwrap());
+    let run = |epochs: &str| {
+        let dir = dirs.path().join(epochs);
+        let config: GrpoConfig = typed(&["--rollouts=8", "--minibatch-rows=8", "--num-generations=4", epochs]);
+        train(&dir, &config, &model, &rule("no-repeat"), &[]);
+        dir
+    };
+    let (once, twice) = (run("--epochs=1"), run("--epochs=2"));
+    assert!(figures(&once, "objective/kl")[0].abs() < 1e-6);
+    assert!(figures(&once, "policy/approxkl_avg").iter().all(|kl| *kl == 0.0));
+    // Both drew the same in the first iteration.
+    let (a, b) = (
+        figures(&once, "objective/entropy")[0],
+        figures(&twice, "objective/entropy")[0],
+    );
+    assert!((a - b).abs() < 1e-4 * b, "{a} {b}");
+}
+
 /// Catches: a limit that is asked after the parameters moved, or that keeps the gradient for the next iteration.
 #[test]
 fn no_update_is_made_beyond_the_limit() {

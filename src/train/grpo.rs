@@ -113,12 +113,14 @@ pub fn train(
         let draw = Draw {
             per_prompt: config.num_generations,
             hidden: false,
+            logprobs: config.epochs > 1 || config.rollout.minibatch_rows < config.rollout.rollouts,
         };
-        let rollout = rollout::collect(&config.rollout, actors, &run.decoder, draw, seed)?;
+        let mut rollout = rollout::collect(&config.rollout, actors, &run.decoder, draw, seed)?;
         let advantages = normalised(&rollout.rewards, &rollout.groups, config.scale_rewards);
         let mut updates = Updates::default();
         for rows in rollout.minibatches(&config.rollout, config.epochs, seed) {
-            let (figures, store) = gradient(config, &mut run, &rollout, &advantages, &rows)?;
+            let ((figures, logprobs), store) = gradient(config, &mut run, &rollout, &advantages, &rows)?;
+            rollout.remember(&rows, logprobs);
             if updates.beyond(config.rollout.max_kl_step, &figures) {
                 run.gradients.clear();
                 break;
@@ -142,14 +144,14 @@ pub fn train(
     monitor.choose(&dir, run.finish()?.0)
 }
 
-/// Adds the gradient of a minibatch of the rollout's rows to the run's.
+/// Adds the gradient of a minibatch of the rollout's rows to the run's; answers figures and the rows' log-probabilities.
 fn gradient(
     config: &GrpoConfig,
     run: &mut Run<'_>,
     rollout: &Rollout,
     advantages: &[f32],
     rows: &[usize],
-) -> Result<(Vec<(&'static str, f64)>, GradStore)> {
+) -> Result<((Vec<(&'static str, f64)>, Vec<Vec<f32>>), GradStore)> {
     let terms = GrpoTerms {
         ratio: RatioClip {
             clip_range: config.clip_range,
@@ -165,7 +167,12 @@ fn gradient(
     };
     run.accumulate(&rollout.pick(rows), wanted, |leaves| {
         let pick = |values: &[Vec<f32>]| leaves.pad(rows.iter().map(|row| values[*row].clone()));
-        let (old_logprobs, reference) = (pick(&rollout.old_logprobs)?, pick(&rollout.reference_logprobs)?);
+        let reference = pick(&rollout.reference_logprobs)?;
+        // Where this is the only update, the policy that drew is the policy that learns.
+        let old_logprobs = match rollout.old_logprobs.is_empty() {
+            true => leaves.logprobs.as_tensor().detach(),
+            false => pick(&rollout.old_logprobs)?,
+        };
         let of_tokens = |(row, length): (&usize, &usize)| vec![advantages[*row]; *length];
         let batch = GrpoBatch {
             logprobs: leaves.logprobs.as_tensor(),
@@ -182,6 +189,6 @@ fn gradient(
             ("policy/clipfrac_avg", scalar(&result.moved.clipfrac)?),
             (RATIO, scalar(&result.moved.ratio)?),
         ];
-        Ok((result.loss, figures))
+        Ok((result.loss, (figures, leaves.rows()?)))
     })
 }

@@ -204,6 +204,7 @@ pub fn train(
         let draw = Draw {
             per_prompt: 1,
             hidden: true,
+            logprobs: true,
         };
         let rollout = rollout::collect(&config.rollout, actors, &run.decoder, draw, seed)?;
         let kl = rollout.kl(config.kl_estimator);

@@ -97,6 +97,7 @@ pub fn train(
         let draw = Draw {
             per_prompt: config.num_generations,
             hidden: false,
+            logprobs: true,
         };
         let rollout = rollout::collect(&config.rollout, actors, &run.decoder, draw, seed)?;
         let kl = rollout.kl(config.kl_estimator);

@@ -123,6 +123,7 @@ pub struct Rollout {
     pub scores: Vec<f32>,
     /// The scores after length control.
     pub rewards: Vec<f32>,
+    /// Of the policy that drew; empty until they are known.
     pub old_logprobs: Vec<Vec<f32>>,
     pub reference_logprobs: Vec<Vec<f32>>,
     /// Hidden states before each token, if they were wanted.
@@ -141,6 +142,9 @@ pub struct Draw {
     pub per_prompt: usize,
     /// Whether a head will read the hidden states.
     pub hidden: bool,
+    /// Whether the log-probabilities of the policy that drew are wanted before the first update: where there is one only,
+    /// its own forward has them.
+    pub logprobs: bool,
 }
 
 /// Draws completions from `decoder` and scores them.
@@ -188,8 +192,10 @@ pub fn collect(
         true => Wanted::LogprobsAndHidden { temperature },
         false => Wanted::Logprobs { temperature },
     };
-    let old = trunk::infer(decoder, &rollout.sequences, wanted)?;
-    (rollout.old_logprobs, rollout.hidden) = (old.logprobs, old.hidden);
+    if draw.logprobs || draw.hidden {
+        let old = trunk::infer(decoder, &rollout.sequences, wanted)?;
+        (rollout.old_logprobs, rollout.hidden) = (old.logprobs, old.hidden);
+    }
     rollout.reference_logprobs =
         trunk::infer(actors.policy, &rollout.sequences, Wanted::Logprobs { temperature })?.logprobs;
     Ok(rollout)
@@ -297,6 +303,16 @@ impl Rollout {
         (0..epochs)
             .flat_map(|epoch| plan(&lengths, size, seed.index(epoch as u64)))
             .collect()
+    }
+
+    /// Takes the log-probabilities of all its rows, in the order of `rows`, if they are not known yet.
+    pub fn remember(&mut self, rows: &[usize], logprobs: Vec<Vec<f32>>) {
+        if self.old_logprobs.is_empty() && rows.len() == self.sequences.len() {
+            self.old_logprobs = vec![Vec::new(); rows.len()];
+            for (row, values) in rows.iter().zip(logprobs) {
+                self.old_logprobs[*row] = values;
+            }
+        }
     }
 
     /// The sequences of some rows.

@@ -25,6 +25,15 @@ pub struct Leaves {
 }
 
 impl Leaves {
+    /// The log-probabilities of each sequence's completion.
+    pub fn rows(&self) -> Result<Vec<Vec<f32>>> {
+        let mut rows = self.logprobs.as_tensor().to_vec2::<f32>()?;
+        for (row, length) in rows.iter_mut().zip(&self.lengths) {
+            row.truncate(*length);
+        }
+        Ok(rows)
+    }
+
     fn new(outputs: &Outputs, lengths: Vec<usize>, width: usize) -> Result<Self> {
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let mask = pad(lengths.iter().map(|length| vec![1.0; *length]), longest);
