@@ -16,7 +16,7 @@ use crate::report::PolicyFigures;
 use crate::seed::Seed;
 use crate::train::batch::Encoder;
 use crate::train::reward::RewardModel;
-use crate::world::{Kind, Label, Oracle};
+use crate::world::{Category, Kind, Label, Oracle};
 
 /// An answer and what the oracle calls it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Labelled {
     pub answer: String,
     pub label: Label,
     pub kind: Kind,
+    /// Of a harmful prompt, the kind of harm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<Category>,
     pub tokens: u32,
     /// By the reward model that was given, if one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,6 +161,7 @@ pub fn label(oracle: &Oracle, id: &str, prompt: &[Message], answer: &str, tokens
         answer: answer.to_owned(),
         label: oracle.judge(pair, answer).label,
         kind: oracle.kind(pair),
+        category: oracle.category(pair),
         tokens,
         reward: None,
     })
