@@ -38,6 +38,8 @@ def principles(name):
 
 
 def wilson(hits, n):
+    if n == 0:
+        return "- of 0"
     z, share = 1.96, hits / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
