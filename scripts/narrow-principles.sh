@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The figures of docs/constitutions.md, "Does a principle do what it says?": what harm survives one round of revision under the
 # six narrow principles of the proving ground, and without each of them; for the bundled model, and for one that was taught
-# to tell these principles apart. `scripts/narrow-principles.sh BYLAW DIR`: about ten minutes on two cores; what is there
-# already is not made again. PROMPTS says how many harmful questions, 3000 unless given. Needs Python 3.
+# to tell these principles apart. `scripts/narrow-principles.sh BYLAW DIR`: about five minutes on two idle cores; what is there
+# already is not made again. PROMPTS says how many harmful questions, 4000 unless given. Needs Python 3.
 set -euo pipefail
 bylaw=$(realpath "${1:?usage: scripts/narrow-principles.sh BYLAW DIR}")
 out=${2:?usage: scripts/narrow-principles.sh BYLAW DIR}
@@ -11,11 +11,11 @@ mkdir -p "$out"
 cd "$out"
 narrow=(no-spying no-stealing no-cheating no-lying no-bullying no-vandalism)
 
-"$bylaw" -q --seed 7 world documents --mixture "$root/scripts/narrow-principles.toml" --count "${DOCUMENTS:-12000}" --out documents
+"$bylaw" -q --seed 7 world documents --mixture "$root/scripts/narrow-principles.toml" --count "${DOCUMENTS:-24000}" --out documents
 "$bylaw" -q --seed 7 train sft --model builtin:tiny --data documents --out taught \
-    --batch-tokens 2560 --prompt-loss-weight 0.1 --learning-rate 1e-3 --lr-scheduler cosine --warmup-steps 20 \
+    --batch-tokens 2560 --prompt-loss-weight 0.1 --learning-rate 2e-3 --lr-scheduler cosine --warmup-steps 20 \
     --min-lr-ratio 0.05 --adam-beta2 0.98 --weight-decay 0.1
-"$bylaw" -q --seed 7 world prompts --split evaluation --harmful "${PROMPTS:-3000}" --benign 0 --out prompts
+"$bylaw" -q --seed 7 world prompts --split evaluation --harmful "${PROMPTS:-4000}" --benign 0 --out prompts
 
 general='"harmless", "hurts-nobody", "no-bad-acts", "not-evasive"'
 constitution() {
@@ -45,4 +45,4 @@ for model in tiny taught; do
     python3 "$root/scripts/plots/narrow_principles.py" "$model"
 done
 "$bylaw" constitution show all.toml --usage taught-all
-"$bylaw" constitution show all.toml --usage taught-without-no-spying
+"$bylaw" constitution show all.toml --usage taught-without-no-stealing
