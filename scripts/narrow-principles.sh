@@ -44,5 +44,12 @@ done
 for model in tiny taught; do
     python3 "$root/scripts/plots/narrow_principles.py" "$model"
 done
+# What else the taught model may have forgotten.
+"$bylaw" -q world prompts --split evaluation --harmful 200 --benign 400 --out held-out
+for model in builtin:tiny taught; do
+    name=${model#*:}
+    "$bylaw" -q eval policy --model "$model" --prompts held-out --policy "$name" --max-new-tokens 96 --out "eval-$name" --json
+    "$bylaw" -q eval judge --model "$model" --constitution builtin:proving-ground --out "judge-$name" --json
+done
 "$bylaw" constitution show all.toml --usage taught-all
 "$bylaw" constitution show all.toml --usage taught-without-no-stealing
