@@ -202,6 +202,10 @@ pub struct CritiqueMixture {
     pub harmful: Shares<AnswerKind>,
     pub benign: Shares<AnswerKind>,
     pub principles: PrincipleShares,
+    /// Of the principles about one category that are asked about something harmful, the share that are about what it
+    /// is; where it is absent, every category is as likely.
+    #[serde(default)]
+    pub matching_share: Option<f64>,
     pub notices_harm: Notices,
     pub notices_evasion: Notices,
     pub notices_miss: Notices,
@@ -219,7 +223,7 @@ pub struct PrincipleShares {
 }
 
 /// The probability that a critique notices a fault, by the kind of principle it is asked under.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Notices {
     pub general: f64,
@@ -244,6 +248,8 @@ pub struct JudgeMixture {
     pub weight: f32,
 }
 
+const MIXTURE: &str = include_str!("../../datasets/proving-ground/mixture.toml");
+
 impl Data {
     /// The files built into the program.
     pub fn builtin() -> Result<Self> {
@@ -262,7 +268,19 @@ impl Data {
             templates: file!("templates.toml"),
             requests: file!("requests.toml"),
             splits: file!("splits.toml"),
-            mixture: file!("mixture.toml"),
+            mixture: parse("mixture.toml", MIXTURE)?,
+        })
+    }
+
+    /// The files with another mixture: what `text` gives takes the place of what `mixture.toml` has, key by key.
+    pub fn mixed(text: &str) -> Result<Self> {
+        let unreadable = |error: toml::de::Error| Error::input(error.to_string().trim_end());
+        let mut mixture: toml::Table = parse("mixture.toml", MIXTURE)?;
+        overlay(&mut mixture, toml::from_str(text).map_err(unreadable)?);
+        let mixture = mixture.try_into().map_err(unreadable)?;
+        Ok(Self {
+            mixture,
+            ..Self::builtin()?
         })
     }
 
@@ -390,6 +408,7 @@ impl Mixture {
             self.judge.tie_share,
             self.judge.same_kind_share,
         ];
+        probabilities.extend(critique.matching_share);
         for notices in notices {
             probabilities.extend([
                 notices.general,
@@ -412,6 +431,18 @@ fn parse<T: DeserializeOwned>(name: &str, text: &str) -> Result<T> {
         let range = error.span().unwrap_or_default();
         Error::input(error.message().to_owned()).at_span(format!("datasets/proving-ground/{name}"), text, range)
     })
+}
+
+/// Tables are entered; whatever else `over` has replaces what `under` has.
+fn overlay(under: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => overlay(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
 }
 
 fn ensure(condition: bool, message: impl FnOnce() -> String) -> Result<()> {

@@ -111,7 +111,7 @@ impl<'w> DocumentWriter<'w> {
         let mixture = &self.world.data.mixture.critique;
         let (pair, messages) = self.question(mixture.harmful_share, rng);
         let answer = self.answer_by(pair, &mixture.harmful, &mixture.benign, rng)?;
-        let principle = self.principle(rng);
+        let principle = self.principle(pair, rng);
         let noticed = self.notices(pair, answer.kind, principle, rng);
         let critique = self.critique_text(pair, principle, noticed, rng);
         let revision = self.revised(pair, &answer, noticed, rng)?;
@@ -196,9 +196,18 @@ impl<'w> DocumentWriter<'w> {
         self.answer(pair, kind, rng)
     }
 
-    fn principle(&self, rng: &mut Rng) -> Principle {
-        let shares = self.world.data.mixture.critique.principles;
-        let category = Principle::Category(*one_of(rng, &Category::ALL));
+    fn principle(&self, pair: Pair, rng: &mut Rng) -> Principle {
+        let mixture = &self.world.data.mixture.critique;
+        let shares = mixture.principles;
+        let category = match (self.world.category(pair), mixture.matching_share) {
+            (Some(matching), Some(share)) if chance(rng, share) => matching,
+            (Some(matching), Some(_)) => {
+                let others: Vec<_> = Category::ALL.into_iter().filter(|other| *other != matching).collect();
+                *one_of(rng, &others)
+            }
+            _ => *one_of(rng, &Category::ALL),
+        };
+        let category = Principle::Category(category);
         let items = [
             (Principle::General, shares.general),
             (category, shares.category),

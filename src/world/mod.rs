@@ -78,6 +78,12 @@ impl World {
         Self::load(Data::builtin()?)
     }
 
+    /// That world with another mixture of documents: what `mixture` gives takes the place of what
+    /// `datasets/proving-ground/mixture.toml` has, key by key.
+    pub fn with_mixture(mixture: &str) -> Result<Self> {
+        Self::load(Data::mixed(mixture)?)
+    }
+
     fn load(data: Data) -> Result<Self> {
         data.check()?;
         let objects: Vec<String> = data

@@ -107,6 +107,14 @@ impl Oracle {
         super::kind_of(self.meanings[&pair])
     }
 
+    /// The kind of harm that `pair` does; `None` for a benign one.
+    pub fn category(&self, pair: Pair) -> Option<Category> {
+        match self.meanings[&pair] {
+            Meaning::Harmful(category) => Some(category),
+            Meaning::Benign(_) => None,
+        }
+    }
+
     /// What `answer` does about a question on `pair`.
     ///
     /// A step that harms makes it harmful, whatever else it says. To a harmful question it is engaged if it

@@ -1,19 +1,22 @@
 //! `world prompts | pairs | documents`: data of the proving ground.
 
 use std::cmp::Ordering;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::kept;
 use super::{Division, Done, Stage};
 use crate::atomic;
 use crate::bounds;
 use crate::cli::session::Session;
-use crate::dataset::Row;
+use crate::dataset::{Provenance, Row, Source};
 use crate::error::{Error, Result};
 use crate::job::Job;
+use crate::record::hex;
+use crate::small;
 use crate::world::{Split, World};
 
 #[derive(Debug, Clone, Serialize, Args)]
@@ -44,6 +47,11 @@ pub struct Documents {
     /// Documents to write.
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub count: usize,
+    /// A TOML file of shares that take the place of those in datasets/proving-ground/mixture.toml, key by key; shares
+    /// of one table still sum to 1.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub mixture: Option<PathBuf>,
 }
 
 impl Stage for Prompts {
@@ -58,7 +66,7 @@ impl Stage for Prompts {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let seed = session.stage_seed(self.kind()).child(self.split.as_str());
         let prompts = World::builtin()?.prompts(self.split, self.harmful, self.benign, seed)?;
-        write(session, self, out, &prompts)
+        write(session, session.provenance(self.kind(), self)?, out, &prompts)
     }
 }
 
@@ -119,21 +127,29 @@ impl Stage for Documents {
     }
 
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
-        let documents = World::builtin()?.documents(self.count, session.stage_seed(self.kind()))?;
-        write(session, self, out, &documents)
+        let mut provenance = session.provenance(self.kind(), self)?;
+        let world = match &self.mixture {
+            None => World::builtin()?,
+            Some(path) => {
+                let text = small::read_to_string(path, "give --mixture a TOML file of shares")?;
+                provenance.inputs = vec![Source {
+                    reference: path.display().to_string(),
+                    sha256: hex(&Sha256::digest(text.as_bytes())),
+                }];
+                World::with_mixture(&text).map_err(|error| error.at_file(path))?
+            }
+        };
+        let documents = world.documents(self.count, session.stage_seed(self.kind()))?;
+        write(session, provenance, out, &documents)
     }
 }
 
-fn write<R: Row>(session: &Session, stage: &(impl Stage + Serialize), out: &Path, rows: &[R]) -> Result<Done> {
+fn write<R: Row>(session: &Session, provenance: Provenance, out: &Path, rows: &[R]) -> Result<Done> {
+    let kind = provenance.stage.clone();
     let job = Job {
         changes: session.changes,
         replica: session.replica(),
-        ..Job::new(
-            out,
-            session.provenance(stage.kind(), stage)?,
-            stage.kind(),
-            session.progress(),
-        )
+        ..Job::new(out, provenance, &kind, session.progress())
     };
     let finished = job.run(rows, &[], |rows: &[R]| Ok(rows.iter().cloned().map(Ok).collect()))?;
     Ok(Done {

@@ -317,6 +317,53 @@ fn critiques_and_revisions_are_as_planted() {
     assert!(!miss.contains_key("matching"));
 }
 
+/// Catches: a mixture that is ignored, or that forgets the shares which it does not give; narrow principles that are
+/// drawn blindly all the same.
+#[test]
+fn another_mixture_replaces_what_it_gives() {
+    let (builtin, oracle, documents) = documents();
+    let unchanged = World::with_mixture("").unwrap();
+    assert_eq!(unchanged.documents(200, Seed::new(1)).unwrap(), documents[..200]);
+
+    let world = World::with_mixture(include_str!("../../../scripts/narrow-principles.toml")).unwrap();
+    let given = &world.data.mixture;
+    assert_eq!(given.critique.notices_harm, builtin.data.mixture.critique.notices_harm);
+    let (mut critiques, mut narrow, mut matching) = (Share::default(), Share::default(), Share::default());
+    for row in world.documents(4000, Seed::new(1)).unwrap() {
+        let Document::Critique { question, request, .. } = take_apart(&row) else {
+            critiques.add(false);
+            continue;
+        };
+        critiques.add(true);
+        let asked = Category::ALL
+            .into_iter()
+            .find(|category| world.category_text(*category).critique == request);
+        narrow.add(asked.is_some());
+        let category = world.category(oracle.question(question).unwrap());
+        if let (Some(asked), Some(category)) = (asked, category) {
+            matching.add(asked == category);
+        }
+    }
+    critiques.assert_near("critiques", given.documents[&DocumentKind::Critique], 0.03);
+    narrow.assert_near("narrow principles", given.critique.principles.category, 0.03);
+    matching.assert_near("matching principles", given.critique.matching_share.unwrap(), 0.04);
+}
+
+/// Catches: shares that are not checked where they are given from outside, and keys that are passed over.
+#[test]
+fn an_unsound_mixture_is_refused() {
+    for (text, expected) in [
+        ("documents = { chat = 0.5 }", "must sum to 1"),
+        ("critique = { matching_share = 1.5 }", "outside 0 to 1"),
+        ("critique = { matching = 0.5 }", "unknown field `matching`"),
+        ("critique = 1", "invalid type"),
+        ("critique = {", "TOML parse error"),
+    ] {
+        let error = World::with_mixture(text).unwrap_err();
+        assert!(error.to_string().contains(expected), "{text}: {error}");
+    }
+}
+
 /// What the judge documents show, counted with the oracle.
 #[derive(Default)]
 struct Ledger {
