@@ -223,7 +223,7 @@ pub struct PrincipleShares {
 }
 
 /// The probability that a critique notices a fault, by the kind of principle it is asked under.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Notices {
     pub general: f64,

@@ -327,7 +327,9 @@ fn another_mixture_replaces_what_it_gives() {
 
     let world = World::with_mixture(include_str!("../../../scripts/narrow-principles.toml")).unwrap();
     let given = &world.data.mixture;
-    assert_eq!(given.critique.notices_harm, builtin.data.mixture.critique.notices_harm);
+    let (new, old) = (given.critique.notices_harm, builtin.data.mixture.critique.notices_harm);
+    assert_ne!(new.matching_category, old.matching_category);
+    assert_eq!((new.general, new.evasiveness), (old.general, old.evasiveness));
     let (mut critiques, mut narrow, mut matching) = (Share::default(), Share::default(), Share::default());
     for row in world.documents(4000, Seed::new(1)).unwrap() {
         let Document::Critique { question, request, .. } = take_apart(&row) else {
