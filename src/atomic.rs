@@ -18,10 +18,14 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// The same for what is too large to be held in memory once more: `fill` writes it piece by piece.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let temporary = temporary(path)?;
-    let failed = |error| {
-        Error::io("write", path, error).help(
-            "what was finished before is untouched; free some space or fix the rights, and run the same command again",
-        )
+    let failed = |error: std::io::Error| {
+        let help = match error.kind() {
+            std::io::ErrorKind::NotFound => "the directory does not exist: make it, or give another path",
+            _ => {
+                "what was finished before is untouched; free some space or fix the rights, and run the same command again"
+            }
+        };
+        Error::io("write", path, error).help(help)
     };
     let written = File::create(&temporary)
         .and_then(|mut file| {

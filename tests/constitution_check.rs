@@ -167,6 +167,35 @@ fn broken_files() -> Vec<Case> {
             format!("{HEAD}[[mix]]\nconstitution = \"builtin:harmless\"\nweight = 0\n"),
         ),
         case("a part without its name", format!("{HEAD}[[mix]]\nweight = 1\n")),
+        changed("a weight beyond all measure", "id =", "weight = 1e308\nid ="),
+        with(
+            changed("a base twice", "version", "extends = [\"b.toml\", \"b.toml\"]\nversion"),
+            &[("b.toml", &base)],
+        ),
+        with(
+            case(
+                "a part whose name is no id",
+                format!("{HEAD}[[mix]]\nconstitution = \"b.toml\"\n"),
+            ),
+            &[("b.toml", &base.replace("\"t\"", "\"x/y\""))],
+        ),
+        with(
+            case(
+                "parts with different examples",
+                format!("{HEAD}[[mix]]\nconstitution = \"b.toml\"\n[[mix]]\nconstitution = \"d.toml\"\n"),
+            ),
+            &[
+                (
+                    "b.toml",
+                    &format!("name = \"b\"\nversion = \"1\"\n[few_shots]\njudge = \"builtin\"\n{FAIR}"),
+                ),
+                (
+                    "d.toml",
+                    &format!("name = \"d\"\nversion = \"1\"\n[few_shots]\njudge = \"shots.toml\"\n{FAIR}"),
+                ),
+                ("shots.toml", JUDGE_SHOT),
+            ],
+        ),
     ]
 }
 
@@ -271,6 +300,18 @@ fn doubtful() -> Vec<Case> {
             &format!("unfair.{}", " And look again at every sentence of it.".repeat(14)),
         ),
         changed("lone tag", "id =", "tags = [\"fairness\"]\nid =").and_second(),
+        with(
+            case(
+                "near-duplicates of two parts",
+                format!(
+                    "{HEAD}[variables]\nx = \"y\"\n[[mix]]\nconstitution = \"b.toml\"\n[[mix]]\nconstitution = \"d.toml\"\n"
+                ),
+            ),
+            &[
+                ("b.toml", &format!("name = \"b\"\nversion = \"1\"\n{FAIR}")),
+                ("d.toml", &format!("name = \"d\"\nversion = \"1\"\n{FAIR}")),
+            ],
+        ),
         changed("unused variable", "\n[[", "[variables]\naudience = \"children\"\n[["),
         changed(
             "allowed in the file",

@@ -84,6 +84,45 @@ fn every_change_is_told() {
     assert_eq!(back["same_meaning"], false);
 }
 
+/// Catches: a mixture's weights that change unseen, and a variable that only one of the two has.
+#[test]
+fn parts_and_variables_are_compared() {
+    let dir = temp();
+    let mixture = |weight: f64| {
+        format!(
+            "name = \"m\"\nversion = \"1\"\n[[mix]]\nconstitution = \"builtin:honest\"\nweight = {weight:?}\n[[mix]]\nconstitution \
+             = \"builtin:helpful\"\n"
+        )
+    };
+    write(dir.path(), "old.toml", &mixture(1.0));
+    write(dir.path(), "new.toml", &mixture(5.0));
+    let told = succeeds(dir.path(), &["constitution", "diff", "old.toml", "new.toml"]).stdout;
+    assert_eq!(told, "honest  weight in the mixture 1 -> 5\n27 principles unchanged\n");
+
+    let text = "name = \"v\"\nversion = \"1\"\n[[principle]]\nid = \"a\"\njudge = \"Which is kinder?\"\n";
+    write(dir.path(), "plain.toml", text);
+    let filled = text
+        .replace("kinder?", "kinder to {{ who }}?")
+        .replace("[[", "[variables]\nwho = \"me\"\n[[");
+    write(dir.path(), "filled.toml", &filled);
+    let arguments = [
+        "constitution",
+        "diff",
+        "plain.toml",
+        "filled.toml",
+        "--variable",
+        "who=pilots",
+    ];
+    let told = succeeds(dir.path(), &arguments).stdout;
+    assert!(told.contains("pilots"), "{told}");
+    refused(
+        dir.path(),
+        &[&arguments[..5], &["whom=pilots"]].concat(),
+        2,
+        &["did you mean `who`?"],
+    );
+}
+
 /// Catches: layout, order and what only people read taken for a change of meaning.
 #[test]
 fn what_no_model_reads_is_no_change_of_meaning() {

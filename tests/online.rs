@@ -323,7 +323,7 @@ fn rewards_are_weighted_sums_of_their_sources() {
     let alone = completions(&Sources::model(random_rewards(&model, 2))).total;
     let both = completions(
         &Sources::new(vec![
-            ("model".into(), 0.5, Source::Model(random_rewards(&model, 2))),
+            ("model".into(), 0.5, Source::Model(Box::new(random_rewards(&model, 2)))),
             ("rule".into(), -2.0, Source::Rule("regex:^A lot".parse().unwrap())),
         ])
         .unwrap(),
@@ -344,8 +344,8 @@ fn the_value_head_begins_as_the_reward_model() {
         .collect();
     let expected = rewards.head.apply(&hidden).unwrap();
     let sources = Sources::new(vec![
-        ("one".into(), 1.0, Source::Model(random_rewards(&model, 2))),
-        ("two".into(), -0.5, Source::Model(random_rewards(&model, 4))),
+        ("one".into(), 1.0, Source::Model(Box::new(random_rewards(&model, 2)))),
+        ("two".into(), -0.5, Source::Model(Box::new(random_rewards(&model, 4)))),
     ])
     .unwrap();
     let other = random_rewards(&model, 4).head.apply(&hidden).unwrap();
@@ -400,7 +400,7 @@ fn method_resumes_exactly<M: Method>(flags: &[&str]) {
     let held_out = random_rewards(&model, 9);
     let prompts = prompts(&model, &QUESTIONS);
     let sources = Sources::new(vec![
-        ("model".into(), 1.0, Source::Model(random_rewards(&model, 2))),
+        ("model".into(), 1.0, Source::Model(Box::new(random_rewards(&model, 2)))),
         ("rule".into(), 0.5, Source::Rule("no-repeat".parse().unwrap())),
     ])
     .unwrap();

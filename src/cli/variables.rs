@@ -47,6 +47,22 @@ impl Variables {
             .collect()
     }
 
+    /// Two constitutions, each with the values of the variables that it has; one that neither has is an error.
+    pub fn resolve_both(&self, references: [&str; 2]) -> Result<[Constitution; 2]> {
+        let plain = [
+            Constitution::resolve(references[0])?,
+            Constitution::resolve(references[1])?,
+        ];
+        let has = |index: usize, name: &String| plain[index].variables.contains(name);
+        let read = |index: usize| {
+            let mut values = self.values();
+            // The second reports what neither has.
+            values.retain(|name, _| has(index, name) || (index == 1 && !has(0, name)));
+            Constitution::resolve_with(references[index], &values)
+        };
+        Ok([read(0)?, read(1)?])
+    }
+
     /// The constitution that a user names, with these values.
     pub fn resolve(&self, reference: &str) -> Result<Constitution> {
         Constitution::resolve_with(reference, &self.values())

@@ -46,6 +46,8 @@ pub struct Comparison {
     /// What the new constitution has in its order, then what was removed.
     pub principles: Vec<Changed>,
     pub unchanged: usize,
+    /// Parts of mixtures that are not drawn as often as before: name, old and new weight.
+    pub parts: Vec<(String, Option<f64>, Option<f64>)>,
     /// Which few-shot examples differ: `critique`, `judge`, `judge_reasoning`.
     pub examples: Vec<&'static str>,
     /// Whether models read the same, equally often.
@@ -102,6 +104,7 @@ pub fn compare(old: &Constitution, new: &Constitution) -> Comparison {
     Comparison {
         principles,
         unchanged,
+        parts: parts(old, new),
         examples: examples
             .into_iter()
             .filter(|(_, differ)| *differ)
@@ -109,6 +112,19 @@ pub fn compare(old: &Constitution, new: &Constitution) -> Comparison {
             .collect(),
         same_meaning: old.hash == new.hash,
     }
+}
+
+fn parts(old: &Constitution, new: &Constitution) -> Vec<(String, Option<f64>, Option<f64>)> {
+    let weight = |of: &Constitution, name: &str| {
+        of.parts
+            .iter()
+            .find(|(part, _)| part == name)
+            .map(|(_, weight)| *weight)
+    };
+    let gone = old.parts.iter().filter(|(name, _)| weight(new, name).is_none());
+    let names = new.parts.iter().chain(gone).map(|(name, _)| name);
+    let both = names.map(|name| (name.clone(), weight(old, name), weight(new, name)));
+    both.filter(|(_, old, new)| old != new).collect()
 }
 
 fn changed(old: &Principle, new: &Principle) -> Option<Change> {

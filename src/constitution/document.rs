@@ -3,8 +3,10 @@
 //! Every mistake is a finding at its place, and reading goes on: what comes out is as much as could be understood, and
 //! to be used only if there was no error.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::builtin::{self, BUILTIN_PREFIX};
@@ -25,14 +27,16 @@ pub struct Examples {
 }
 
 /// One part of a mixture.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Mixed {
     pub document: Document,
     pub weight: Located<f64>,
+    /// Where it is named.
+    pub at: Place,
 }
 
 /// A constitution as its files have it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Document {
     pub text: Arc<Text>,
     pub name: String,
@@ -52,21 +56,49 @@ pub struct Document {
 
 /// Reads a text and everything that it needs. `given` holds variables that are told from outside.
 pub fn read(text: &Arc<Text>, given: &BTreeMap<String, String>, findings: &Findings) -> Document {
-    let mut document = load(text, &[canonical(&text.path)], findings);
+    let mut document = load(text, &Trail::begin(canonical(&text.path)), findings);
     check_given(&document, given, findings);
     document.fill(given, findings);
     document.check_whole(findings);
     document
 }
 
-/// Reads one file with what it extends and mixes. `chain` holds the files being read, this one last.
-fn load(text: &Arc<Text>, chain: &[PathBuf], findings: &Findings) -> Document {
+/// The way to a file: those being read, the innermost last, and those that were read before.
+#[derive(Clone)]
+struct Trail {
+    files: Vec<PathBuf>,
+    known: Rc<RefCell<BTreeMap<PathBuf, Document>>>,
+}
+
+impl Trail {
+    fn begin(address: PathBuf) -> Self {
+        Self {
+            files: vec![address],
+            known: Rc::default(),
+        }
+    }
+
+    /// The document at an address, read by `load` unless it was before: many may extend the same one.
+    fn read(&self, address: PathBuf, load: impl FnOnce(&Self) -> Document) -> Document {
+        if let Some(known) = self.known.borrow().get(&address) {
+            return known.clone();
+        }
+        let mut trail = self.clone();
+        trail.files.push(address.clone());
+        let document = load(&trail);
+        self.known.borrow_mut().insert(address, document.clone());
+        document
+    }
+}
+
+/// Reads one file with what it extends and mixes.
+fn load(text: &Arc<Text>, chain: &Trail, findings: &Findings) -> Document {
     table::document(text, findings, &keys::CONSTITUTION, |table| {
         document(text, table, chain)
     })
 }
 
-fn document(text: &Arc<Text>, table: &Table<'_>, chain: &[PathBuf]) -> Document {
+fn document(text: &Arc<Text>, table: &Table<'_>, chain: &Trail) -> Document {
     let findings = table.findings();
     let told = |key: &str, help: &str| {
         table
@@ -87,7 +119,16 @@ fn document(text: &Arc<Text>, table: &Table<'_>, chain: &[PathBuf]) -> Document 
         allow: lints::known(table.texts("allow"), findings),
         files: vec![text.path.clone()],
     };
+    let mut bases = BTreeSet::new();
     for reference in table.texts("extends") {
+        if !bases.insert(reference.value.clone()) {
+            findings.error(
+                "duplicate-base",
+                reference.at.clone(),
+                format!("`extends` names {} twice", reference.value),
+                "name it once",
+            );
+        }
         document.inherit(&reference, chain, findings);
     }
     document.remove(&table.texts("remove"), table.has("extends"), findings);
@@ -101,6 +142,7 @@ fn document(text: &Arc<Text>, table: &Table<'_>, chain: &[PathBuf]) -> Document 
     for part in table.tables("mix", &keys::MIX) {
         document.mix_in(&part, chain);
     }
+    document.check_examples(table);
     if !document.mix.is_empty() && (!document.entries.is_empty() || table.has("extends")) {
         findings.error(
             "mixed-and-own",
@@ -114,7 +156,7 @@ fn document(text: &Arc<Text>, table: &Table<'_>, chain: &[PathBuf]) -> Document 
 
 impl Document {
     /// Takes over what a constitution in `extends` has.
-    fn inherit(&mut self, reference: &Located<String>, chain: &[PathBuf], findings: &Findings) {
+    fn inherit(&mut self, reference: &Located<String>, chain: &Trail, findings: &Findings) {
         let Some(base) = other(&self.text, reference, "extends", chain, findings) else {
             return;
         };
@@ -133,7 +175,7 @@ impl Document {
             }
         }
         self.variables.extend(base.variables);
-        self.files.extend(base.files);
+        self.add_files(base.files);
         let Examples {
             critique,
             judge,
@@ -143,6 +185,15 @@ impl Document {
         examples.critique = critique.or(examples.critique.take());
         examples.judge = judge.or(examples.judge.take());
         examples.judge_reasoning = judge_reasoning.or(examples.judge_reasoning.take());
+    }
+
+    /// Each once.
+    fn add_files(&mut self, files: Vec<PathBuf>) {
+        for file in files {
+            if !self.files.contains(&file) {
+                self.files.push(file);
+            }
+        }
     }
 
     fn remove(&mut self, ids: &[Located<String>], extends: bool, findings: &Findings) {
@@ -166,9 +217,8 @@ impl Document {
             let Some(entry) = entry::read(&item) else { continue };
             let id = entry.id.value.clone();
             if own.contains(&id) {
-                let free = (2..)
-                    .map(|number| format!("{id}-{number}"))
-                    .find(|free| !own.contains(free));
+                let taken = |free: &String| self.entries.iter().any(|entry| entry.id.value == *free);
+                let free = (2..).map(|number| format!("{id}-{number}")).find(|free| !taken(free));
                 let found = Diagnostic::error(
                     "duplicate-id",
                     entry.id.at.clone(),
@@ -253,7 +303,43 @@ impl Document {
         }
     }
 
-    fn mix_in(&mut self, part: &Table<'_>, chain: &[PathBuf]) {
+    /// Parts of a mixture with different examples, of which the mixture does not say which hold.
+    fn check_examples(&self, table: &Table<'_>) {
+        let of = |examples: &Examples| {
+            let Examples {
+                critique,
+                judge,
+                judge_reasoning,
+            } = examples;
+            let sha =
+                |judge: &Option<FewShots<JudgeExample>>| judge.as_ref().map(|examples| examples.sha256().to_owned());
+            [
+                (
+                    "critique",
+                    critique.as_ref().map(|examples| examples.sha256().to_owned()),
+                ),
+                ("judge", sha(judge)),
+                ("judge_reasoning", sha(judge_reasoning)),
+            ]
+        };
+        for (index, (key, own)) in of(&self.examples).into_iter().enumerate() {
+            let parts = self
+                .mix
+                .iter()
+                .filter_map(|part| of(&part.document.examples)[index].1.clone());
+            let different: BTreeSet<String> = parts.collect();
+            if own.is_none() && different.len() > 1 {
+                table.findings().error(
+                    "different-examples",
+                    table.key_place("mix"),
+                    format!("parts of the mixture have different few-shot examples for `{key}`"),
+                    format!("say which hold: [few_shots], and under it {key} = \"...\""),
+                );
+            }
+        }
+    }
+
+    fn mix_in(&mut self, part: &Table<'_>, chain: &Trail) {
         let findings = part.findings();
         let reference = part.required_text("constitution", "name the part: `constitution = \"builtin:harmless\"`");
         let weight = part.weight().unwrap_or(Located {
@@ -273,9 +359,30 @@ impl Document {
                 "name each constitution otherwise, or mix it once with the sum of the weights",
             );
         }
+        if !document.name.is_empty() && !entry::is_id(&document.name) {
+            findings.error(
+                "bad-part-name",
+                reference.at.clone(),
+                format!(
+                    "the name {:?} of this part has other characters than lower-case letters, digits and hyphens",
+                    document.name
+                ),
+                "its principles are called NAME/ID in the mixture: change the `name` in its file",
+            );
+        }
         document.check_whole(findings);
-        self.files.append(&mut document.files);
-        self.mix.push(Mixed { document, weight });
+        self.add_files(std::mem::take(&mut document.files));
+        self.mix.push(Mixed {
+            document,
+            weight,
+            at: reference.at,
+        });
+    }
+
+    /// Adds the names of its variables, and of its parts'.
+    pub fn declared(&self, names: &mut BTreeSet<String>) {
+        names.extend(self.variables.keys().cloned());
+        self.mix.iter().for_each(|part| part.document.declared(names));
     }
 
     /// Puts the variables into the texts: those of a mixture before those of its parts.
@@ -356,7 +463,7 @@ fn other(
     text: &Arc<Text>,
     reference: &Located<String>,
     key: &str,
-    chain: &[PathBuf],
+    chain: &Trail,
     findings: &Findings,
 ) -> Option<Document> {
     let (base, address) = match reference.value.strip_prefix(BUILTIN_PREFIX) {
@@ -389,8 +496,12 @@ fn other(
             }
         }
     };
-    if chain.contains(&address) {
-        let names = chain.iter().chain([&address]).map(|path| path.display().to_string());
+    if chain.files.contains(&address) {
+        let names = chain
+            .files
+            .iter()
+            .chain([&address])
+            .map(|path| path.display().to_string());
         let names: Vec<String> = names.collect();
         findings.error(
             "circle",
@@ -400,9 +511,7 @@ fn other(
         );
         return None;
     }
-    let mut chain = chain.to_vec();
-    chain.push(address);
-    Some(load(&base, &chain, findings))
+    Some(chain.read(address, |chain| load(&base, chain, findings)))
 }
 
 fn beside(text: &Text, reference: &str) -> PathBuf {
@@ -435,14 +544,9 @@ fn unknown_id(id: &Located<String>, entries: &[Entry]) -> Diagnostic {
 
 /// Variables that nothing has.
 fn check_given(document: &Document, given: &BTreeMap<String, String>, findings: &Findings) {
-    fn declared<'a>(document: &'a Document, names: &mut Vec<&'a str>) {
-        names.extend(document.variables.keys().map(String::as_str));
-        for part in &document.mix {
-            declared(&part.document, names);
-        }
-    }
-    let mut names = Vec::new();
-    declared(document, &mut names);
+    let mut names = BTreeSet::new();
+    document.declared(&mut names);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for name in given.keys().filter(|name| !names.contains(&name.as_str())) {
         let help = match nearest(name, names.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),

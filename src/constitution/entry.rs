@@ -75,11 +75,7 @@ pub fn read(table: &Table<'_>) -> Option<Entry> {
         id,
     })?;
     let id = &entry.id;
-    if !id
-        .value
-        .bytes()
-        .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-    {
+    if !is_id(&id.value) {
         let suggested = suggested_id(&id.value);
         let found = Diagnostic::error(
             "bad-id",
@@ -122,6 +118,12 @@ pub fn check_texts(entry: &Entry, own: &Table<'_>, inherited: &[String]) {
             None => Diagnostic::error("no-text", id.at.clone(), message, HELP),
         });
     }
+}
+
+/// Lower-case letters, digits and hyphens.
+pub fn is_id(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 fn suggested_id(id: &str) -> String {

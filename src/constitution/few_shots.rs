@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::diagnostic::{Diagnostic, Findings, Place, Text};
@@ -23,7 +24,7 @@ const JUDGE: &str = include_str!("../../prompts/few-shots/judge.toml");
 const JUDGE_COT: &str = include_str!("../../prompts/few-shots/judge-cot.toml");
 
 /// What a file has examples of.
-pub trait Example: Sized {
+pub trait Example: Sized + Serialize {
     const FILE: &'static Group;
     const TABLE: &'static Group;
 
@@ -35,7 +36,7 @@ pub trait Example: Sized {
 }
 
 /// Examples in the order in which they are shown.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct FewShots<E> {
     examples: Vec<E>,
     sha256: String,
@@ -43,7 +44,7 @@ pub struct FewShots<E> {
 }
 
 /// One comparison and its answer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct JudgeExample {
     pub messages: Vec<Message>,
     pub question: String,
@@ -54,7 +55,7 @@ pub struct JudgeExample {
     pub reasoning: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Answer {
     A,
     B,
@@ -70,7 +71,7 @@ impl Answer {
 }
 
 /// An answer with its critique and its revision.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CritiqueExample {
     pub messages: Vec<Message>,
     pub answer: String,
@@ -78,6 +79,13 @@ pub struct CritiqueExample {
     pub critique: String,
     pub revision_request: String,
     pub revision: String,
+}
+
+/// Where they stand is no difference.
+impl<E> PartialEq for FewShots<E> {
+    fn eq(&self, other: &Self) -> bool {
+        self.sha256 == other.sha256
+    }
 }
 
 impl<E: Example> FewShots<E> {
@@ -117,9 +125,10 @@ impl<E: Example> FewShots<E> {
             }
             tables.iter().filter_map(E::read).collect()
         });
+        let examples: Vec<E> = examples;
         Self {
+            sha256: hex(&Sha256::digest(serde_json::json!(examples).to_string())),
             examples,
-            sha256: hex(&Sha256::digest(&text.text)),
             path: text.path.clone(),
         }
     }
@@ -128,7 +137,7 @@ impl<E: Example> FewShots<E> {
         &self.examples
     }
 
-    /// Of the file.
+    /// Of the examples, however their file lays them out.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }

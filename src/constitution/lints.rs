@@ -9,8 +9,8 @@ mod words;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::diagnostic::{Diagnostic, Findings, Located, Text};
-use super::document::Document;
+use super::diagnostic::{Diagnostic, Findings, Located, Place, Text};
+use super::document::{Document, Mixed};
 use super::entry::Entry;
 use crate::error::nearest;
 use words::{content_words, overlap, tokens_about};
@@ -57,10 +57,22 @@ struct Lints<'a> {
     /// Only what stands here is told: what is inherited is told where it stands.
     text: &'a Arc<Text>,
     allow: &'a [Located<String>],
+    /// Of a mixture: what of it comes with which part, and where the part is named.
+    parts: Vec<(&'a Entry, &'a Place)>,
 }
 
 impl Lints<'_> {
-    fn tell(&self, of: &[&Entry], diagnostic: Diagnostic) {
+    fn tell(&self, of: &[&Entry], mut diagnostic: Diagnostic) {
+        let part = |entry: &Entry| self.parts.iter().find(|(other, _)| std::ptr::eq(*other, entry));
+        if let [first, second] = of
+            && let (Some((_, place)), Some((_, other))) = (part(first), part(second))
+        {
+            // What is wrong within a part is told in its own file.
+            if place.range == other.range {
+                return;
+            }
+            diagnostic.place = (*place).clone();
+        }
         let allows = |allow: &[Located<String>]| allow.iter().any(|lint| lint.value == diagnostic.name);
         let here = Arc::ptr_eq(&diagnostic.place.text, self.text);
         if here && !allows(self.allow) && !of.iter().any(|entry| allows(&entry.allow)) {
@@ -101,8 +113,10 @@ pub fn check(document: &Document, budget: usize, findings: &Findings) {
         findings,
         text: &document.text,
         allow: &document.allow,
+        parts: document.mix.iter().flat_map(parts).collect(),
     };
-    let entries: Vec<&Entry> = document.entries.iter().collect();
+    let of_parts = lints.parts.iter().map(|(entry, _)| *entry);
+    let entries: Vec<&Entry> = document.entries.iter().chain(of_parts).collect();
     near_duplicates(&lints, &entries);
     contradiction::check(&lints, &entries);
     for entry in &entries {
@@ -111,6 +125,17 @@ pub fn check(document: &Document, budget: usize, findings: &Findings) {
     }
     lone_tags(&lints, &entries);
     unused_variables(&lints, document);
+}
+
+/// The principles of a part, with those of its own parts, and where it is named.
+fn parts(part: &Mixed) -> Vec<(&Entry, &Place)> {
+    fn entries<'a>(document: &'a Document, found: &mut Vec<&'a Entry>) {
+        found.extend(&document.entries);
+        document.mix.iter().for_each(|part| entries(&part.document, found));
+    }
+    let mut found = Vec::new();
+    entries(&part.document, &mut found);
+    found.into_iter().map(|entry| (entry, &part.at)).collect()
 }
 
 fn near_duplicates(lints: &Lints<'_>, entries: &[&Entry]) {
@@ -127,7 +152,8 @@ fn near_duplicates(lints: &Lints<'_>, entries: &[&Entry]) {
             let twin = entries[..index].iter().find_map(|earlier| {
                 let other = of(earlier)?;
                 let alike = overlap(&words, &content_words(&other.value));
-                (alike >= ALIKE || text.value == other.value).then_some((*earlier, alike))
+                let alike = if text.value == other.value { 1.0 } else { alike };
+                (alike >= ALIKE).then_some((*earlier, alike))
             });
             let Some((earlier, alike)) = twin else { continue };
             let message = format!(
@@ -184,12 +210,11 @@ fn lone_tags(lints: &Lints<'_>, entries: &[&Entry]) {
 }
 
 fn unused_variables(lints: &Lints<'_>, document: &Document) {
-    // The parts of a mixture may use them.
-    if !document.mix.is_empty() {
-        return;
+    fn uses(document: &Document, name: &str) -> bool {
+        document.used.contains(name) || document.mix.iter().any(|part| uses(&part.document, name))
     }
     for (name, (place, _)) in &document.variables {
-        if !document.used.contains(name) {
+        if !uses(document, name) {
             let message = format!("no text has a placeholder for the variable `{name}`");
             let help = format!("write {{{{ {name} }}}} where it belongs, or remove it");
             lints.tell(&[], Diagnostic::warning(UNUSED_VARIABLE, place.clone(), message, help));

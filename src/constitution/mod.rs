@@ -20,7 +20,7 @@ mod template;
 mod variables;
 pub mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,6 +86,10 @@ pub struct Constitution {
     /// SHA-256 of what models read and how often: ids, texts, weights, few-shot examples. What only people read (names,
     /// versions, rationales, tags, comments, layout) and where it stands do not change it.
     pub hash: String,
+    /// Of a mixture, its parts with their weights.
+    pub parts: Vec<(String, f64)>,
+    /// The names of the variables that it has.
+    pub variables: BTreeSet<String>,
     shares: Shares,
 }
 
@@ -165,8 +169,11 @@ impl Constitution {
             principles: Vec::new(),
             examples: Examples::default(),
             hash: String::new(),
+            parts: Vec::new(),
+            variables: BTreeSet::new(),
             shares: Shares::default(),
         };
+        document.declared(&mut read.variables);
         read.take_over(document, "", 1.0, 1.0);
         read.hash = read.canonical_hash();
         read
@@ -192,10 +199,15 @@ impl Constitution {
             };
             let (critique, judge) = (factor(critique, "critique"), factor(judge, "judge"));
             let prefix = format!("{prefix}{}/", document.name);
+            self.parts.push((prefix.trim_end_matches('/').to_owned(), weight));
             self.take_over(document, &prefix, critique, judge);
         }
         for entry in document.entries {
-            let principle = principle(entry, prefix);
+            let mut principle = principle(entry, prefix);
+            if critique == 0.0 && judge == 0.0 {
+                // Of a part of a mixture that is never drawn.
+                principle.weight = 0.0;
+            }
             self.shares.critique.push(principle.weight * critique);
             self.shares.judge.push(principle.weight * judge);
             self.principles.push(principle);

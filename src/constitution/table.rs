@@ -15,6 +15,10 @@ use super::keys::Group;
 use super::syntax;
 use crate::error::nearest;
 
+/// Weights of such sizes can be added and divided without a loss that anybody would notice.
+const SMALLEST: f64 = 1e-6;
+const LARGEST: f64 = 1e6;
+
 /// One table of a file.
 pub struct Table<'a> {
     table: &'a DeTable<'a>,
@@ -132,7 +136,12 @@ impl<'a> Table<'a> {
             self.wrong_type(value, key, "a text", &format!("{key} = \"...\""));
             return None;
         };
-        let text = text.trim();
+        // A text over several lines is the same wherever its file was checked out.
+        let written = self.text.text.get(value.span()).unwrap_or_default();
+        let text = match written.contains("\r\n") {
+            true => text.trim().replace("\r\n", "\n"),
+            false => text.trim().to_owned(),
+        };
         if text.is_empty() {
             self.findings.error(
                 "empty-text",
@@ -142,7 +151,7 @@ impl<'a> Table<'a> {
             );
             return None;
         }
-        Some(self.located(text.to_owned(), value.span()))
+        Some(self.located(text, value.span()))
     }
 
     pub fn required_text(&self, key: &str, help: &str) -> Option<Located<String>> {
@@ -257,13 +266,14 @@ impl<'a> Table<'a> {
                 return None;
             }
         };
-        match weight.filter(|weight| weight.is_finite() && *weight >= 0.0) {
+        let sound = |weight: &f64| *weight == 0.0 || (SMALLEST..=LARGEST).contains(weight);
+        match weight.filter(sound) {
             Some(weight) => Some(self.located(weight, value.span())),
             None => {
                 self.findings.error(
                     "bad-weight",
                     self.text.at(value.span()),
-                    "`weight` should be a finite number of at least 0",
+                    "`weight` should be 0, or a number from 0.000001 to 1000000",
                     "1.0 is the usual weight; 2.0 is drawn twice as often, 0.0 never",
                 );
                 None

@@ -104,19 +104,19 @@ fn every_mistake_is_underlined() {
         ),
         (
             changed("= 3", "= -1"),
-            "`weight` should be a finite number",
+            "`weight` should be 0, or a number",
             "-1",
             "1.0 is the usual",
         ),
         (
             changed("= 3", "= nan"),
-            "`weight` should be a finite number",
+            "`weight` should be 0, or a number",
             "nan",
             "1.0 is the usual",
         ),
         (
             changed("= 3", "= inf"),
-            "`weight` should be a finite number",
+            "`weight` should be 0, or a number",
             "inf",
             "1.0 is the usual",
         ),
@@ -382,6 +382,7 @@ fn the_hash_is_of_the_meaning() {
         changed("version = \"1\"", "version = \"2\"\ndescription = \"D\""),
         changed("id = \"a\"", "rationale = \"why\"\nid = \"a\""),
         changed("weight = 3", "weight = 3.0"),
+        changed("\"C\"", "\"\"\"C\n\"\"\"").replace('\n', "\r\n"),
         changed("[\"x\"]", "[\"y\"]"),
         changed("revise = \"R\"", "revise = \"{{ r }}\"").replacen("\n[[", "\n[variables]\nr = \"R\"\n[[", 1),
     ];
@@ -397,6 +398,41 @@ fn the_hash_is_of_the_meaning() {
     }
     let shots = changed("\n[[", "\n[few_shots]\njudge = \"builtin\"\n[[");
     assert_ne!(hash(&shots), good);
+}
+
+/// Catches: examples that are others because their file lies elsewhere or has a comment more; a base that is read as often
+/// as it is named, which doubles with every level.
+#[test]
+fn where_a_file_lies_is_no_meaning() {
+    let shots =
+        "[[example]]\nprompt = \"Hi\"\nquestion = \"Which?\"\nanswer_a = \"a\"\nanswer_b = \"b\"\nanswer = \"A\"\n";
+    let dirs = tempfile::tempdir().unwrap();
+    let file = |dir: &str, shots: &str| {
+        let dir = dirs.path().join(dir);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("shots.toml"), shots).unwrap();
+        fs::write(
+            dir.join("c.toml"),
+            changed("\n[[", "\n[few_shots]\njudge = \"shots.toml\"\n[["),
+        )
+        .unwrap();
+        Constitution::load(dir.join("c.toml")).unwrap()
+    };
+    let (here, there) = (file("a", shots), file("b", &format!("# more\n{shots}")));
+    assert_eq!((&here.hash, &here.examples), (&there.hash, &there.examples));
+    assert_ne!(here.hash, file("c", &shots.replace("\"a\"", "\"c\"")).hash);
+
+    fs::write(dirs.path().join("0.toml"), GOOD).unwrap();
+    fs::write(dirs.path().join("x0.toml"), GOOD).unwrap();
+    for level in 1..60 {
+        for prefix in ["", "x"] {
+            let below = level - 1;
+            let text = format!("name = \"l\"\nversion = \"1\"\nextends = [\"{below}.toml\", \"x{below}.toml\"]\n");
+            fs::write(dirs.path().join(format!("{prefix}{level}.toml")), text).unwrap();
+        }
+    }
+    let deep = Constitution::load(dirs.path().join("59.toml")).unwrap();
+    assert_eq!((deep.principles.len(), deep.files.len()), (2, 119));
 }
 
 /// Catches: parts drawn by the number of their principles instead of by weight, a part without a request of one kind

@@ -144,6 +144,9 @@ pub fn train(
     monitor.choose(&dir, run.finish()?.0)
 }
 
+/// What a minibatch comes to: its figures, and the log-probabilities of its rows.
+type Gradient = (Vec<(&'static str, f64)>, Vec<Vec<f32>>);
+
 /// Adds the gradient of a minibatch of the rollout's rows to the run's; answers figures and the rows' log-probabilities.
 fn gradient(
     config: &GrpoConfig,
@@ -151,7 +154,7 @@ fn gradient(
     rollout: &Rollout,
     advantages: &[f32],
     rows: &[usize],
-) -> Result<((Vec<(&'static str, f64)>, Vec<Vec<f32>>), GradStore)> {
+) -> Result<(Gradient, GradStore)> {
     let terms = GrpoTerms {
         ratio: RatioClip {
             clip_range: config.clip_range,

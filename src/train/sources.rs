@@ -23,7 +23,7 @@ pub struct Completions<'a> {
 
 /// One source.
 pub enum Source {
-    Model(RewardModel),
+    Model(Box<RewardModel>),
     Rule(WeighedRule),
     Judge(Box<Judge>),
 }
@@ -61,13 +61,13 @@ impl Sources {
     }
 
     pub fn model(model: RewardModel) -> Self {
-        Self(vec![("reward_model".into(), 1.0, Source::Model(model))])
+        Self(vec![("reward_model".into(), 1.0, Source::Model(Box::new(model)))])
     }
 
     /// The reward models, with their weights.
     pub fn models(&self) -> impl Iterator<Item = (f32, &RewardModel)> {
         self.0.iter().filter_map(|(_, weight, source)| match source {
-            Source::Model(model) => Some((*weight, model)),
+            Source::Model(model) => Some((*weight, model.as_ref())),
             Source::Rule(_) | Source::Judge(_) => None,
         })
     }

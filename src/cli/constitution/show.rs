@@ -5,6 +5,7 @@ use clap::Args;
 use super::usage;
 use crate::cli::output;
 use crate::cli::output::say;
+use crate::cli::paint::clean;
 use crate::cli::session::Session;
 use crate::cli::variables::Variables;
 use crate::constitution::Constitution;
@@ -38,6 +39,8 @@ fn show(session: &Session, constitution: &Constitution) -> Result<()> {
             "description": constitution.description,
             "sha256": constitution.hash,
             "files": constitution.files,
+            "parts": constitution.parts,
+            "few_shots": few_shots(constitution),
             "principles": constitution.principles,
         }))?;
         return Ok(());
@@ -48,6 +51,12 @@ fn show(session: &Session, constitution: &Constitution) -> Result<()> {
         constitution.version,
         constitution.hash
     );
+    for (part, weight) in &constitution.parts {
+        say!("mixes {part}, weight {weight}");
+    }
+    for (name, count, sha256) in few_shots(constitution) {
+        say!("few-shots of {name}: {count} (sha256 {sha256})");
+    }
     for principle in &constitution.principles {
         say!(
             "\n{}  weight {}  {}",
@@ -56,7 +65,7 @@ fn show(session: &Session, constitution: &Constitution) -> Result<()> {
             principle.tags.join(", ")
         );
         if let Some(rationale) = &principle.rationale {
-            say!("  {rationale}");
+            say!("  {}", clean(rationale));
         }
         let texts = [
             ("critique", &principle.critique),
@@ -65,9 +74,26 @@ fn show(session: &Session, constitution: &Constitution) -> Result<()> {
         ];
         for (name, text) in texts {
             if let Some(text) = text {
-                say!("  {name:<9}{text}");
+                say!("  {name:<9}{}", clean(text));
             }
         }
     }
     Ok(())
+}
+
+/// What examples there are: of what, how many, and their hash.
+fn few_shots(constitution: &Constitution) -> Vec<(&'static str, usize, &str)> {
+    let examples = &constitution.examples;
+    let judge = [
+        ("judge", &examples.judge),
+        ("judge_reasoning", &examples.judge_reasoning),
+    ];
+    let critique = examples.critique.iter();
+    let critique = critique.map(|shots| ("critique", shots.examples().len(), shots.sha256()));
+    let judge = judge.into_iter().filter_map(|(name, shots)| {
+        shots
+            .as_ref()
+            .map(|shots| (name, shots.examples().len(), shots.sha256()))
+    });
+    critique.chain(judge).collect()
 }

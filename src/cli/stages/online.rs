@@ -148,7 +148,7 @@ impl Rewards {
                 1 => "reward_model".to_owned(),
                 _ => format!("reward_model_{}", index + 1),
             };
-            sources.push((name, weight, Source::Model(model)));
+            sources.push((name, weight, Source::Model(Box::new(model))));
         }
         for weighed in &self.reward_rule {
             let rule = Source::Rule(weighed.clone());

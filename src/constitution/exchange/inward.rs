@@ -37,14 +37,14 @@ pub struct Imported {
 /// Reads the texts of files, each with its path. No two may hold the same part of a constitution.
 pub fn import(files: &[(PathBuf, String)]) -> Result<Import> {
     let mut import = Import::default();
-    let mut given: BTreeMap<Part, (&Path, Format)> = BTreeMap::new();
-    for (path, text) in files {
+    let mut given: BTreeMap<Part, (usize, &Path, Format)> = BTreeMap::new();
+    for (index, (path, text)) in files.iter().enumerate() {
         let json = Json::parse(text, path)?;
         let format = Format::recognise(&json)?;
         let entries = format.entries(&json)?;
         for entry in &entries {
-            let (first, of) = *given.entry(entry.item.part()).or_insert((path, format));
-            if (first, of) != (path, format) {
+            let (place, first, of) = *given.entry(entry.item.part()).or_insert((index, path, format));
+            if (place, of) != (index, format) {
                 return Err(Error::input(format!(
                     "this file ({}) and {} ({}) are the same part of a constitution",
                     format.name(),

@@ -47,8 +47,7 @@ pub struct Probed {
 }
 
 pub fn run(session: &Session, args: &Diff) -> Result<()> {
-    let old = args.variables.resolve(&args.old)?;
-    let new = args.variables.resolve(&args.new)?;
+    let [old, new] = args.variables.resolve_both([&args.old, &args.new])?;
     let comparison = compare::compare(&old, &new);
     let probed = args.probe.run(session, &old, &new)?;
     if session.json {

@@ -42,18 +42,27 @@ pub fn comparison(paint: Paint, args: &Diff, comparison: &Comparison) -> String 
                 .for_each(|reworded| text.push_str(&difference(paint, reworded)));
         }
     }
+    for (part, old, new) in &comparison.parts {
+        let weight = |weight: &Option<f64>| weight.map_or("none".to_owned(), |weight| weight.to_string());
+        let _ = writeln!(
+            text,
+            "{}  weight in the mixture {} -> {}",
+            paint.bold(part),
+            weight(old),
+            weight(new)
+        );
+    }
     for examples in &comparison.examples {
         let _ = writeln!(text, "{}  other few-shot examples", paint.bold(examples));
     }
-    let unchanged = comparison.unchanged;
+    let unchanged = match comparison.unchanged {
+        1 => "1 principle".to_owned(),
+        count => format!("{count} principles"),
+    };
     let _ = match (comparison.principles.is_empty(), comparison.same_meaning) {
-        (true, true) => writeln!(
-            text,
-            "{} and {} mean the same: {unchanged} principles",
-            args.old, args.new
-        ),
-        (_, true) => writeln!(text, "{unchanged} principles unchanged; no model reads what changed"),
-        _ => writeln!(text, "{unchanged} principles unchanged"),
+        (true, true) => writeln!(text, "{} and {} mean the same: {unchanged}", args.old, args.new),
+        (_, true) => writeln!(text, "{unchanged} unchanged; no model reads what changed"),
+        _ => writeln!(text, "{unchanged} unchanged"),
     };
     text
 }

@@ -42,12 +42,12 @@ pub struct Probe {
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = bounds::count)]
     limit: usize,
     /// Rounds of critique and revision.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = bounds::count)]
     rounds: usize,
     #[command(flatten)]
     sampling: Sampling,
     /// Tokens of a critique at most.
-    #[arg(long, default_value_t = 256, value_name = "N")]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = bounds::count)]
     critique_max_new_tokens: usize,
     /// Principles asked about each pair; all of them if the constitution has no more.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = bounds::count)]
@@ -81,6 +81,7 @@ impl Probe {
             Some(dir) => Memo::open(asked.engine.clone(), dir)?,
             None => Memo::new(asked.engine.clone()),
         });
+        memo.notes().iter().for_each(|note| session.progress().note(note));
         let style = asked.templates.style();
         let bare = Templates::new(style);
         let engine: &dyn Engine = memo.as_ref();

@@ -30,7 +30,14 @@ pub fn show(session: &Session, constitution: &Constitution, references: &[String
     let mut datasets = Vec::with_capacity(references.len());
     for reference in references {
         let before = usage.recognised();
-        datasets.push(add(session, &mut usage, reference)?);
+        let read = add(session, &mut usage, reference)?;
+        if let Some(twin) = datasets.iter().find(|other: &&Read| other.sha256 == read.sha256) {
+            return Err(
+                Error::config(format!("{} and {reference} are the same rows", twin.reference))
+                    .help("name each dataset once; rows that are counted twice would look like evidence"),
+            );
+        }
+        datasets.push(read);
         let after = usage.recognised();
         if after.0 > before.0 && after.1 == before.1 {
             return Err(stranger(constitution, reference));
