@@ -98,6 +98,11 @@ pub fn grouped(number: u64) -> String {
     groups.join(",")
 }
 
+/// `1 row`, `2,000 rows`.
+pub fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
 /// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))

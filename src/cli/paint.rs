@@ -3,6 +3,7 @@
 
 use std::io::IsTerminal;
 
+use super::output::grouped;
 use crate::diff::{self, Fate};
 
 /// How differences are shown.
@@ -66,6 +67,18 @@ impl Paint {
             (Self::Marks, Fate::Removed) => ("[-", "-]"),
         };
         format!("{open}{text}{close}")
+    }
+}
+
+/// A text clean, and of `most` characters at most; the rest is counted.
+pub fn limited(text: &str, most: usize) -> String {
+    let clean = clean(text);
+    match clean.char_indices().nth(most) {
+        Some((end, _)) => {
+            let rest = clean[end..].chars().count() as u64;
+            format!("{}… ({} more characters)", &clean[..end], grouped(rest))
+        }
+        None => clean,
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::output;
-use crate::cli::output::say;
+use crate::cli::output::{counted, say};
 use crate::cli::session::Session;
 use crate::cli::variables::Variables;
 use crate::constitution::{self, BUDGET, Checked, Diagnostic, Severity};
@@ -68,9 +68,9 @@ pub fn run(session: &Session, args: &Check) -> Result<()> {
     match failing {
         0 => Ok(()),
         _ => Err(Error::config(format!(
-            "{errors} error{}, {warnings} warning{}",
-            s(errors),
-            s(warnings)
+            "{}, {}",
+            counted(errors as u64, "error"),
+            counted(warnings as u64, "warning")
         ))
         .help("each finding above says where and what to do; `bylaw constitution check --help` lists the lints")),
     }
@@ -98,13 +98,9 @@ fn tell(session: &Session, file: &str, checked: &Checked) -> Result<()> {
         let principles = constitution.principles.len();
         let findings = match checked.findings.len() {
             0 => "no findings".to_owned(),
-            count => format!("{count} warning{}", s(count)),
+            count => counted(count as u64, "warning"),
         };
-        say!("{file}: {principles} principle{}, {findings}", s(principles));
+        say!("{file}: {}, {findings}", counted(principles as u64, "principle"));
     }
     Ok(())
-}
-
-fn s(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
 }

@@ -63,8 +63,8 @@ pub fn run(session: &Session, args: &Export) -> Result<()> {
             "notes": exported.notes,
         }))?;
     } else if !session.quiet {
-        let s = if exported.items == 1 { "" } else { "s" };
-        say!("{}: {} item{s} ({})", out.display(), exported.items, args.format.name());
+        let items = output::counted(exported.items as u64, "item");
+        say!("{}: {items} ({})", out.display(), args.format.name());
     }
     Ok(())
 }

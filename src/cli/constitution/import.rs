@@ -8,7 +8,7 @@ use clap::Args;
 use super::refuse_existing;
 use crate::atomic;
 use crate::cli::output;
-use crate::cli::output::say;
+use crate::cli::output::{counted, say};
 use crate::cli::session::Session;
 use crate::constitution::exchange::{self, Format, Import as Imported, Originals};
 use crate::constitution::{self, BUDGET, write};
@@ -148,18 +148,18 @@ fn tell(session: &Session, args: &Import, imported: &Imported, examples: &[Examp
     if session.quiet {
         return Ok(());
     }
-    let mut parts = vec![counted(imported.principles.len(), "principle")];
+    let mut parts = vec![counted(imported.principles.len() as u64, "principle")];
     parts.extend(
         examples
             .iter()
-            .map(|(key, _, count)| counted(*count, &format!("{} example", key.replace('_', "-")))),
+            .map(|(key, _, count)| counted(*count as u64, &format!("{} example", key.replace('_', "-")))),
     );
     say!("{out}: {}", parts.join(", "));
     for file in &imported.files {
         output::line(&format!(
             "{}: {} ({})",
             file.path.display(),
-            counted(file.items, "item"),
+            counted(file.items as u64, "item"),
             file.format.name()
         ));
     }
@@ -174,12 +174,12 @@ fn tell(session: &Session, args: &Import, imported: &Imported, examples: &[Examp
         output::line(&format!(
             "{}: what is written otherwise than usual ({}), for an export: keep it beside the constitution",
             path.display(),
-            counted(kept, "item")
+            counted(kept as u64, "item")
         ));
     }
     let found = match warnings {
         0 => String::new(),
-        count => format!(" ({})", counted(count, "warning")),
+        count => format!(" ({})", counted(count as u64, "warning")),
     };
     output::line(&format!("next: bylaw constitution check {out}{found}"));
     Ok(())
@@ -187,8 +187,4 @@ fn tell(session: &Session, args: &Import, imported: &Imported, examples: &[Examp
 
 fn stands_in(format: Format) -> bool {
     matches!(format, Format::PaperJudgeFewShots | Format::PaperReasoningFewShots)
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

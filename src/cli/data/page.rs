@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use crate::cli::output::{bytes, grouped};
-use crate::cli::paint::{Paint, clean};
+use crate::cli::paint::{Paint, clean, limited};
 use crate::dataset::{self, Kind};
 use crate::survey::lengths::{Bin, Distribution};
 use crate::survey::{
@@ -393,14 +393,7 @@ fn shortened(text: &str, most: usize) -> String {
 
 /// A text of a row: clean, and not longer than a reader can bear.
 fn painted(text: &str) -> String {
-    let clean = clean(text);
-    match clean.char_indices().nth(SHOWN) {
-        Some((end, _)) => {
-            let rest = clean[end..].chars().count() as u64;
-            format!("{}… ({} more characters)", &clean[..end], grouped(rest))
-        }
-        None => clean,
-    }
+    limited(text, SHOWN)
 }
 
 #[cfg(test)]

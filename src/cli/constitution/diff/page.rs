@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Diff, Probed};
 use crate::cli::output::grouped;
-use crate::cli::paint::{Paint, clean};
+use crate::cli::paint::{Paint, clean, limited};
 use crate::constitution::compare::{Change, Comparison, Reworded};
 use crate::survey::effect::{Example, Side};
 
@@ -196,11 +196,7 @@ fn side(side: &Side) -> String {
 }
 
 fn short(text: &str) -> String {
-    let clean = clean(text.trim());
-    match clean.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &clean[..end]),
-        None => clean,
-    }
+    limited(text.trim(), SHOWN)
 }
 
 /// Every line after `indent` spaces, later ones under the text of the first.

@@ -11,7 +11,7 @@ use super::columns::{Column, Text, block, pair};
 use super::figures::{ByPrinciple, ByQuestion, Judged, by_principle, by_question, judged};
 use super::{Run, TryOut};
 use crate::cli::output::grouped;
-use crate::cli::paint::{Paint, clean};
+use crate::cli::paint::{Paint, clean, limited};
 use crate::constitution::Principle;
 use crate::engine::recording::Said;
 use crate::stage::trial::Written;
@@ -398,14 +398,7 @@ fn told(judged: &Judged, [first, second]: [&str; 2]) -> String {
 
 /// A text clean, and not longer than a reader can bear.
 fn shown(text: &str) -> String {
-    let clean = clean(text);
-    match clean.char_indices().nth(SHOWN) {
-        Some((end, _)) => {
-            let rest = clean[end..].chars().count() as u64;
-            format!("{}… ({} more characters)", &clean[..end], grouped(rest))
-        }
-        None => clean,
-    }
+    limited(text, SHOWN)
 }
 
 fn share(count: usize, of: usize) -> String {

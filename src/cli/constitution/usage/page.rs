@@ -2,7 +2,7 @@
 
 use super::Read;
 use crate::bias::interval::{Estimate, Interval};
-use crate::cli::output::grouped;
+use crate::cli::output::{counted, grouped};
 use crate::cli::paint::clean;
 use crate::constitution::Constitution;
 use crate::survey::usage::{Finding, JudgingUse, PrincipleUsage, RevisingUse, UsageReport, Wordings};
@@ -331,10 +331,6 @@ fn name(id: &str) -> String {
 
 fn width(text: &str) -> usize {
     text.chars().count()
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
 /// `61.4 % [56, 66]`.
