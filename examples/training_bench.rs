@@ -16,8 +16,9 @@ use bylaw::progress::Progress;
 use bylaw::seed::Seed;
 use bylaw::train::batch::Example;
 use bylaw::train::monitor::{MonitorConfig, Watch};
+use bylaw::train::online::{self, Method};
 use bylaw::train::pairs::Pair;
-use bylaw::train::rollout::{Actors, Method};
+use bylaw::train::rollout::Actors;
 use bylaw::train::run::Setup;
 use bylaw::train::sources::{Source, Sources};
 use bylaw::train::{dpo, grpo, metrics, ppo, reward, sft};
@@ -212,7 +213,7 @@ fn draw<M: Method>(arguments: &Arguments, setup: Setup<'_>, text: &str, others: 
         in_place: false,
         ..setup
     };
-    config.train(setup, &actors, watch, Seed::new(0))?;
+    online::train(setup, &config, &actors, watch, Seed::new(0))?;
     Ok(())
 }
 

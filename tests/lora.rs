@@ -22,13 +22,13 @@ use bylaw::train::batch::{Encoder, Example};
 use bylaw::train::dpo::{self, DpoConfig};
 use bylaw::train::monitor::{MonitorConfig, Watch};
 use bylaw::train::pairs::Pair;
-use bylaw::train::ppo::{self, PpoConfig};
+use bylaw::train::ppo::PpoConfig;
 use bylaw::train::reward::{self, RewardConfig, RewardModel};
 use bylaw::train::rollout::Actors;
 use bylaw::train::run::{Keeping, Setup};
 use bylaw::train::sft::{self, SftConfig};
 use bylaw::train::sources::Sources;
-use bylaw::train::{checkpoint, metrics};
+use bylaw::train::{checkpoint, metrics, online};
 use clap::Parser;
 use program::{bylaw, fails, json, refused, succeeds, temp, write};
 use serde_json::Value;
@@ -352,7 +352,7 @@ fn ppo_with_adapters_resumes_to_the_bit() {
         held_out: None,
     };
     let config = ppo_config();
-    resumes_exactly(|setup| ppo::train(setup, &config, &actors, watch(), Seed::new(5)).unwrap());
+    resumes_exactly(|setup| online::train(setup, &config, &actors, watch(), Seed::new(5)).unwrap());
 }
 
 /// Catches: a reward model that keeps a second copy of a base that the policy has too, or takes one that is not its own.

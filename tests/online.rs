@@ -20,12 +20,13 @@ use bylaw::seed::Seed;
 use bylaw::train::batch::{Encoder, Example};
 use bylaw::train::grpo::GrpoConfig;
 use bylaw::train::monitor::{self, MonitorConfig, Watch};
+use bylaw::train::online::{self, Method};
 use bylaw::train::optim::{OptimConfig, Schedule};
 use bylaw::train::pairs::Pair;
 use bylaw::train::ppo::PpoConfig;
 use bylaw::train::reward::{self, RewardConfig, RewardModel};
 use bylaw::train::rloo::RlooConfig;
-use bylaw::train::rollout::{Actors, Method};
+use bylaw::train::rollout::Actors;
 use bylaw::train::run::Setup;
 use bylaw::train::sft::{self, SftConfig};
 use bylaw::train::sources::{Completions, Source, Sources};
@@ -118,9 +119,7 @@ fn train<M: Method>(dir: &Path, config: &M, model: &Model, sources: &Sources, st
         stop,
     };
     config.check().unwrap();
-    config
-        .train(setup(dir, &Silent, 0), &actors, UNWATCHED, Seed::new(3))
-        .unwrap()
+    online::train(setup(dir, &Silent, 0), config, &actors, UNWATCHED, Seed::new(3)).unwrap()
 }
 
 /// A policy that gives either of [`ANSWERS`] to the first question.
@@ -170,9 +169,7 @@ fn follows_its_rewards<M: Method>(flags: &[&str]) {
     let quick = ["--rollouts=32", "--minibatch-rows=16", "--iterations=12"];
     let config: M = typed(&quick.iter().chain(flags).copied().collect::<Vec<_>>());
     let dir = dirs.path().join("online");
-    config
-        .train(setup(&dir, &Silent, 0), &actors, UNWATCHED, Seed::new(3))
-        .unwrap();
+    online::train(setup(&dir, &Silent, 0), &config, &actors, UNWATCHED, Seed::new(3)).unwrap();
     let scores = figures(&dir, "objective/scores");
     assert!(
         (0.2..0.8).contains(&scores[0]),
@@ -280,6 +277,42 @@ fn a_single_update_is_by_the_policy_that_drew() {
         figures(&twice, "objective/entropy")[0],
     );
     assert!((a - b).abs() < 1e-4 * b, "{a} {b}");
+}
+
+fn parts_are_one_update<M: Method>(flags: &[&str]) {
+    let dirs = TempDir::new().unwrap();
+    let model = either(&small::model(), &dirs.path().join("sft"));
+    let run = |name: &str, parts: &[&str]| {
+        let dir = dirs.path().join(name);
+        let sizes = ["--rollouts=12", "--minibatch-rows=12", "--iterations=2"];
+        let flags = [&sizes, flags, parts].concat();
+        train(&dir, &typed::<M>(&flags), &model, &rule("regex:^A lot"), &[]);
+        dir
+    };
+    let (whole, parts) = (run("whole", &[]), run("parts", &["--micro-batch-rows=5"]));
+    let told = metrics::read(&whole).unwrap().remove(0);
+    assert!(figures(&whole, "grad_norm")[0] > 1e-4, "{} learns nothing", M::KIND);
+    for (name, value) in told.iter().filter_map(|(name, value)| Some((name, value.as_f64()?))) {
+        // The first iteration: later ones are drawn by weights that differ in their last digits.
+        let other = figures(&parts, name)[0];
+        assert!(
+            (value - other).abs() <= 2e-5 * value.abs() + 1e-7,
+            "{} {name}: {value} in one, {other} in parts",
+            M::KIND
+        );
+    }
+}
+
+/// Catches: parts that count alike whatever they hold, figures that are those of the last one, a value head that learns
+/// from the last one alone. Completions have different lengths, and 12 are no multiple of 5.
+#[test]
+fn an_update_in_parts_is_the_same_update() {
+    parts_are_one_update::<PpoConfig>(&["--ppo-epochs=2", "--value-init=zero", "--entropy-coef=0.01"]);
+    parts_are_one_update::<RlooConfig>(&["--num-generations=4", "--epochs=2"]);
+    for aggregation in ["token", "sequence", "constant"] {
+        let aggregation = format!("--loss-aggregation={aggregation}");
+        parts_are_one_update::<GrpoConfig>(&["--num-generations=4", &aggregation]);
+    }
 }
 
 /// Catches: a limit that is asked after the parameters moved, or that keeps the gradient for the next iteration.
@@ -422,7 +455,7 @@ fn method_resumes_exactly<M: Method>(flags: &[&str]) {
         config: &watching,
         held_out: Some(&held_out),
     };
-    resumes_exactly(|setup| config.train(setup, &actors, watch, Seed::new(5)));
+    resumes_exactly(|setup| online::train(setup, &config, &actors, watch, Seed::new(5)));
 }
 
 /// Catches: the adaptive weight or the value head beginning again, early stops that depend on the process.
@@ -531,7 +564,7 @@ fn an_alarm_stops_the_run_at_its_best_weights() {
             config: &watching,
             held_out: Some(&held_out),
         };
-        config.train(setup, &actors, watch, Seed::new(5))
+        online::train(setup, &config, &actors, watch, Seed::new(5))
     };
     let to_the_end = run(setup(&place("on"), &Silent, 0), false).unwrap();
     let alarms = std::fs::read_to_string(place("on").join(monitor::FILE)).unwrap();
@@ -564,9 +597,14 @@ fn an_alarm_stops_the_run_at_its_best_weights() {
     let best = (1..=at).fold(0, |best, end| if mean_to(end) > mean_to(best) { end } else { best });
     assert!(best < at, "the alarm comes at the best iteration: {held:?}");
     let short: GrpoConfig = typed(&[flags.as_slice(), &[&format!("--iterations={}", best + 1)]].concat());
-    let until = short
-        .train(setup(&place("until"), &Silent, 0), &actors, UNWATCHED, Seed::new(5))
-        .unwrap();
+    let until = online::train(
+        setup(&place("until"), &Silent, 0),
+        &short,
+        &actors,
+        UNWATCHED,
+        Seed::new(5),
+    )
+    .unwrap();
     assert!(
         bits(&stopped) == bits(&until),
         "other weights than those after iteration {}",

@@ -27,9 +27,10 @@ use bylaw::train::loss;
 use bylaw::train::loss::kl::KlEstimator;
 use bylaw::train::metrics;
 use bylaw::train::monitor::{MonitorConfig, Watch};
+use bylaw::train::online;
 use bylaw::train::optim::{OptimConfig, Schedule};
 use bylaw::train::pairs::Pair;
-use bylaw::train::ppo::{self, PpoConfig, ValueInit};
+use bylaw::train::ppo::{PpoConfig, ValueInit};
 use bylaw::train::reward::{self, RewardConfig, RewardModel};
 use bylaw::train::rollout::{Actors, RolloutConfig};
 use bylaw::train::run::{Keeping, Setup};
@@ -177,6 +178,7 @@ fn ppo_config(iterations: usize) -> PpoConfig {
             iterations,
             rollouts: 8,
             minibatch_rows: 4,
+            micro_batch_rows: None,
             max_new_tokens: 8,
             temperature: 1.0,
             reward_clip: 4.0,
@@ -470,7 +472,7 @@ fn train_ppo(dir: &Path, config: &PpoConfig, model: &Model, policy: &Decoder, re
         conversations: &[],
         stop: &[],
     };
-    ppo::train(setup(dir, &Silent, 0), config, &actors, UNWATCHED, Seed::new(3)).unwrap()
+    online::train(setup(dir, &Silent, 0), config, &actors, UNWATCHED, Seed::new(3)).unwrap()
 }
 
 const UNWATCHED: Watch<'static> = Watch {
@@ -572,7 +574,7 @@ fn ppo_moves_towards_the_reward() {
         conversations: &[],
         stop: &[],
     };
-    ppo::train(
+    online::train(
         setup(&place("ppo"), &Silent, 0),
         &config,
         &actors,
@@ -869,7 +871,7 @@ fn ppo_resumes_to_the_bit() {
         let mut config = ppo_config(7);
         config.rollout.reward_length_residual = reward_length_residual;
         config.rollout.length_penalty = 0.5 * f32::from(u8::from(reward_length_residual));
-        resumes_exactly(|setup| Ok(bits(&ppo::train(setup, &config, &actors, UNWATCHED, Seed::new(5))?)));
+        resumes_exactly(|setup| Ok(bits(&online::train(setup, &config, &actors, UNWATCHED, Seed::new(5))?)));
     }
 }
 

@@ -157,24 +157,8 @@ pub enum TrainCommand {
     Reward(Box<WithOut<stages::train::Reward>>),
     /// Direct preference optimisation (soft labels).
     Dpo(Box<WithOut<stages::train::Dpo>>),
-    /// Proximal policy optimisation against rewards; the data are prompts.
-    Ppo(Box<WithOut<stages::online::Ppo>>),
-    /// REINFORCE with a leave-one-out baseline: several completions of a prompt, no value function.
-    Rloo(Box<WithOut<stages::online::Rloo>>),
-    /// Group relative policy optimisation: several completions of a prompt, no value function.
-    Grpo(Box<WithOut<stages::online::Grpo>>),
-}
-
-impl TrainCommand {
-    /// The methods that draw while they learn.
-    pub fn online(&self) -> Option<&dyn stages::online::Exported> {
-        match self {
-            Self::Sft(_) | Self::Reward(_) | Self::Dpo(_) => None,
-            Self::Ppo(command) => Some(&command.stage),
-            Self::Rloo(command) => Some(&command.stage),
-            Self::Grpo(command) => Some(&command.stage),
-        }
-    }
+    #[command(flatten)]
+    Online(stages::online::OnlineCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -199,41 +183,45 @@ pub enum WorldCommand {
     Documents(WithOut<stages::world::Documents>),
 }
 
+impl<T: Args + Stage> WithOut<T> {
+    pub fn parts(&self) -> Parts<'_> {
+        Parts {
+            stage: &self.stage,
+            out: Some(&self.out),
+            accept_changes: self.accept_changes,
+        }
+    }
+}
+
+impl<T: Args + Stage> MaybeOut<T> {
+    pub fn parts(&self) -> Parts<'_> {
+        Parts {
+            stage: &self.stage,
+            out: self.out.as_deref(),
+            accept_changes: self.accept_changes,
+        }
+    }
+}
+
 impl StageCommand {
     pub fn parts(&self) -> Parts<'_> {
-        fn both<T: Args + Stage>(command: &WithOut<T>) -> Parts<'_> {
-            Parts {
-                stage: &command.stage,
-                out: Some(&command.out),
-                accept_changes: command.accept_changes,
-            }
-        }
-        fn maybe<T: Args + Stage>(command: &MaybeOut<T>) -> Parts<'_> {
-            Parts {
-                stage: &command.stage,
-                out: command.out.as_deref(),
-                accept_changes: command.accept_changes,
-            }
-        }
         match self {
-            Self::Revise(command) => both(command),
-            Self::Sample(command) => both(command),
-            Self::Judge(command) => both(command),
-            Self::Audit(command) => maybe(command),
-            Self::Balance(command) => both(command),
-            Self::Train(TrainCommand::Sft(command)) => both(command),
-            Self::Train(TrainCommand::Reward(command)) => both(command),
-            Self::Train(TrainCommand::Dpo(command)) => both(command),
-            Self::Train(TrainCommand::Ppo(command)) => both(command),
-            Self::Train(TrainCommand::Rloo(command)) => both(command),
-            Self::Train(TrainCommand::Grpo(command)) => both(command),
-            Self::Eval(EvalCommand::Winrate(command)) => maybe(command),
-            Self::Eval(EvalCommand::Policy(command)) => both(command),
-            Self::Eval(EvalCommand::Judge(command)) => both(command),
-            Self::Eval(EvalCommand::Reward(command)) => both(command),
-            Self::World(WorldCommand::Prompts(command)) => both(command),
-            Self::World(WorldCommand::Pairs(command)) => both(command),
-            Self::World(WorldCommand::Documents(command)) => both(command),
+            Self::Revise(command) => command.parts(),
+            Self::Sample(command) => command.parts(),
+            Self::Judge(command) => command.parts(),
+            Self::Audit(command) => command.parts(),
+            Self::Balance(command) => command.parts(),
+            Self::Train(TrainCommand::Sft(command)) => command.parts(),
+            Self::Train(TrainCommand::Reward(command)) => command.parts(),
+            Self::Train(TrainCommand::Dpo(command)) => command.parts(),
+            Self::Train(TrainCommand::Online(command)) => command.parts(),
+            Self::Eval(EvalCommand::Winrate(command)) => command.parts(),
+            Self::Eval(EvalCommand::Policy(command)) => command.parts(),
+            Self::Eval(EvalCommand::Judge(command)) => command.parts(),
+            Self::Eval(EvalCommand::Reward(command)) => command.parts(),
+            Self::World(WorldCommand::Prompts(command)) => command.parts(),
+            Self::World(WorldCommand::Pairs(command)) => command.parts(),
+            Self::World(WorldCommand::Documents(command)) => command.parts(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::record::Revision;
 use crate::report::{
     Curve, Policies, Report, Sample, SampleAnswer, Series, StageTime, Step, Summary, Trace, TraceRound,
 };
-use crate::train::metrics;
+use crate::train::{metrics, online};
 
 /// Prompts of each kind whose answers are shown.
 const SAMPLES: usize = 3;
@@ -156,32 +156,35 @@ fn revision_traces(dir: &Path) -> Result<Vec<Trace>> {
         .collect())
 }
 
-/// The charts of a training stage: its title, and the metrics in each with their names there.
-fn charts(kind: &str) -> &'static [(&'static str, &'static [(&'static str, &'static str)])] {
-    match kind {
-        "train-sft" => &[("SFT loss", &[("loss", "loss")])],
-        "train-reward" => &[("Reward model accuracy", &[("accuracy", "accuracy"), ("loss", "loss")])],
-        "train-dpo" => &[
-            ("DPO accuracy", &[("rewards/accuracies", "accuracy"), ("loss", "loss")]),
+/// A chart's title, and its metrics with their names there.
+type Chart = (String, &'static [(&'static str, &'static str)]);
+
+/// The charts of a training stage.
+fn charts(kind: &str) -> Vec<Chart> {
+    let method = kind.strip_prefix("train-").unwrap_or(kind);
+    let name = method.to_uppercase();
+    match method {
+        "sft" => vec![("SFT loss".into(), &[("loss", "loss")])],
+        "reward" => vec![(
+            "Reward model accuracy".into(),
+            &[("accuracy", "accuracy"), ("loss", "loss")],
+        )],
+        "dpo" => vec![
             (
-                "DPO rewards",
+                "DPO accuracy".into(),
+                &[("rewards/accuracies", "accuracy"), ("loss", "loss")],
+            ),
+            (
+                "DPO rewards".into(),
                 &[("rewards/chosen", "chosen"), ("rewards/rejected", "rejected")],
             ),
         ],
-        "train-ppo" => &[
-            ("PPO reward", &[("objective/scores", "reward")]),
-            ("PPO KL to the reference", &[("objective/kl", "KL")]),
-            ("PPO answer length", &[("val/mean_tokens", "tokens")]),
+        online if online::METHODS.contains(&online) => vec![
+            (format!("{name} reward"), &[("objective/scores", "reward")]),
+            (format!("{name} KL to the reference"), &[("objective/kl", "KL")]),
+            (format!("{name} answer length"), &[("val/mean_tokens", "tokens")]),
         ],
-        "train-rloo" => &[
-            ("RLOO reward", &[("objective/scores", "reward")]),
-            ("RLOO KL to the reference", &[("objective/kl", "KL")]),
-        ],
-        "train-grpo" => &[
-            ("GRPO reward", &[("objective/scores", "reward")]),
-            ("GRPO KL to the reference", &[("objective/kl", "KL")]),
-        ],
-        _ => &[],
+        _ => Vec::new(),
     }
 }
 
@@ -192,16 +195,16 @@ fn training_curves(dir: &Path, stage: &StageRecord) -> Result<Vec<Curve>> {
             .filter_map(|row| Some((row.get("step")?.as_f64()?, row.get(metric)?.as_f64()?)))
             .collect()
     };
+    let x_label = match stage.kind.strip_prefix("train-") {
+        Some(method) if online::METHODS.contains(&method) => "iteration",
+        _ => "step",
+    };
     Ok(charts(&stage.kind)
-        .iter()
+        .into_iter()
         .map(|(title, series)| Curve {
             stage: stage.name.clone(),
-            title: (*title).to_owned(),
-            x_label: match stage.kind.as_str() {
-                "train-ppo" | "train-rloo" | "train-grpo" => "iteration",
-                _ => "step",
-            }
-            .to_owned(),
+            title,
+            x_label: x_label.to_owned(),
             series: series
                 .iter()
                 .map(|(metric, name)| Series {

@@ -120,9 +120,7 @@ impl Stage<'_> {
             TrainCommand::Sft(command) => &command.stage.common,
             TrainCommand::Reward(command) => &command.stage.common,
             TrainCommand::Dpo(command) => &command.stage.common,
-            TrainCommand::Ppo(command) => &command.stage.common,
-            TrainCommand::Rloo(command) => &command.stage.common,
-            TrainCommand::Grpo(command) => &command.stage.common,
+            TrainCommand::Online(command) => command.exported().common(),
         }
     }
 
@@ -240,21 +238,17 @@ impl Stage<'_> {
                 dpo_length(&mut with, config.length.choice());
                 optimiser(&mut with, &config.optim);
             }
-            TrainCommand::Ppo(_) | TrainCommand::Rloo(_) | TrainCommand::Grpo(_) => {
-                if let Some(online) = self.train.online() {
-                    self.online(&mut with, online);
-                }
-            }
+            TrainCommand::Online(command) => self.online(&mut with, command.exported()),
         }
         lacks(&mut with, "lora_rank", self.common().lora.lora_rank as f64, 0.0);
         (training, with)
     }
 
     fn online(&self, with: &mut Hyperparameters, method: &dyn Exported) {
-        let config = method.rollout();
+        let (config, basics) = (method.rollout(), method.basics());
         let prompts = Manifest::read(Path::new(&self.common().data)).map_or(1, |manifest| manifest.rows.max(1));
         let completions = (config.iterations * config.rollouts) as u64;
-        with.learning_rate = method.learning_rate();
+        with.learning_rate = basics.learning_rate;
         with.batch_size = config.minibatch_rows;
         // One completion to a prompt and pass, but for GRPO.
         let passes = match self.format {
@@ -262,9 +256,9 @@ impl Stage<'_> {
             _ => prompts,
         };
         with.epochs = usize::try_from(completions.div_ceil(passes)).unwrap_or(usize::MAX);
-        with.beta = rounded(method.kl_coef() as f32);
+        with.beta = rounded(basics.kl_coef as f32);
         with.ppo.rollouts = config.rollouts;
-        with.ppo.epochs = method.epochs();
+        with.ppo.epochs = basics.epochs;
         with.ppo.max_new_tokens = config.max_new_tokens;
         with.ppo.temperature = rounded(config.temperature);
         with.ppo.reward_clip = rounded(config.reward_clip);
@@ -273,6 +267,9 @@ impl Stage<'_> {
         match method.ppo() {
             Some(ppo) => self.ppo(with, ppo),
             None => with.not_carried.push(format!("kind = {}", method.kind())),
+        }
+        if let Some(rows) = config.micro_batch_rows {
+            with.not_carried.push(format!("micro_batch_rows = {rows}"));
         }
         lacks(with, "length_penalty", rounded(config.length_penalty), 0.0);
         if config.reward_length_residual {
@@ -308,7 +305,7 @@ fn training(train: &TrainCommand) -> Training {
         TrainCommand::Sft(_) => Training::Sft,
         TrainCommand::Reward(_) => Training::Reward,
         TrainCommand::Dpo(_) => Training::Dpo,
-        TrainCommand::Ppo(_) | TrainCommand::Rloo(_) | TrainCommand::Grpo(_) => Training::Online,
+        TrainCommand::Online(_) => Training::Online,
     }
 }
 

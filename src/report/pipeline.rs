@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::chart::step_lines;
 use super::figures::{count, duration};
 use super::{Report, Step};
+use crate::train::online::METHODS;
 
 const NODE: f64 = 130.0;
 const GAP: f64 = 28.0;
@@ -116,7 +117,7 @@ impl<'a> Parts<'a> {
                     rewarded = Some(parts.branches.len());
                     parts.branches.push(vec![step]);
                 }
-                "ppo" | "rloo" | "grpo" => match rewarded {
+                method if METHODS.contains(&method) => match rewarded {
                     Some(row) => parts.branches[row].push(step),
                     None => parts.branches.push(vec![step]),
                 },

@@ -5,22 +5,17 @@
 //! shows that dividing by the group's deviation favours prompts that are nearly settled, and dividing by a completion's
 //! length favours long wrong ones. The aggregation over all tokens is DAPO's (Yu et al. 2025, arXiv 2503.14476).
 
-use candle_core::backprop::GradStore;
 use serde::{Deserialize, Serialize};
 
-use super::loss::advantage::{ScaleRewards, normalised, share_without_difference};
+use super::loss::advantage::{ScaleRewards, normalised};
 use super::loss::grpo::{Aggregation, GrpoBatch, GrpoTerms, loss as grpo_loss};
-use super::loss::kl::KlEstimator;
+use super::loss::kl::{KlController, KlEstimator};
 use super::loss::surrogate::RatioClip;
-use super::monitor::{Monitor, Watch};
-use super::reward::scalar;
-use super::rollout::{self, APPROX_KL, Actors, Draw, Method, RATIO, Rollout, RolloutConfig, Updates, mean_kl};
-use super::run::{Beside, Run, Setup};
+use super::online::{Basics, Batch, KlIn, Method, Objective, Over};
+use super::rollout::{self, Rollout, RolloutConfig};
 use crate::bounds;
 use crate::error::{Error, Result};
-use crate::model::cpu::trunk::Wanted;
-use crate::model::decoder::Decoder;
-use crate::seed::Seed;
+use crate::model::heads::ScalarHead;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct GrpoConfig {
@@ -57,27 +52,40 @@ pub struct GrpoConfig {
 /// The estimator of the paper: in a loss, the gradient of k1 would be that of nothing, for its mean is 0.
 const ESTIMATOR: KlEstimator = KlEstimator::K3;
 
+impl GrpoConfig {
+    fn terms(&self) -> GrpoTerms {
+        GrpoTerms {
+            ratio: RatioClip {
+                clip_range: self.clip_range,
+                dual_clip: self.dual_clip,
+            },
+            kl_coef: self.kl_coef,
+            kl_estimator: ESTIMATOR,
+            aggregation: self.loss_aggregation,
+            room: self.rollout.max_new_tokens,
+        }
+    }
+}
+
 impl Method for GrpoConfig {
     const KIND: &'static str = "train-grpo";
+    /// The advantage of each completion.
+    type Estimate = Vec<f32>;
 
     fn rollout(&self) -> &RolloutConfig {
         &self.rollout
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.learning_rate
-    }
-
-    fn epochs(&self) -> usize {
-        self.epochs
-    }
-
-    fn per_prompt(&self) -> usize {
-        self.num_generations
-    }
-
-    fn kl_coef(&self) -> f64 {
-        self.kl_coef
+    fn basics(&self) -> Basics {
+        Basics {
+            learning_rate: self.learning_rate,
+            epochs: self.epochs,
+            per_prompt: self.num_generations,
+            kl_coef: self.kl_coef,
+            kl_estimator: ESTIMATOR,
+            kl_controller: KlController::Fixed,
+            kl_in: KlIn::Loss,
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -87,111 +95,27 @@ impl Method for GrpoConfig {
         rollout::check_groups(&self.rollout, self.num_generations)
     }
 
-    fn train(&self, setup: Setup<'_>, actors: &Actors<'_>, watch: Watch<'_>, seed: Seed) -> Result<Decoder> {
-        train(setup, self, actors, watch, seed)
+    fn estimate(&self, rollout: &Rollout, _kl_coef: f64, _head: Option<&ScalarHead>) -> Result<Vec<f32>> {
+        Ok(normalised(&rollout.rewards, &rollout.groups, self.scale_rewards))
     }
-}
 
-/// Trains a copy of the policy; the policy itself is the reference.
-pub fn train(
-    setup: Setup<'_>,
-    config: &GrpoConfig,
-    actors: &Actors<'_>,
-    watch: Watch<'_>,
-    seed: Seed,
-) -> Result<Decoder> {
-    let mut run = Run::begin(
-        setup,
-        (&config.rollout.optim, config.learning_rate),
-        actors.policy,
-        Beside::default(),
-        config.rollout.iterations,
-    )?;
-    let mut monitor = Monitor::begin(watch, &run)?;
-    while let Some(iteration) = run.next_step()? {
-        let seed = seed.index(iteration as u64);
-        let draw = Draw {
-            per_prompt: config.num_generations,
-            hidden: false,
-            logprobs: config.epochs > 1 || config.rollout.minibatch_rows < config.rollout.rollouts,
-        };
-        let mut rollout = rollout::collect(&config.rollout, actors, &run.decoder, draw, seed)?;
-        let advantages = normalised(&rollout.rewards, &rollout.groups, config.scale_rewards);
-        let mut updates = Updates::default();
-        for rows in rollout.minibatches(&config.rollout, config.epochs, seed) {
-            let ((figures, logprobs), store) = gradient(config, &mut run, &rollout, &advantages, &rows)?;
-            rollout.remember(&rows, logprobs);
-            if updates.beyond(config.rollout.max_kl_step, &figures) {
-                run.gradients.clear();
-                break;
-            }
-            updates.add(figures, run.update(&store)?);
-        }
-        let kl = rollout.kl(ESTIMATOR);
-        let mut figures = rollout.figures(&kl, config.kl_coef, iteration);
-        figures.push((
-            "frac_reward_zero_std".into(),
-            share_without_difference(&rollout.rewards, &rollout.groups),
-        ));
-        figures.extend(updates.figures(config.rollout.max_kl_step));
-        figures.extend(monitor.observe(&mut run, &config.rollout, &rollout, mean_kl(&kl))?);
-        rollout.end_step(&mut run, &figures, mean_kl(&kl))?;
-        if monitor.stops() {
-            break;
-        }
-    }
-    let dir = run.dir().to_owned();
-    monitor.choose(&dir, run.finish()?.0)
-}
-
-/// What a minibatch comes to: its figures, and the log-probabilities of its rows.
-type Gradient = (Vec<(&'static str, f64)>, Vec<Vec<f32>>);
-
-/// Adds the gradient of a minibatch of the rollout's rows to the run's; answers figures and the rows' log-probabilities.
-fn gradient(
-    config: &GrpoConfig,
-    run: &mut Run<'_>,
-    rollout: &Rollout,
-    advantages: &[f32],
-    rows: &[usize],
-) -> Result<(Gradient, GradStore)> {
-    let terms = GrpoTerms {
-        ratio: RatioClip {
-            clip_range: config.clip_range,
-            dual_clip: config.dual_clip,
-        },
-        kl_coef: config.kl_coef,
-        kl_estimator: ESTIMATOR,
-        aggregation: config.loss_aggregation,
-        room: config.rollout.max_new_tokens,
-    };
-    let wanted = Wanted::Logprobs {
-        temperature: config.rollout.temperature,
-    };
-    run.accumulate(&rollout.pick(rows), wanted, |leaves| {
-        let pick = |values: &[Vec<f32>]| leaves.pad(rows.iter().map(|row| values[*row].clone()));
-        let reference = pick(&rollout.reference_logprobs)?;
-        // Where this is the only update, the policy that drew is the policy that learns.
-        let old_logprobs = match rollout.old_logprobs.is_empty() {
-            true => leaves.logprobs.as_tensor().detach(),
-            false => pick(&rollout.old_logprobs)?,
-        };
-        let of_tokens = |(row, length): (&usize, &usize)| vec![advantages[*row]; *length];
+    fn objective(&self, of: &Batch<'_, Vec<f32>>) -> Result<Objective> {
         let batch = GrpoBatch {
-            logprobs: leaves.logprobs.as_tensor(),
-            old_logprobs: &old_logprobs,
-            reference_logprobs: &reference,
-            advantages: &leaves.pad(rows.iter().zip(&leaves.lengths).map(of_tokens))?,
-            mask: &leaves.mask,
+            logprobs: of.leaves.logprobs.as_tensor(),
+            old_logprobs: &of.old_logprobs()?,
+            reference_logprobs: &of.of_tokens(&of.rollout.reference_logprobs)?,
+            advantages: &of.spread(of.estimate)?,
+            mask: &of.leaves.mask,
         };
-        let result = grpo_loss(&batch, terms)?;
-        let figures = vec![
-            ("loss/policy_avg", scalar(&result.policy_loss)?),
-            ("loss/kl_avg", scalar(&result.kl)?),
-            (APPROX_KL, scalar(&result.moved.approx_kl)?),
-            ("policy/clipfrac_avg", scalar(&result.moved.clipfrac)?),
-            (RATIO, scalar(&result.moved.ratio)?),
-        ];
-        Ok((result.loss, (figures, leaves.rows()?)))
-    })
+        let result = grpo_loss(&batch, self.terms())?;
+        let over = match self.loss_aggregation {
+            Aggregation::Token => Over::Tokens,
+            Aggregation::Sequence | Aggregation::Constant => Over::Completions,
+        };
+        let mut objective = Objective::new(result.loss, over);
+        objective.tell("loss/policy_avg", &result.policy_loss, over)?;
+        objective.tell("loss/kl_avg", &result.kl, Over::Tokens)?;
+        objective.tell_moved(&result.moved, Over::Tokens)?;
+        Ok(objective)
+    }
 }

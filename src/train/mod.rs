@@ -23,6 +23,7 @@ pub mod setup;
 pub mod turns;
 
 pub mod monitor;
+pub mod online;
 pub mod rollout;
 pub mod rules;
 pub mod sources;

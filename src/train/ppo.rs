@@ -7,25 +7,17 @@
 //! weights, with the standardisation of the rewards folded in, read the policy's hidden states. Where the reward model
 //! was trained from the policy (as in the recipes) the two trunks are near each other and so is what the head reads.
 
-use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use serde::{Deserialize, Serialize};
 
 use super::loss::advantage::{gae, scale_to_unit_variance, whiten};
 use super::loss::kl::{KlController, KlEstimator};
-use super::loss::ppo::{Clipping, PpoBatch, PpoLoss, loss as ppo_loss};
+use super::loss::ppo::{Clipping, PpoBatch, loss as ppo_loss};
 use super::loss::surrogate::{RatioClip, entropy_surrogate};
-use super::monitor::{Monitor, Watch};
-use super::reward::scalar;
-use super::rollout::{self, APPROX_KL, Actors, Draw, Method, RATIO, Rollout, RolloutConfig, Updates, mean_kl};
-use super::run::{Beside, Run, Setup};
-use super::seam::Leaves;
+use super::online::{Basics, Batch, KlIn, Method, Objective, Over};
+use super::rollout::{Actors, Rollout, RolloutConfig};
 use crate::bounds;
 use crate::error::{Error, Result};
-use crate::model::cpu::trunk::Wanted;
-use crate::model::decoder::Decoder;
 use crate::model::heads::ScalarHead;
-use crate::seed::Seed;
 
 /// How the value head begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -121,39 +113,45 @@ impl PpoConfig {
             None => KlController::Fixed,
         }
     }
+
+    fn clipping(&self) -> Clipping {
+        Clipping {
+            ratio: RatioClip {
+                clip_range: self.clip_range,
+                dual_clip: self.dual_clip,
+            },
+            clip_range_value: (self.clip_range_value > 0.0).then_some(self.clip_range_value),
+            vf_coef: self.vf_coef,
+        }
+    }
 }
 
 /// One value a token for each completion of a rollout.
-struct Estimated {
+#[derive(Default)]
+pub struct Estimated {
     old_values: Vec<Vec<f32>>,
     advantages: Vec<Vec<f32>>,
     returns: Vec<Vec<f32>>,
 }
 
-/// The name of the penalty's weight among what a run keeps.
-const KL_COEF: &str = "kl_coef";
-
 impl Method for PpoConfig {
     const KIND: &'static str = "train-ppo";
+    type Estimate = Estimated;
 
     fn rollout(&self) -> &RolloutConfig {
         &self.rollout
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.learning_rate
-    }
-
-    fn epochs(&self) -> usize {
-        self.ppo_epochs
-    }
-
-    fn per_prompt(&self) -> usize {
-        1
-    }
-
-    fn kl_coef(&self) -> f64 {
-        f64::from(self.kl_coef)
+    fn basics(&self) -> Basics {
+        Basics {
+            learning_rate: self.learning_rate,
+            epochs: self.ppo_epochs,
+            per_prompt: 1,
+            kl_coef: f64::from(self.kl_coef),
+            kl_estimator: self.kl_estimator,
+            kl_controller: self.controller(),
+            kl_in: KlIn::Reward,
+        }
     }
 
     fn ppo(&self) -> Option<&PpoConfig> {
@@ -174,78 +172,67 @@ impl Method for PpoConfig {
         Ok(())
     }
 
-    fn train(&self, setup: Setup<'_>, actors: &Actors<'_>, watch: Watch<'_>, seed: Seed) -> Result<Decoder> {
-        train(setup, self, actors, watch, seed)
-    }
-}
-
-/// Trains a copy of the policy; the policy itself is the reference.
-pub fn train(
-    setup: Setup<'_>,
-    config: &PpoConfig,
-    actors: &Actors<'_>,
-    watch: Watch<'_>,
-    seed: Seed,
-) -> Result<Decoder> {
-    let mut run = Run::begin(
-        setup,
-        (&config.rollout.optim, config.learning_rate),
-        actors.policy,
-        Beside::head(first_head(config, actors)?, config.head_rate),
-        config.rollout.iterations,
-    )?;
-    let mut monitor = Monitor::begin(watch, &run)?;
-    let mut kl_coef = match run.kept(KL_COEF) {
-        Some([kept]) => *kept,
-        _ => f64::from(config.kl_coef),
-    };
-    while let Some(iteration) = run.next_step()? {
-        let seed = seed.index(iteration as u64);
-        let draw = Draw {
-            per_prompt: 1,
-            hidden: true,
-            logprobs: true,
+    fn value_head(&self, actors: &Actors<'_>) -> Result<Option<(ScalarHead, f64)>> {
+        let width = actors.policy.config.hidden;
+        let head = match self.value_init {
+            ValueInit::Zero => ScalarHead::zeros(width)?,
+            ValueInit::Reward => actors.sources.head(width)?.ok_or_else(|| {
+                Error::config("--value-init reward: no reward model is as wide as the policy")
+                    .help("leave it out, and the value head begins at zero")
+            })?,
         };
-        let rollout = rollout::collect(&config.rollout, actors, &run.decoder, draw, seed)?;
-        let kl = rollout.kl(config.kl_estimator);
-        let estimated = estimate(config, &run, &rollout, &kl, kl_coef as f32)?;
-        let mut updates = Updates::default();
-        for rows in rollout.minibatches(&config.rollout, config.ppo_epochs, seed) {
-            let (figures, store) = gradient(config, &mut run, &rollout, &estimated, &rows)?;
-            if updates.beyond(config.rollout.max_kl_step, &figures) {
-                run.gradients.clear();
-                break;
-            }
-            updates.add(figures, run.update(&store)?);
-        }
-        let mut figures = rollout.figures(&kl, kl_coef, iteration);
-        figures.extend(updates.figures(config.rollout.max_kl_step));
-        figures.extend(monitor.observe(&mut run, &config.rollout, &rollout, mean_kl(&kl))?);
-        kl_coef = config.controller().next(kl_coef, mean_kl(&kl), config.rollout.rollouts);
-        run.keep(KL_COEF, vec![kl_coef]);
-        rollout.end_step(&mut run, &figures, mean_kl(&kl))?;
-        if monitor.stops() {
-            break;
-        }
+        Ok(Some((head, self.head_rate)))
     }
-    let dir = run.dir().to_owned();
-    monitor.choose(&dir, run.finish()?.0)
+
+    /// The advantages and returns of a rollout's tokens: the KL penalty at every token, the reward at the last.
+    fn estimate(&self, rollout: &Rollout, kl_coef: f64, head: Option<&ScalarHead>) -> Result<Estimated> {
+        let head = head.ok_or_else(|| Error::unexpected("PPO without a value head"))?;
+        let mut rewards = rewards_of_tokens(rollout, &rollout.kl(self.kl_estimator), kl_coef as f32);
+        if self.whiten_rewards {
+            scale_to_unit_variance(&mut rewards);
+        }
+        let mut estimated = Estimated::default();
+        for (row, rewards) in rewards.iter().enumerate() {
+            let values = head.apply(std::slice::from_ref(&rollout.hidden[row]))?;
+            let estimates = gae(rewards, &values, self.gamma, self.gae_lambda);
+            estimated.old_values.push(values);
+            estimated.advantages.push(estimates.advantages);
+            estimated.returns.push(estimates.returns);
+        }
+        if !self.no_whiten_advantages {
+            whiten(&mut estimated.advantages);
+        }
+        Ok(estimated)
+    }
+
+    fn objective(&self, of: &Batch<'_, Estimated>) -> Result<Objective> {
+        let leaves = of.leaves;
+        let values = leaves.scatter(&leaves.apply_head_detached(of.head)?)?;
+        let batch = PpoBatch {
+            logprobs: leaves.logprobs.as_tensor(),
+            old_logprobs: &of.old_logprobs()?,
+            advantages: &of.of_tokens(&of.estimate.advantages)?,
+            values: &values,
+            old_values: &of.of_tokens(&of.estimate.old_values)?,
+            returns: &of.of_tokens(&of.estimate.returns)?,
+            mask: &leaves.mask,
+        };
+        let mut result = ppo_loss(&batch, self.clipping())?;
+        if self.entropy_coef != 0.0 {
+            let bonus = entropy_surrogate(batch.logprobs, batch.old_logprobs, batch.mask)?;
+            result.loss = (result.loss - (bonus * self.entropy_coef)?)?;
+        }
+        let mut objective = Objective::new(result.loss, Over::Tokens);
+        objective.tell("loss/policy_avg", &result.policy_loss, Over::Tokens)?;
+        objective.tell("loss/value_avg", &result.value_loss, Over::Tokens)?;
+        objective.tell("val/clipfrac_avg", &result.value_clipfrac, Over::Tokens)?;
+        objective.tell_moved(&result.moved, Over::Tokens)?;
+        Ok(objective)
+    }
 }
 
-fn first_head(config: &PpoConfig, actors: &Actors<'_>) -> Result<ScalarHead> {
-    let width = actors.policy.config.hidden;
-    match config.value_init {
-        ValueInit::Zero => ScalarHead::zeros(width),
-        ValueInit::Reward => actors.sources.head(width)?.ok_or_else(|| {
-            Error::config("--value-init reward: no reward model is as wide as the policy")
-                .help("leave it out, and the value head begins at zero")
-        }),
-    }
-}
-
-/// The advantages and returns of a rollout's tokens: the KL penalty at every token, the reward at the last.
-fn estimate(config: &PpoConfig, run: &Run<'_>, rollout: &Rollout, kl: &[Vec<f32>], kl_coef: f32) -> Result<Estimated> {
-    let head = run.head.as_ref().expect("the run was begun with a value head");
+/// The penalty at every token, the reward of the completion at its last.
+fn rewards_of_tokens(rollout: &Rollout, kl: &[Vec<f32>], kl_coef: f32) -> Vec<Vec<f32>> {
     let mut rewards: Vec<Vec<f32>> = kl
         .iter()
         .map(|row| row.iter().map(|kl| -kl_coef * kl).collect())
@@ -255,93 +242,5 @@ fn estimate(config: &PpoConfig, run: &Run<'_>, rollout: &Rollout, kl: &[Vec<f32>
             *last += reward;
         }
     }
-    if config.whiten_rewards {
-        scale_to_unit_variance(&mut rewards);
-    }
-    let mut estimated = Estimated {
-        old_values: Vec::new(),
-        advantages: Vec::new(),
-        returns: Vec::new(),
-    };
-    for (row, rewards) in rewards.iter().enumerate() {
-        let values = head.apply(std::slice::from_ref(&rollout.hidden[row]))?;
-        let estimates = gae(rewards, &values, config.gamma, config.gae_lambda);
-        estimated.old_values.push(values);
-        estimated.advantages.push(estimates.advantages);
-        estimated.returns.push(estimates.returns);
-    }
-    if !config.no_whiten_advantages {
-        whiten(&mut estimated.advantages);
-    }
-    Ok(estimated)
-}
-
-/// Adds the gradient of a minibatch of the rollout's rows to the run's.
-fn gradient(
-    config: &PpoConfig,
-    run: &mut Run<'_>,
-    rollout: &Rollout,
-    estimated: &Estimated,
-    rows: &[usize],
-) -> Result<(Vec<(&'static str, f64)>, GradStore)> {
-    let pick = |values: &[Vec<f32>]| -> Vec<Vec<f32>> { rows.iter().map(|row| values[*row].clone()).collect() };
-    let sequences = rollout.pick(rows);
-    let head = run.head.clone();
-    let wanted = Wanted::LogprobsAndHidden {
-        temperature: config.rollout.temperature,
-    };
-    run.accumulate(&sequences, wanted, |leaves| {
-        let values = leaves.scatter(&leaves.apply_head_detached(head.as_ref())?)?;
-        let result = minibatch_loss(
-            config,
-            leaves,
-            &values,
-            [
-                leaves.pad(pick(&rollout.old_logprobs))?,
-                leaves.pad(pick(&estimated.advantages))?,
-                leaves.pad(pick(&estimated.old_values))?,
-                leaves.pad(pick(&estimated.returns))?,
-            ],
-        )?;
-        let figures = vec![
-            ("loss/policy_avg", scalar(&result.policy_loss)?),
-            ("loss/value_avg", scalar(&result.value_loss)?),
-            (APPROX_KL, scalar(&result.moved.approx_kl)?),
-            ("policy/clipfrac_avg", scalar(&result.moved.clipfrac)?),
-            ("val/clipfrac_avg", scalar(&result.value_clipfrac)?),
-            (RATIO, scalar(&result.moved.ratio)?),
-        ];
-        Ok((result.loss, figures))
-    })
-}
-
-fn minibatch_loss(
-    config: &PpoConfig,
-    leaves: &Leaves,
-    values: &Tensor,
-    [old_logprobs, advantages, old_values, returns]: [Tensor; 4],
-) -> Result<PpoLoss> {
-    let batch = PpoBatch {
-        logprobs: leaves.logprobs.as_tensor(),
-        old_logprobs: &old_logprobs,
-        advantages: &advantages,
-        values,
-        old_values: &old_values,
-        returns: &returns,
-        mask: &leaves.mask,
-    };
-    let clipping = Clipping {
-        ratio: RatioClip {
-            clip_range: config.clip_range,
-            dual_clip: config.dual_clip,
-        },
-        clip_range_value: (config.clip_range_value > 0.0).then_some(config.clip_range_value),
-        vf_coef: config.vf_coef,
-    };
-    let mut result = ppo_loss(&batch, clipping)?;
-    if config.entropy_coef != 0.0 {
-        let bonus = entropy_surrogate(batch.logprobs, batch.old_logprobs, batch.mask)?;
-        result.loss = (result.loss - (bonus * config.entropy_coef)?)?;
-    }
-    Ok(result)
+    rewards
 }

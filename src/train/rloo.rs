@@ -1,23 +1,17 @@
 //! REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024, arXiv 2402.14740): several completions of a prompt,
 //! each judged against the mean of the others. No value function; the KL to the reference is a part of the reward.
 
-use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::loss::advantage::{leave_one_out, share_without_difference};
-use super::loss::kl::KlEstimator;
+use super::loss::advantage::leave_one_out;
+use super::loss::kl::{KlController, KlEstimator};
 use super::loss::rloo::{RlooBatch, loss as rloo_loss};
 use super::loss::surrogate::RatioClip;
-use super::monitor::{Monitor, Watch};
-use super::reward::scalar;
-use super::rollout::{self, APPROX_KL, Actors, Draw, Method, RATIO, Rollout, RolloutConfig, Updates, mean_kl};
-use super::run::{Beside, Run, Setup};
+use super::online::{Basics, Batch, KlIn, Method, Objective, Over};
+use super::rollout::{self, Rollout, RolloutConfig};
 use crate::bounds;
 use crate::error::Result;
-use crate::model::cpu::trunk::Wanted;
-use crate::model::decoder::Decoder;
-use crate::seed::Seed;
+use crate::model::heads::ScalarHead;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct RlooConfig {
@@ -46,86 +40,52 @@ pub struct RlooConfig {
 
 impl Method for RlooConfig {
     const KIND: &'static str = "train-rloo";
+    /// The advantage of each completion.
+    type Estimate = Vec<f32>;
 
     fn rollout(&self) -> &RolloutConfig {
         &self.rollout
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.learning_rate
-    }
-
-    fn epochs(&self) -> usize {
-        self.epochs
-    }
-
-    fn per_prompt(&self) -> usize {
-        self.num_generations
-    }
-
-    fn kl_coef(&self) -> f64 {
-        self.kl_coef
+    fn basics(&self) -> Basics {
+        Basics {
+            learning_rate: self.learning_rate,
+            epochs: self.epochs,
+            per_prompt: self.num_generations,
+            kl_coef: self.kl_coef,
+            kl_estimator: self.kl_estimator,
+            kl_controller: KlController::Fixed,
+            kl_in: KlIn::Reward,
+        }
     }
 
     fn check(&self) -> Result<()> {
         rollout::check_groups(&self.rollout, self.num_generations)
     }
 
-    fn train(&self, setup: Setup<'_>, actors: &Actors<'_>, watch: Watch<'_>, seed: Seed) -> Result<Decoder> {
-        train(setup, self, actors, watch, seed)
+    fn estimate(&self, rollout: &Rollout, kl_coef: f64, _head: Option<&ScalarHead>) -> Result<Vec<f32>> {
+        let rewards = penalised(&rollout.rewards, &rollout.kl(self.kl_estimator), kl_coef);
+        Ok(leave_one_out(&rewards, &rollout.groups))
     }
-}
 
-/// Trains a copy of the policy; the policy itself is the reference.
-pub fn train(
-    setup: Setup<'_>,
-    config: &RlooConfig,
-    actors: &Actors<'_>,
-    watch: Watch<'_>,
-    seed: Seed,
-) -> Result<Decoder> {
-    let mut run = Run::begin(
-        setup,
-        (&config.rollout.optim, config.learning_rate),
-        actors.policy,
-        Beside::default(),
-        config.rollout.iterations,
-    )?;
-    let mut monitor = Monitor::begin(watch, &run)?;
-    while let Some(iteration) = run.next_step()? {
-        let seed = seed.index(iteration as u64);
-        let draw = Draw {
-            per_prompt: config.num_generations,
-            hidden: false,
-            logprobs: true,
+    fn objective(&self, of: &Batch<'_, Vec<f32>>) -> Result<Objective> {
+        let batch = RlooBatch {
+            logprobs: of.leaves.logprobs.as_tensor(),
+            old_logprobs: &of.old_logprobs()?,
+            advantages: &of.of_completions(of.estimate)?,
+            mask: &of.leaves.mask,
         };
-        let rollout = rollout::collect(&config.rollout, actors, &run.decoder, draw, seed)?;
-        let kl = rollout.kl(config.kl_estimator);
-        let rewards = penalised(&rollout.rewards, &kl, config.kl_coef);
-        let advantages = leave_one_out(&rewards, &rollout.groups);
-        let mut updates = Updates::default();
-        for rows in rollout.minibatches(&config.rollout, config.epochs, seed) {
-            let (figures, store) = gradient(config, &mut run, &rollout, &advantages, &rows)?;
-            if updates.beyond(config.rollout.max_kl_step, &figures) {
-                run.gradients.clear();
-                break;
-            }
-            updates.add(figures, run.update(&store)?);
-        }
-        let mut figures = rollout.figures(&kl, config.kl_coef, iteration);
-        figures.push((
-            "frac_reward_zero_std".into(),
-            share_without_difference(&rollout.rewards, &rollout.groups),
-        ));
-        figures.extend(updates.figures(config.rollout.max_kl_step));
-        figures.extend(monitor.observe(&mut run, &config.rollout, &rollout, mean_kl(&kl))?);
-        rollout.end_step(&mut run, &figures, mean_kl(&kl))?;
-        if monitor.stops() {
-            break;
-        }
+        let clip = RatioClip {
+            clip_range: self.clip_range,
+            dual_clip: None,
+        };
+        let result = rloo_loss(&batch, clip)?;
+        let policy_loss = result.loss.detach();
+        let mut objective = Objective::new(result.loss, Over::Completions);
+        objective.tell("loss/policy_avg", &policy_loss, Over::Completions)?;
+        objective.tell_moved(&result.moved, Over::Completions)?;
+        Ok(objective)
     }
-    let dir = run.dir().to_owned();
-    monitor.choose(&dir, run.finish()?.0)
 }
 
 /// The reward of each completion less the penalty of its KL.
@@ -135,40 +95,4 @@ fn penalised(rewards: &[f32], kl: &[Vec<f32>], kl_coef: f64) -> Vec<f32> {
         (f64::from(*reward) - kl_coef * sum) as f32
     };
     rewards.iter().zip(kl).map(of_completion).collect()
-}
-
-/// Adds the gradient of a minibatch of the rollout's rows to the run's.
-fn gradient(
-    config: &RlooConfig,
-    run: &mut Run<'_>,
-    rollout: &Rollout,
-    advantages: &[f32],
-    rows: &[usize],
-) -> Result<(Vec<(&'static str, f64)>, GradStore)> {
-    let advantages: Vec<f32> = rows.iter().map(|row| advantages[*row]).collect();
-    let advantages = Tensor::from_vec(advantages, rows.len(), &Device::Cpu)?;
-    let wanted = Wanted::Logprobs {
-        temperature: config.rollout.temperature,
-    };
-    run.accumulate(&rollout.pick(rows), wanted, |leaves| {
-        let old_logprobs = leaves.pad(rows.iter().map(|row| rollout.old_logprobs[*row].clone()))?;
-        let batch = RlooBatch {
-            logprobs: leaves.logprobs.as_tensor(),
-            old_logprobs: &old_logprobs,
-            advantages: &advantages,
-            mask: &leaves.mask,
-        };
-        let clip = RatioClip {
-            clip_range: config.clip_range,
-            dual_clip: None,
-        };
-        let result = rloo_loss(&batch, clip)?;
-        let figures = vec![
-            ("loss/policy_avg", scalar(&result.loss)?),
-            (APPROX_KL, scalar(&result.moved.approx_kl)?),
-            ("policy/clipfrac_avg", scalar(&result.moved.clipfrac)?),
-            (RATIO, scalar(&result.moved.ratio)?),
-        ];
-        Ok((result.loss, figures))
-    })
 }

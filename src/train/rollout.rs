@@ -5,15 +5,15 @@
 
 mod length;
 
+use candle_core::DType;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
 use self::length::{LengthStats, Outcome, control_length};
 use super::batch::{BatchSize, plan};
 use super::loss::kl::KlEstimator;
-use super::monitor::Watch;
 use super::optim::OptimConfig;
-use super::run::{Run, Setup};
+use super::run::Run;
 use super::sources::{Completions, Sources};
 use crate::bounds;
 use crate::engine::Sampling;
@@ -24,35 +24,6 @@ use crate::model::decoder::Decoder;
 use crate::model::tokenizer::Tokenizer;
 use crate::record::Message;
 use crate::seed::Seed;
-
-/// A method that learns from completions which the policy draws while it learns. Its settings are flags.
-pub trait Method: clap::Args + Serialize {
-    /// The command, in words joined by `-`.
-    const KIND: &'static str;
-
-    fn rollout(&self) -> &RolloutConfig;
-
-    fn learning_rate(&self) -> f64;
-
-    /// Passes over the completions of an iteration.
-    fn epochs(&self) -> usize;
-
-    /// Completions to a drawing of a prompt.
-    fn per_prompt(&self) -> usize;
-
-    fn kl_coef(&self) -> f64;
-
-    /// The settings of PPO, which has more than the others.
-    fn ppo(&self) -> Option<&super::ppo::PpoConfig> {
-        None
-    }
-
-    /// Whether the settings fit each other.
-    fn check(&self) -> Result<()>;
-
-    /// Trains a copy of the policy; the policy itself is the reference.
-    fn train(&self, setup: Setup<'_>, actors: &Actors<'_>, watch: Watch<'_>, seed: Seed) -> Result<Decoder>;
-}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct RolloutConfig {
@@ -65,6 +36,10 @@ pub struct RolloutConfig {
     /// Completions to an update.
     #[arg(long, default_value_t = 32)]
     pub minibatch_rows: usize,
+    /// Completions that go forward and back at once: the gradients of an update's parts are added up, in the memory of one, as if it were one batch [default: all of an update].
+    #[arg(long, value_name = "ROWS", value_parser = bounds::count)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch_rows: Option<usize>,
     /// Tokens of a completion at most.
     #[arg(long, default_value_t = 256, value_parser = bounds::count)]
     pub max_new_tokens: usize,
@@ -96,6 +71,13 @@ pub struct RolloutConfig {
 
 fn is_zero(value: &f32) -> bool {
     *value == 0.0
+}
+
+impl RolloutConfig {
+    /// Updates of an iteration at most.
+    pub fn updates(&self, epochs: usize) -> usize {
+        epochs * self.rollouts.div_ceil(self.minibatch_rows.max(1))
+    }
 }
 
 /// The fixed parts of a run.
@@ -160,7 +142,11 @@ pub fn collect(
         false => draw.per_prompt,
     };
     let (asked, jobs) = jobs(config, actors, per_prompt, seed);
-    let drawings = draw_all(decoder, actors.tokenizer, &jobs)?;
+    let drawings = match decoder.training.halves {
+        // As training computes, which rounds both sides of each product; and half as much to read for each token.
+        true => draw_all(&decoder.to_dtype(DType::BF16)?, actors.tokenizer, &jobs)?,
+        false => draw_all(decoder, actors.tokenizer, &jobs)?,
+    };
     let mut rollout = Rollout::empty(config);
     let mut prompts = Vec::new();
     for (row, (job, drawing)) in jobs.into_iter().zip(drawings).enumerate() {
@@ -372,6 +358,11 @@ impl Rollout {
         self.sequences.iter().map(Sequence::completion_len).sum()
     }
 
+    /// Tokens of some completions.
+    pub fn tokens_of(&self, rows: &[usize]) -> usize {
+        rows.iter().map(|row| self.sequences[*row].completion_len()).sum()
+    }
+
     pub fn mean_score(&self) -> f64 {
         self.scores.iter().map(|score| f64::from(*score)).sum::<f64>() / self.scores.len().max(1) as f64
     }
@@ -381,68 +372,4 @@ impl Rollout {
 pub fn mean_kl(kl: &[Vec<f32>]) -> f64 {
     let sum: f64 = kl.iter().map(|row| f64::from(row.iter().sum::<f32>())).sum();
     sum / kl.len().max(1) as f64
-}
-
-/// What the updates of an iteration told, averaged.
-#[derive(Debug, Default)]
-pub struct Updates {
-    sums: Vec<(&'static str, f64)>,
-    ratios: Vec<f64>,
-    count: usize,
-    rate: f64,
-    stopped: bool,
-}
-
-/// The name under which an update tells how far the policy has moved, and that of its ratio.
-pub const APPROX_KL: &str = "policy/approxkl_avg";
-pub const RATIO: &str = "val/ratio";
-
-impl Updates {
-    /// Whether an update whose figures these are is one too many. Asked before the parameters move.
-    pub fn beyond(&mut self, limit: Option<f64>, figures: &[(&'static str, f64)]) -> bool {
-        let moved = figures.iter().find(|(name, _)| *name == APPROX_KL);
-        self.stopped = matches!((moved, limit), (Some((_, kl)), Some(limit)) if *kl > limit);
-        self.stopped
-    }
-
-    /// Takes the figures of an update that was made, with its gradient's norm and its learning rate.
-    pub fn add(&mut self, mut figures: Vec<(&'static str, f64)>, (norm, rate): (f64, f64)) {
-        figures.push(("grad_norm", norm));
-        self.ratios.extend(
-            figures
-                .iter()
-                .filter(|(name, _)| *name == RATIO)
-                .map(|(_, ratio)| *ratio),
-        );
-        if self.sums.is_empty() {
-            self.sums = figures;
-        } else {
-            for ((_, sum), (_, value)) in self.sums.iter_mut().zip(figures) {
-                *sum += value;
-            }
-        }
-        self.count += 1;
-        self.rate = rate;
-    }
-
-    pub fn figures(self, limit: Option<f64>) -> Vec<(String, f64)> {
-        let count = self.count.max(1) as f64;
-        let mut figures: Vec<(String, f64)> = self
-            .sums
-            .into_iter()
-            .map(|(name, sum)| (name.to_owned(), sum / count))
-            .collect();
-        if self.ratios.len() > 1 {
-            let mean = self.ratios.iter().sum::<f64>() / count;
-            let squares: f64 = self.ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum();
-            figures.push(("val/ratio_var".into(), squares / (count - 1.0)));
-        }
-        if limit.is_some() {
-            figures.push(("val/updates".into(), self.count as f64));
-            figures.push(("val/stopped_on_kl".into(), f64::from(u8::from(self.stopped))));
-        }
-        // Both of TRL's names: the trainer's and PPO's.
-        figures.extend([("learning_rate".into(), self.rate), ("lr".into(), self.rate)]);
-        figures
-    }
 }

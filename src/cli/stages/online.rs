@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::train::{Common, Training, encode_rows, load_reward_model};
 use super::{Done, Stage};
+use crate::cli::args::{Parts, WithOut};
 use crate::cli::session::{Session, constitution_source, data_source, engine_source, model_source};
 use crate::cli::variables::Variables;
 use crate::dataset::{self, Provenance};
@@ -17,15 +18,41 @@ use crate::error::{Error, Result};
 use crate::model::files::Model;
 use crate::prompt::Templates;
 use crate::train::monitor::{MonitorConfig, Watch};
+use crate::train::online::{self, Basics, Method};
 use crate::train::reward::RewardModel;
-use crate::train::rollout::{Actors, Method};
+use crate::train::rollout::{Actors, RolloutConfig};
 use crate::train::rules::WeighedRule;
 use crate::train::sources::{Judge, Source, Sources};
 use crate::train::{grpo, ppo, rloo};
 
-pub type Ppo = Online<ppo::PpoConfig>;
-pub type Rloo = Online<rloo::RlooConfig>;
-pub type Grpo = Online<grpo::GrpoConfig>;
+/// The methods, each a command of `train`.
+#[derive(Debug, clap::Subcommand)]
+pub enum OnlineCommand {
+    /// Proximal policy optimisation against rewards; the data are prompts.
+    Ppo(Box<WithOut<Online<ppo::PpoConfig>>>),
+    /// REINFORCE with a leave-one-out baseline: several completions of a prompt, no value function.
+    Rloo(Box<WithOut<Online<rloo::RlooConfig>>>),
+    /// Group relative policy optimisation: several completions of a prompt, no value function.
+    Grpo(Box<WithOut<Online<grpo::GrpoConfig>>>),
+}
+
+impl OnlineCommand {
+    pub fn parts(&self) -> Parts<'_> {
+        match self {
+            Self::Ppo(command) => command.parts(),
+            Self::Rloo(command) => command.parts(),
+            Self::Grpo(command) => command.parts(),
+        }
+    }
+
+    pub fn exported(&self) -> &dyn Exported {
+        match self {
+            Self::Ppo(command) => &command.stage,
+            Self::Rloo(command) => &command.stage,
+            Self::Grpo(command) => &command.stage,
+        }
+    }
+}
 
 /// Where the rewards come from.
 #[derive(Debug, Clone, Serialize, Args)]
@@ -82,32 +109,27 @@ pub struct Online<M: Method> {
 
 /// What `run --emit` hands over of a method, whichever it is.
 pub trait Exported: Stage {
+    fn common(&self) -> &Common;
     fn reward_model(&self) -> Option<&str>;
-    fn learning_rate(&self) -> f64;
-    fn kl_coef(&self) -> f64;
-    fn epochs(&self) -> usize;
-    fn rollout(&self) -> &crate::train::rollout::RolloutConfig;
+    fn basics(&self) -> Basics;
+    fn rollout(&self) -> &RolloutConfig;
     fn ppo(&self) -> Option<&ppo::PpoConfig>;
 }
 
 impl<M: Method> Exported for Online<M> {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
     fn reward_model(&self) -> Option<&str> {
         self.rewards.reward_model.first().map(|typed| weighted(typed).0)
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.config.learning_rate()
+    fn basics(&self) -> Basics {
+        self.config.basics()
     }
 
-    fn kl_coef(&self) -> f64 {
-        self.config.kl_coef()
-    }
-
-    fn epochs(&self) -> usize {
-        self.config.epochs()
-    }
-
-    fn rollout(&self) -> &crate::train::rollout::RolloutConfig {
+    fn rollout(&self) -> &RolloutConfig {
         self.config.rollout()
     }
 
@@ -243,7 +265,7 @@ impl<M: Method> Stage for Online<M> {
             held_out: held_out.as_ref(),
         };
         let seed = session.stage_seed(self.kind());
-        let decoder = self.config.train(training.setup()?, &actors, watch, seed)?;
+        let decoder = online::train(training.setup()?, &self.config, &actors, watch, seed)?;
         training.finish(decoder, None, prompts.len(), rejects.len())
     }
 }
