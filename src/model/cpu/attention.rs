@@ -12,8 +12,8 @@ use super::kernels::{self, Mat, MatMut, Write, dot_lanes, matmul, simd, softcap,
 use super::trunk::Segment;
 use crate::model::config::{Attention, DecoderConfig};
 
-/// Queries whose scores are held at a time.
-const BLOCK: usize = 512;
+/// Queries whose scores are held at a time: the smaller, the fewer products with keys that none of them sees.
+const BLOCK: usize = 128;
 
 /// One head of one sequence: `keys` and `values` are `(keys, head_dim)` views, the queries the last
 /// `n` positions of them.
