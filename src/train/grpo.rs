@@ -99,6 +99,13 @@ impl Method for GrpoConfig {
         Ok(normalised(&rollout.rewards, &rollout.groups, self.scale_rewards))
     }
 
+    fn loss_over(&self) -> Over {
+        match self.loss_aggregation {
+            Aggregation::Token => Over::Tokens,
+            Aggregation::Sequence | Aggregation::Constant => Over::Completions,
+        }
+    }
+
     fn objective(&self, of: &Batch<'_, Vec<f32>>) -> Result<Objective> {
         let batch = GrpoBatch {
             logprobs: of.leaves.logprobs.as_tensor(),
@@ -108,12 +115,8 @@ impl Method for GrpoConfig {
             mask: &of.leaves.mask,
         };
         let result = grpo_loss(&batch, self.terms())?;
-        let over = match self.loss_aggregation {
-            Aggregation::Token => Over::Tokens,
-            Aggregation::Sequence | Aggregation::Constant => Over::Completions,
-        };
-        let mut objective = Objective::new(result.loss, over);
-        objective.tell("loss/policy_avg", &result.policy_loss, over)?;
+        let mut objective = Objective::new(result.loss);
+        objective.tell("loss/policy_avg", &result.policy_loss, self.loss_over())?;
         objective.tell("loss/kl_avg", &result.kl, Over::Tokens)?;
         objective.tell_moved(&result.moved, Over::Tokens)?;
         Ok(objective)

@@ -3,6 +3,7 @@
 //! A trainer asks the trunk for small tensors, puts a loss on them, and hands the loss's gradient
 //! back ([`seam`]). Losses ([`loss`]) are pure functions; they see no model and no tokenizer.
 
+pub mod accumulation;
 pub mod batch;
 pub mod best;
 pub mod checkpoint;

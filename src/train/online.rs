@@ -5,11 +5,11 @@
 
 mod updates;
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use self::updates::Updates;
+use super::accumulation::{Accumulated, Part};
 use super::loss::advantage::share_without_difference;
 use super::loss::kl::{KlController, KlEstimator};
 use super::loss::surrogate::Moved;
@@ -18,7 +18,7 @@ use super::reward::scalar;
 use super::rollout::{self, Actors, Draw, Rollout, RolloutConfig, mean_kl};
 use super::run::{Beside, Run, Setup};
 use super::seam::Leaves;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::cpu::trunk::Wanted;
 use crate::model::decoder::Decoder;
 use crate::model::heads::ScalarHead;
@@ -54,6 +54,9 @@ pub trait Method: clap::Args + Serialize {
 
     /// What an iteration's completions are worth. `kl_coef` is the weight that the KL's penalty has in it.
     fn estimate(&self, rollout: &Rollout, kl_coef: f64, head: Option<&ScalarHead>) -> Result<Self::Estimate>;
+
+    /// What the loss is a mean over.
+    fn loss_over(&self) -> Over;
 
     /// The loss of some completions.
     fn objective(&self, batch: &Batch<'_, Self::Estimate>) -> Result<Objective>;
@@ -92,15 +95,15 @@ pub enum Over {
 
 /// What a method makes of a batch.
 pub struct Objective {
-    /// A scalar, and what it is a mean over.
-    pub loss: (Tensor, Over),
+    pub loss: Tensor,
+    /// Each with what it is a mean over.
     pub figures: Vec<(&'static str, f64, Over)>,
 }
 
 impl Objective {
-    pub fn new(loss: Tensor, over: Over) -> Self {
+    pub fn new(loss: Tensor) -> Self {
         Self {
-            loss: (loss, over),
+            loss,
             figures: Vec::new(),
         }
     }
@@ -218,34 +221,26 @@ fn update<M: Method>(
     let estimate = method.estimate(rollout, kl_coef, run.head.as_ref())?;
     let mut updates = Updates::default();
     for rows in rollout.minibatches(config, method.basics().epochs, seed) {
-        let gradient = gradient(method, run, rollout, &estimate, &rows)?;
-        rollout.remember(&rows, gradient.logprobs);
-        if updates.beyond(config.max_kl_step, &gradient.figures) {
-            run.gradients.clear();
+        let Accumulated { figures, told, .. } = accumulate(method, run, rollout, &estimate, &rows)?;
+        rollout.remember(&rows, told.concat());
+        if updates.beyond(config.max_kl_step, &figures) {
+            run.discard();
             break;
         }
-        updates.add(gradient.figures, run.update(&gradient.beside)?);
+        updates.add(figures, run.update()?);
     }
     Ok(updates)
 }
 
-/// What a minibatch comes to, beside the gradient of the decoder.
-struct Gradient {
-    figures: Vec<(&'static str, f64)>,
-    /// Of its rows, by the policy as it is.
-    logprobs: Vec<Vec<f32>>,
-    /// The gradients of what learns beside the decoder.
-    beside: GradStore,
-}
-
-/// Adds the gradient of a minibatch of the rollout's rows to the run's, a part at a time.
-fn gradient<M: Method>(
+/// Adds the gradient of a minibatch of the rollout's rows to the run's, a part at a time. Each part tells the
+/// log-probabilities of its rows.
+fn accumulate<M: Method>(
     method: &M,
     run: &mut Run<'_>,
     rollout: &Rollout,
     estimate: &M::Estimate,
     rows: &[usize],
-) -> Result<Gradient> {
+) -> Result<Accumulated<Vec<Vec<f32>>>> {
     let config = method.rollout();
     let temperature = config.temperature;
     let head = run.head.clone();
@@ -257,57 +252,28 @@ fn gradient<M: Method>(
         Over::Tokens => rollout.tokens_of(part) as f64 / rollout.tokens_of(rows) as f64,
         Over::Completions => part.len() as f64 / rows.len() as f64,
     };
+    let of_loss = method.loss_over();
     let parts = rows.chunks(config.micro_batch_rows.unwrap_or(rows.len()));
-    let mut logprobs = Vec::with_capacity(rows.len());
-    let (figures, beside) = accumulate(run, parts, |run, part| {
-        run.accumulate(&rollout.pick(part), wanted, |leaves| {
-            let objective = method.objective(&Batch {
-                leaves,
-                rollout,
-                estimate,
-                head: head.as_ref(),
-                rows: part,
-            })?;
-            logprobs.extend(leaves.rows()?);
-            let (loss, over) = objective.loss;
-            let shared = |(name, value, over)| (name, value * share(part, over));
-            Ok((
-                (loss * share(part, over))?,
-                objective.figures.into_iter().map(shared).collect(),
-            ))
-        })
-    })?;
-    Ok(Gradient {
-        figures,
-        logprobs,
-        beside,
+    let parts = parts.map(|part| Part {
+        of: part,
+        sequences: rollout.pick(part),
+        share: share(part, of_loss),
+    });
+    run.accumulate(wanted, parts, |leaves, part| {
+        let objective = method.objective(&Batch {
+            leaves,
+            rollout,
+            estimate,
+            head: head.as_ref(),
+            rows: part,
+        })?;
+        // Every figure is going to count by the share of the loss.
+        let stretch = |over: Over| match over == of_loss {
+            true => 1.0,
+            false => share(part, over) / share(part, of_loss),
+        };
+        let figures = objective.figures.into_iter();
+        let figures = figures.map(|(name, value, over)| (name, value * stretch(over)));
+        Ok((objective.loss, figures.collect(), leaves.rows()?))
     })
-}
-
-type Figures = Vec<(&'static str, f64)>;
-
-/// Adds up what the parts of a minibatch tell, and their gradients beside the decoder.
-fn accumulate<'p>(
-    run: &mut Run<'_>,
-    parts: impl Iterator<Item = &'p [usize]>,
-    mut of: impl FnMut(&mut Run<'_>, &'p [usize]) -> Result<(Figures, GradStore)>,
-) -> Result<(Figures, GradStore)> {
-    let mut sum: Option<(Figures, GradStore)> = None;
-    for part in parts {
-        let (mut figures, mut store) = of(run, part)?;
-        if let Some((before, gradients)) = sum.take() {
-            for ((_, value), (_, other)) in figures.iter_mut().zip(before) {
-                *value += other;
-            }
-            for var in run.head.iter().flat_map(|head| [&head.weight, &head.bias]) {
-                let var = var.as_tensor();
-                if let (Some(new), Some(old)) = (store.get(var), gradients.get(var)) {
-                    let both = (new + old)?;
-                    store.insert(var, both);
-                }
-            }
-        }
-        sum = Some((figures, store));
-    }
-    sum.ok_or_else(|| Error::unexpected("a minibatch without a completion"))
 }

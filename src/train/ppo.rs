@@ -205,6 +205,10 @@ impl Method for PpoConfig {
         Ok(estimated)
     }
 
+    fn loss_over(&self) -> Over {
+        Over::Tokens
+    }
+
     fn objective(&self, of: &Batch<'_, Estimated>) -> Result<Objective> {
         let leaves = of.leaves;
         let values = leaves.scatter(&leaves.apply_head_detached(of.head)?)?;
@@ -222,7 +226,7 @@ impl Method for PpoConfig {
             let bonus = entropy_surrogate(batch.logprobs, batch.old_logprobs, batch.mask)?;
             result.loss = (result.loss - (bonus * self.entropy_coef)?)?;
         }
-        let mut objective = Objective::new(result.loss, Over::Tokens);
+        let mut objective = Objective::new(result.loss);
         objective.tell("loss/policy_avg", &result.policy_loss, Over::Tokens)?;
         objective.tell("loss/value_avg", &result.value_loss, Over::Tokens)?;
         objective.tell("val/clipfrac_avg", &result.value_clipfrac, Over::Tokens)?;

@@ -3,10 +3,10 @@
 //! With length control something beside the model explains what lengths alone do to the labels; it is gone when the
 //! rewards are standardised, and no file knows of it.
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
+use super::accumulation::{Figures, Part};
 use super::batch::{BatchSize, accumulated, plan};
 use super::comparisons::{Comparisons, by_prompt};
 use super::length::{self, RewardLength, RewardLengthConfig};
@@ -169,8 +169,8 @@ pub fn train_beside(
             .iter()
             .map(|batch| compared(config, pairs, batch.iter().map(|place| &groups[*place])))
             .collect();
-        let (mut figures, store) = accumulate(&mut run, config, &aid, &batches)?;
-        let (norm, rate) = run.update(&store)?;
+        let mut figures = accumulate(&mut run, config, &aid, batches)?;
+        let (norm, rate) = run.update()?;
         tokens += tokens_of(&steps[step]);
         figures.extend([("learning_rate", rate), ("grad_norm", norm)]);
         figures.extend([("num_tokens", tokens as f64), ("epoch", run.epoch(config.epochs))]);
@@ -248,40 +248,20 @@ fn compared<'g>(config: &RewardConfig, pairs: &[Pair], groups: impl Iterator<Ite
 }
 
 /// Adds the gradients of the batches of a step, each by its share of the pairs (or prompts). Answers the figures as means
-/// over all of them, and the gradients of what learns beside the decoder.
-fn accumulate(
-    run: &mut Run<'_>,
-    config: &RewardConfig,
-    aid: &Aid,
-    batches: &[Comparisons],
-) -> Result<(Figures, GradStore)> {
+/// over all of them.
+fn accumulate(run: &mut Run<'_>, config: &RewardConfig, aid: &Aid, batches: Vec<Comparisons>) -> Result<Figures> {
     let head = run.head.clone().expect("the run was begun with a head");
     let units: usize = batches.iter().map(|batch| batch.units).sum();
-    let beside: Vec<&Var> = [&head.weight, &head.bias].into_iter().chain(aid.var()).collect();
-    let mut sum: Option<(Figures, GradStore)> = None;
-    for batch in batches {
-        let share = batch.units as f64 / units as f64;
-        let (figures, mut store) = run.accumulate(&batch.sequences, Wanted::LastHidden, |leaves| {
-            let (loss, figures) = objective(leaves, &head, aid, batch, config.centre_coef)?;
-            Ok(((loss * share)?, figures))
-        })?;
-        let mut mean: Figures = figures.into_iter().map(|(name, value)| (name, value * share)).collect();
-        if let Some((figures, before)) = sum.take() {
-            for ((_, value), (_, other)) in mean.iter_mut().zip(&figures) {
-                *value += other;
-            }
-            for var in &beside {
-                let gradient = match (store.get(var.as_tensor()), before.get(var.as_tensor())) {
-                    (Some(new), Some(old)) => (new + old)?,
-                    (Some(one), None) | (None, Some(one)) => one.clone(),
-                    (None, None) => continue,
-                };
-                store.insert(var.as_tensor(), gradient);
-            }
-        }
-        sum = Some((mean, store));
-    }
-    sum.ok_or_else(|| Error::unexpected("a step without a batch"))
+    let parts = batches.into_iter().map(|mut batch| Part {
+        sequences: std::mem::take(&mut batch.sequences),
+        share: batch.units as f64 / units as f64,
+        of: batch,
+    });
+    let sum = run.accumulate(Wanted::LastHidden, parts, |leaves, batch| {
+        let (loss, figures) = objective(leaves, &head, aid, batch, config.centre_coef)?;
+        Ok((loss, figures, ()))
+    })?;
+    Ok(sum.figures)
 }
 
 /// What explains lengths during training.
@@ -350,15 +330,6 @@ impl Aid {
         }
     }
 
-    /// What learns beside the head that is kept.
-    fn var(&self) -> Option<&Var> {
-        match self {
-            Self::Nothing => None,
-            Self::Slope { slope, .. } => Some(slope),
-            Self::Head { head, .. } => Some(&head.weight),
-        }
-    }
-
     /// What lengths explain of the difference of each pair (as a margin), and what is added to the loss.
     fn explain(
         &self,
@@ -397,8 +368,6 @@ impl Aid {
         }
     }
 }
-
-type Figures = Vec<(&'static str, f64)>;
 
 /// The loss of a batch. The figures are of the rewards that are kept.
 fn objective(

@@ -68,6 +68,10 @@ impl Method for RlooConfig {
         Ok(leave_one_out(&rewards, &rollout.groups))
     }
 
+    fn loss_over(&self) -> Over {
+        Over::Completions
+    }
+
     fn objective(&self, of: &Batch<'_, Vec<f32>>) -> Result<Objective> {
         let batch = RlooBatch {
             logprobs: of.leaves.logprobs.as_tensor(),
@@ -81,7 +85,7 @@ impl Method for RlooConfig {
         };
         let result = rloo_loss(&batch, clip)?;
         let policy_loss = result.loss.detach();
-        let mut objective = Objective::new(result.loss, Over::Completions);
+        let mut objective = Objective::new(result.loss);
         objective.tell("loss/policy_avg", &policy_loss, Over::Completions)?;
         objective.tell_moved(&result.moved, Over::Completions)?;
         Ok(objective)

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
+use super::accumulation::BesideGradients;
 use super::checkpoint::{self, Kept, Series};
 use super::metrics::MetricsLog;
 use super::optim::{AdamW, OptimConfig};
@@ -46,7 +46,8 @@ pub struct Run<'a> {
     pub decoder: Decoder,
     pub head: Option<ScalarHead>,
     auxiliary: Option<Auxiliary>,
-    pub gradients: Gradients,
+    gradients: Gradients,
+    of_beside: BesideGradients,
     config: OptimConfig,
     peak_rate: f64,
     optimizer: AdamW,
@@ -95,6 +96,7 @@ impl<'a> Run<'a> {
         setup.progress.go_on(step as u64);
         Ok(Self {
             gradients: Gradients::zeros(&decoder),
+            of_beside: BesideGradients::default(),
             decoder,
             head,
             auxiliary,
@@ -141,44 +143,47 @@ impl<'a> Run<'a> {
         self.rows = rows.to_vec();
     }
 
-    /// One forward and backward pass ([`seam::accumulate`]) into the run's gradients.
-    pub fn accumulate<S>(
+    /// One forward and backward pass ([`seam::accumulate`]) into the run's gradients; answers the value of the loss, and what
+    /// it told.
+    pub(super) fn pass<S>(
         &mut self,
         batch: &[Sequence],
         wanted: Wanted,
         loss: impl FnOnce(&Leaves) -> Result<(Tensor, S)>,
-    ) -> Result<(S, GradStore)> {
+    ) -> Result<(f64, S)> {
         let mut value = 0.0;
         let watched = |leaves: &Leaves| {
             let (scalar, stats) = loss(leaves)?;
             value = f64::from(scalar.to_scalar::<f32>()?);
             Ok((scalar, stats))
         };
-        let answer = seam::accumulate(&self.decoder, batch, wanted, &mut self.gradients, watched)?;
+        let (told, store) = seam::accumulate(&self.decoder, batch, wanted, &mut self.gradients, watched)?;
+        self.of_beside
+            .add(beside(self.head.as_ref(), self.auxiliary.as_ref()), &store)?;
         if !value.is_finite() {
             self.lost = Some(value);
         }
         self.speed.tokens += batch.iter().map(|sequence| sequence.tokens.len() as u64).sum::<u64>();
-        Ok(answer)
+        Ok((value, told))
     }
 
-    /// Moves the parameters along the accumulated gradients, and what learns beside them along those in `store`.
+    /// Forgets the gradients that were accumulated: the update that they are for is not made.
+    pub fn discard(&mut self) {
+        self.gradients.clear();
+        self.of_beside.clear();
+    }
+
+    /// Moves the parameters, and what learns beside them, along the accumulated gradients.
     /// Answers the gradients' norm and the learning rate. A loss or a norm that is not finite ends the run before it
     /// reaches the parameters.
-    pub fn update(&mut self, store: &GradStore) -> Result<(f64, f64)> {
+    pub fn update(&mut self) -> Result<(f64, f64)> {
         if let Some(loss) = self.lost {
             return Err(self.stop_at("the loss", loss)?);
         }
         let rate = self.config.rate(self.peak_rate, self.step, self.total);
-        let of_head = self.head.iter().flat_map(|head| [&head.weight, &head.bias]);
-        let mut beside = of_head
-            .chain(self.auxiliary.iter().map(|auxiliary| &auxiliary.var))
-            .map(|var| match store.get(var.as_tensor()) {
-                Some(gradient) => Ok(gradient.flatten_all()?.to_vec1::<f32>()?),
-                None => Ok(vec![0.0; var.elem_count()]),
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let mut gradients: Vec<&mut Vec<f32>> = self.gradients.learning().chain(&mut beside).collect();
+        let vars = beside(self.head.as_ref(), self.auxiliary.as_ref());
+        let mut of_beside = self.of_beside.take(vars);
+        let mut gradients: Vec<&mut Vec<f32>> = self.gradients.learning().chain(&mut of_beside).collect();
         let named = trainable(&self.decoder, self.head.as_ref(), self.auxiliary.as_ref())?;
         let tensors: Vec<&Tensor> = named.iter().map(|(_, tensor)| *tensor).collect();
         let norm = self.optimizer.update(&tensors, &mut gradients, rate)?;
@@ -336,6 +341,12 @@ fn series<'s>(setup: &'s Setup<'_>) -> Series<'s> {
         fingerprint: &setup.fingerprint,
         keep: setup.keeping.checkpoints,
     }
+}
+
+/// What learns besides the decoder, in the order of [`trainable`].
+fn beside<'a>(head: Option<&'a ScalarHead>, auxiliary: Option<&'a Auxiliary>) -> impl Iterator<Item = &'a Var> {
+    let of_head = head.into_iter().flat_map(|head| [&head.weight, &head.bias]);
+    of_head.chain(auxiliary.map(|auxiliary| &auxiliary.var))
 }
 
 /// Everything that learns, by name: the decoder's parameters that are not frozen, then the head's, then the auxiliary variable.

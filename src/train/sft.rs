@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::accumulation;
 use super::batch::{BatchSize, Example, accumulated, plan};
 use super::foresight::Foresight;
 use super::loss;
@@ -155,7 +156,7 @@ pub fn train_on(
             .map(|batch| batch.iter().map(|row| &data.examples[*row]).collect())
             .collect();
         let (nll, foresight) = accumulate(&mut run, &batches)?;
-        let (norm, rate) = update(&mut run)?;
+        let (norm, rate) = run.update()?;
         tokens += tokens_of(&steps[step]);
         let [accuracy, entropy] = foresight.means();
         let mut figures = vec![
@@ -237,35 +238,25 @@ fn weight(batch: &[&Example]) -> f64 {
 /// how their tokens were foreseen.
 fn accumulate(run: &mut Run<'_>, batches: &[Vec<&Example>]) -> Result<(f64, Foresight)> {
     let total: f64 = batches.iter().map(|batch| weight(batch)).sum();
-    let (mut nll, mut foresight) = (0.0, Foresight::default());
-    for batch in batches {
-        // A batch of which nothing is learnt has no mean to divide by. A weight that is no number goes on to the loss,
-        // where the run sees it.
-        let learnt = weight(batch);
-        if learnt == 0.0 {
-            continue;
+    // A batch of which nothing is learnt has no mean to divide by. A weight that is no number goes on to the loss, where the
+    // run sees it.
+    let learnt = batches.iter().filter(|batch| weight(batch) != 0.0);
+    let parts = learnt.map(|batch| accumulation::Part {
+        of: batch,
+        sequences: batch.iter().map(|example| example.sequence.clone()).collect(),
+        share: weight(batch) / total,
+    });
+    let mut foresight = Foresight::default();
+    let wanted = Wanted::Logprobs { temperature: 1.0 };
+    let sum = run.accumulate(wanted, parts, |leaves, batch| {
+        let weights = leaves.pad(batch.iter().map(|example| example.weights.clone()))?;
+        for (outlooks, example) in leaves.outlooks.iter().zip(*batch) {
+            foresight.add(outlooks, &example.weights);
         }
-        let share = learnt / total;
-        let sequences: Vec<Sequence> = batch.iter().map(|example| example.sequence.clone()).collect();
-        let wanted = Wanted::Logprobs { temperature: 1.0 };
-        let (value, _) = run.accumulate(&sequences, wanted, |leaves| {
-            let weights = leaves.pad(batch.iter().map(|example| example.weights.clone()))?;
-            let loss = (loss::sft::loss(leaves.logprobs.as_tensor(), &weights)? * share)?;
-            let value = f64::from(loss.to_scalar::<f32>()?);
-            for (outlooks, example) in leaves.outlooks.iter().zip(batch) {
-                foresight.add(outlooks, &example.weights);
-            }
-            Ok((loss, value))
-        })?;
-        nll += value;
-    }
-    Ok((nll, foresight))
-}
-
-/// Moves the decoder, beside which nothing learns.
-fn update(run: &mut Run<'_>) -> Result<(f64, f64)> {
-    let nothing = candle_core::Tensor::zeros(1, candle_core::DType::F32, &candle_core::Device::Cpu)?.backward()?;
-    run.update(&nothing)
+        let loss = loss::sft::loss(leaves.logprobs.as_tensor(), &weights)?;
+        Ok((loss, Vec::new(), ()))
+    })?;
+    Ok((sum.loss, foresight))
 }
 
 /// Sequences in one pass of an evaluation.

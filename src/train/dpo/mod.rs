@@ -7,8 +7,7 @@ mod objective;
 
 pub use config::{DpoConfig, PreferenceLoss};
 
-use candle_core::backprop::GradStore;
-
+use super::accumulation::{Figures, Part};
 use super::batch::{BatchSize, accumulated, plan};
 use super::foresight::Foresight;
 use super::loss::kto;
@@ -20,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::model::cpu::trunk::{Sequence, Wanted};
 use crate::model::decoder::Decoder;
 use crate::seed::Seed;
-use objective::{Figures, Targets, objective};
+use objective::{Targets, objective};
 
 /// Trains a copy of `policy`, which is also the reference.
 pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pair], seed: Seed) -> Result<Decoder> {
@@ -37,8 +36,8 @@ pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pa
     let mut tokens: usize = (0..run.step()).map(|step| plan.tokens(step)).sum();
     while let Some(step) = run.next_step()? {
         run.learns_from(&plan.rows(step));
-        let (mut figures, store) = accumulate(&mut run, &plan, reference.as_ref(), step, seed)?;
-        let (norm, rate) = run.update(&store)?;
+        let mut figures = accumulate(&mut run, &plan, reference.as_ref(), step, seed)?;
+        let (norm, rate) = run.update()?;
         tokens += plan.tokens(step);
         figures.extend([
             ("learning_rate", rate),
@@ -52,14 +51,14 @@ pub fn train(setup: Setup<'_>, config: &DpoConfig, policy: &Decoder, pairs: &[Pa
 }
 
 /// Adds the gradients of the batches of a step, each by its share of the pairs. Answers the figures as means over all of
-/// them, and a store in which nothing beside the decoder has a gradient.
+/// them.
 fn accumulate(
     run: &mut Run<'_>,
     plan: &Plan<'_>,
     reference: Option<&Reference>,
     step: usize,
     seed: Seed,
-) -> Result<(Figures, GradStore)> {
+) -> Result<Figures> {
     let (config, pairs) = (plan.config, plan.pairs);
     let (epoch, batches) = &plan.steps[step];
     let point = match reference {
@@ -83,28 +82,23 @@ fn accumulate(
         targets.push(Targets::new(&batch, weights, of_reference.as_deref(), point, config)?);
     }
     let shares = objective::share(&mut targets)?;
-    let mut sum: Option<(Figures, GradStore)> = None;
+    let parts = batches.iter().zip(targets.iter().zip(shares));
+    let parts = parts.map(|(rows, (targets, share))| Part {
+        of: targets,
+        sequences: objective::sequences(&plan.pick(rows), config),
+        share,
+    });
     let mut foresight = <[Foresight; 2]>::default();
-    for (rows, (targets, share)) in batches.iter().zip(targets.iter().zip(shares)) {
-        let sequences = objective::sequences(&plan.pick(rows), config);
-        let wanted = Wanted::Logprobs { temperature: 1.0 };
-        let (figures, store) = run.accumulate(&sequences, wanted, |leaves| {
-            targets.foresee(leaves, &mut foresight);
-            let (loss, figures) = objective(leaves, targets, config)?;
-            Ok(((loss * share)?, figures))
-        })?;
-        let mut mean: Figures = figures.into_iter().map(|(name, value)| (name, value * share)).collect();
-        if let Some((before, _)) = sum.take() {
-            for ((_, value), (_, other)) in mean.iter_mut().zip(&before) {
-                *value += other;
-            }
-        }
-        sum = Some((mean, store));
-    }
-    let (mut figures, store) = sum.ok_or_else(|| Error::unexpected("a step without a batch"))?;
+    let wanted = Wanted::Logprobs { temperature: 1.0 };
+    let sum = run.accumulate(wanted, parts, |leaves, targets| {
+        targets.foresee(leaves, &mut foresight);
+        let (loss, figures) = objective(leaves, targets, config)?;
+        Ok((loss, figures, ()))
+    })?;
+    let mut figures = sum.figures;
     let [[accuracy, _], [_, entropy]] = foresight.map(|foresight| foresight.means());
     figures.extend([("mean_token_accuracy", accuracy), ("entropy", entropy)]);
-    Ok((figures, store))
+    Ok(figures)
 }
 
 /// Where the policy stands, by answers to other prompts.

@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use super::config::{DpoConfig, PreferenceLoss};
 use crate::error::Result;
 use crate::model::cpu::trunk::Sequence;
+use crate::train::accumulation::Figures;
 use crate::train::foresight::Foresight;
 use crate::train::length;
 use crate::train::loss;
@@ -18,8 +19,6 @@ use crate::train::loss::ops::SoftLabels;
 use crate::train::pairs::{self, Pair, alternate};
 use crate::train::reward::{scalar, share_positive};
 use crate::train::seam::Leaves;
-
-pub type Figures = Vec<(&'static str, f64)>;
 
 /// What the loss of a batch of `B` pairs knows besides the policy.
 pub struct Targets {

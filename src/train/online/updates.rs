@@ -1,9 +1,11 @@
 //! What the updates of an iteration tell.
 
+use crate::train::accumulation::Figures;
+
 /// What the updates of an iteration told, averaged.
 #[derive(Debug, Default)]
 pub(super) struct Updates {
-    sums: Vec<(&'static str, f64)>,
+    sums: Figures,
     ratios: Vec<f64>,
     count: usize,
     rate: f64,
@@ -23,7 +25,7 @@ impl Updates {
     }
 
     /// Takes the figures of an update that was made, with its gradient's norm and its learning rate.
-    pub(super) fn add(&mut self, mut figures: Vec<(&'static str, f64)>, (norm, rate): (f64, f64)) {
+    pub(super) fn add(&mut self, mut figures: Figures, (norm, rate): (f64, f64)) {
         figures.push(("grad_norm", norm));
         self.ratios.extend(
             figures
