@@ -36,19 +36,20 @@ fn config(loss: PreferenceLoss, batch_size: usize, gradient_accumulation_steps: 
     }
 }
 
+fn values(decoder: &Decoder) -> Vec<f32> {
+    let tensors = decoder
+        .parameters
+        .iter()
+        .map(|parameter| parameter.weight.dense().unwrap());
+    tensors
+        .flat_map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+        .collect()
+}
+
 /// What the step moved, and what it told.
 fn step(start: &Decoder, config: &DpoConfig, pairs: &[Pair]) -> (Vec<f64>, Map<String, Value>) {
     let dir = tempfile::tempdir().unwrap();
     let trained = dpo::train(setup(dir.path(), &Silent), config, start, pairs, Seed::new(3)).unwrap();
-    let values = |decoder: &Decoder| -> Vec<f32> {
-        let tensors = decoder
-            .parameters
-            .iter()
-            .map(|parameter| parameter.weight.dense().unwrap());
-        tensors
-            .flat_map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-            .collect()
-    };
     let moved = values(&trained)
         .into_iter()
         .zip(values(start))
@@ -121,5 +122,64 @@ proptest! {
                 prop_assert!((a - b).abs() <= 2e-5 * a.abs() + 2e-6, "{:?}, {name}: {a} and {b}", kind.loss);
             }
         }
+    }
+}
+
+/// Catches: a held-out loss that is a mean of batches' means or weighs tokens otherwise than training does, a reference that
+/// was not asked about held-out answers, pairs that are held out and learnt, a measure taken before the step. What the
+/// second step learns from is measured after the first.
+#[test]
+fn held_out_pairs_are_measured_as_they_would_be_learnt() {
+    let start = small::model().decoder;
+    let rows = pairs(11);
+    for kind in kinds() {
+        let config = DpoConfig {
+            epochs: 2,
+            batch_size: rows.len(),
+            ..kind
+        };
+        let run = |held_out: &[Pair], eval_steps: Option<usize>| {
+            let dir = tempfile::tempdir().unwrap();
+            let config = DpoConfig {
+                eval_steps,
+                ..config.clone()
+            };
+            let setup = setup(dir.path(), &Silent);
+            let trained = dpo::train_beside(setup, &config, &start, (&rows, held_out), Seed::new(3)).unwrap();
+            (values(&trained), metrics::read(dir.path()).unwrap())
+        };
+        let (weights, log) = run(&rows, Some(1));
+        // The reference point of kto is of mismatched answers, which other orders mismatch otherwise.
+        let same = match config.loss {
+            PreferenceLoss::Kto => vec!["logps/chosen", "rewards/chosen", "nll"],
+            _ => vec![
+                "loss",
+                "rewards/chosen",
+                "rewards/margins",
+                "rewards/accuracies",
+                "logps/rejected",
+                "nll",
+            ],
+        };
+        for name in same.into_iter().chain(["mean_token_accuracy", "entropy"]) {
+            let [measured, learnt] = [(0, format!("eval_{name}")), (1, name.to_owned())]
+                .map(|(step, name)| log[step][&name].as_f64().unwrap());
+            let error = (measured - learnt).abs();
+            assert!(
+                error <= 2e-5 * learnt.abs() + 2e-6,
+                "{:?} {name}: {measured} measured, {learnt} learnt",
+                config.loss
+            );
+        }
+        let (also, log) = run(&pairs(14)[11..], None);
+        assert!(weights == also, "{:?}: what is held out moves the model", config.loss);
+        let measured: Vec<bool> = log.iter().map(|row| row.contains_key("eval_loss")).collect();
+        assert_eq!(
+            measured,
+            [false, true],
+            "without --eval-steps it is measured at the end"
+        );
+        let (alone, log) = run(&[], None);
+        assert!(weights == alone && log.iter().all(|row| !row.contains_key("eval_loss")));
     }
 }

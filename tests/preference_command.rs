@@ -6,6 +6,7 @@ mod program;
 use std::fs;
 use std::path::Path;
 
+use bylaw::train::metrics;
 use program::*;
 
 /// Pairs of short answers.
@@ -121,5 +122,64 @@ fn combinations_without_sense_are_refused() {
     ] {
         let code = if says == "no log-probabilities" { 3 } else { 2 };
         refused(dir.path(), &train("out", flags), code, &[says]);
+    }
+}
+
+/// Catches: a flag of held-out pairs that reaches no trainer, pairs on both sides, a best model that is that of the end, a
+/// result that is another because it was measured, settings that do nothing.
+#[test]
+fn the_best_policy_is_that_of_the_lowest_held_out_loss() {
+    let dir = temp();
+    let place = dir.path();
+    data(place);
+    // Held-out pairs that are labelled the other way: what is learnt makes them worse.
+    let swapped = fs::read_to_string(place.join("pairs.jsonl")).unwrap();
+    let swapped = swapped
+        .replace("chosen", "first")
+        .replace("rejected", "chosen")
+        .replace("first", "rejected");
+    write(place, "swapped.jsonl", &swapped);
+    let fast = ["--epochs", "4", "--learning-rate", "1e-3", "--lr-scheduler", "constant"];
+    let measured = [&fast[..], &["--eval-data", "swapped.jsonl", "--eval-steps", "1"]].concat();
+    let ran = succeeds(
+        place,
+        &train("best", &[&measured[..], &["--keep-best", "--json"]].concat()),
+    );
+    assert!(
+        ran.stderr.contains("6 prompts of --eval-data are in the training data"),
+        "{}",
+        ran.stderr
+    );
+    let log = metrics::read(&place.join("best")).unwrap();
+    let losses: Vec<f64> = log.iter().map(|row| row["eval_loss"].as_f64().unwrap()).collect();
+    let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    let step = losses.iter().position(|loss| *loss == lowest).unwrap();
+    assert!(step + 1 < losses.len(), "the last model is the best: {losses:?}");
+    let told = json(&fs::read_to_string(place.join("best/best/best.json")).unwrap());
+    assert_eq!(told["step"].as_u64(), Some(step as u64 + 1), "{losses:?}");
+    assert!(ran.stdout.contains("\"best\""), "{}", ran.stdout);
+    let weights = |run: &str| fs::read(place.join(run).join("model.safetensors")).unwrap();
+    succeeds(place, &train("plain", &fast));
+    assert!(weights("best") == weights("plain"), "to measure moved the model");
+    assert!(weights("best") != weights("best/best"));
+
+    succeeds(
+        place,
+        &train("shared", &[&fast[..], &["--eval-fraction", "0.34"]].concat()),
+    );
+    let manifest = json(&fs::read_to_string(place.join("shared/train.json")).unwrap());
+    assert_eq!(manifest["rows"], 4, "two of six prompts are held out");
+    let log = metrics::read(&place.join("shared")).unwrap();
+    let at = log.iter().position(|row| row.contains_key("eval_rewards/accuracies"));
+    assert_eq!(
+        at,
+        Some(log.len() - 1),
+        "without --eval-steps it is measured at the end"
+    );
+    for (flags, says) in [
+        (["--eval-steps", "2"], "--eval-steps has nothing to measure"),
+        (["--keep-best", "-q"], "--keep-best has nothing to go by"),
+    ] {
+        refused(place, &train("blind", &flags), 2, &[says]);
     }
 }

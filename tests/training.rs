@@ -741,6 +741,26 @@ fn the_dpo_family_resumes_to_the_bit() {
     }
 }
 
+/// Catches: a best loss that begins again after a stop, held-out answers that the reference knows no more.
+#[test]
+fn dpo_beside_held_out_pairs_resumes_to_the_bit() {
+    use bylaw::train::dpo::PreferenceLoss::{Kto, Sigmoid};
+    let model = small::model();
+    let pairs = pairs(&model, |index| 0.6 + 0.05 * index as f32);
+    for loss in [Sigmoid, Kto] {
+        let config = DpoConfig {
+            loss,
+            eval_steps: Some(1),
+            ..dpo_config()
+        };
+        let data = (&pairs[..], &pairs[..2]);
+        resumes_exactly(|setup| {
+            let trained = dpo::train_beside(setup, &config, &model.decoder, data, Seed::new(5))?;
+            Ok(bits(&trained))
+        });
+    }
+}
+
 /// Catches: a step against the labels, a loss whose gradient does not reach the policy.
 #[test]
 fn each_loss_of_the_dpo_family_prefers_the_chosen() {

@@ -15,6 +15,7 @@ use super::data::convert::Target;
 use super::output;
 use super::pipeline::{Plan, parse, shell_word};
 use super::session::Session;
+use super::stages::held_out::HeldOut;
 use super::stages::online::Exported;
 use super::stages::train::Common;
 use crate::atomic;
@@ -219,9 +220,7 @@ impl Stage<'_> {
                         with.not_carried.push(format!("{name} = true"));
                     }
                 }
-                if command.stage.held_out.is_wanted() {
-                    with.not_carried.push("held-out pairs".into());
-                }
+                held_out(&mut with, &command.stage.held_out);
                 reward_length(&mut with, config.length.choice());
                 optimiser(&mut with, &config.optim);
             }
@@ -230,6 +229,7 @@ impl Stage<'_> {
                 (with.learning_rate, with.epochs, with.batch_size) =
                     (config.learning_rate, config.epochs, config.batch_size);
                 with.beta = config.beta();
+                held_out(&mut with, &command.stage.held_out);
                 let steps = config.gradient_accumulation_steps;
                 lacks(&mut with, "gradient_accumulation_steps", steps as f64, 1.0);
                 preference_loss(&mut with, config);
@@ -317,6 +317,12 @@ fn rounded(value: f32) -> f64 {
 fn lacks(with: &mut Hyperparameters, name: &str, value: f64, neutral: f64) {
     if value != neutral {
         with.not_carried.push(format!("{name} = {value}"));
+    }
+}
+
+fn held_out(with: &mut Hyperparameters, held_out: &HeldOut) {
+    if held_out.is_wanted() {
+        with.not_carried.push("held-out pairs".into());
     }
 }
 

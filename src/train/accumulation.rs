@@ -64,16 +64,21 @@ impl Run<'_> {
             })?;
             sum.loss += value;
             sum.told.push(told);
-            let shared = figures.into_iter().map(|(name, value)| (name, value * share));
-            if sum.figures.is_empty() {
-                sum.figures = shared.collect();
-            } else {
-                for ((_, mean), (_, value)) in sum.figures.iter_mut().zip(shared) {
-                    *mean += value;
-                }
-            }
+            add_shared(&mut sum.figures, figures, share);
         }
         Ok(sum)
+    }
+}
+
+/// Adds the figures of a part, which are the same for each, to those of all.
+pub fn add_shared(sum: &mut Figures, figures: Figures, share: f64) {
+    let shared = figures.into_iter().map(|(name, value)| (name, value * share));
+    if sum.is_empty() {
+        sum.extend(shared);
+    } else {
+        for ((_, mean), (_, value)) in sum.iter_mut().zip(shared) {
+            *mean += value;
+        }
     }
 }
 

@@ -34,7 +34,8 @@ impl Leaves {
         Ok(rows)
     }
 
-    fn new(outputs: &Outputs, lengths: Vec<usize>, width: usize) -> Result<Self> {
+    /// The outputs for sequences whose completions have `lengths` tokens, hidden states of `width` numbers.
+    pub fn new(outputs: &Outputs, lengths: Vec<usize>, width: usize) -> Result<Self> {
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let mask = pad(lengths.iter().map(|length| vec![1.0; *length]), longest);
         let logprobs = if outputs.logprobs.is_empty() {

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod balance;
 pub mod eval;
 pub mod generate;
+pub mod held_out;
 pub mod judging;
 pub mod keeping;
 pub mod kept;

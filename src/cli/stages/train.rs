@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::held_out::HeldOut;
 use super::keeping::{self, KeepBest, Keeping, Told};
 use super::lora::Lora;
 use super::prompting::Prompting;
-use super::rewarding::HeldOut;
 use super::tuning::Beside;
 use super::{Done, Stage, read_if_there};
 use crate::bias::control::Unit;
 use crate::bias::ledger::{self, Subject};
 use crate::bias::measure::Comparison;
-use crate::cli::session::{Session, data_source, model_source};
+use crate::cli::session::{Session, model_source};
 use crate::dataset::{self, Provenance, Source, Status, rejects_dir};
 use crate::error::{Error, Result};
 use crate::job::lock::Lock;
@@ -124,6 +124,12 @@ pub struct Dpo {
     pub common: Common,
     #[command(flatten)]
     #[serde(flatten)]
+    pub held_out: HeldOut,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub best: KeepBest,
+    #[command(flatten)]
+    #[serde(flatten)]
     pub config: dpo::DpoConfig,
 }
 
@@ -176,6 +182,10 @@ impl<'a> Training<'a> {
             mixture: None,
             lock: None,
         })
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind
     }
 
     pub(super) fn encoder(&self) -> Encoder<'_> {
@@ -352,32 +362,6 @@ pub(super) fn encode_rows<R: dataset::Row, T>(
     Ok((encoded, rejects))
 }
 
-/// Trains on preference pairs, unless the directory has the result already.
-fn train_on_pairs(
-    session: &Session,
-    out: &Path,
-    stage: &(impl Stage + Serialize),
-    common: &Common,
-    train: impl FnOnce(Setup<'_>, &Decoder, &[pairs::Pair], Seed) -> Result<(Decoder, Option<ScalarHead>)>,
-) -> Result<Done> {
-    let data = dataset::read_preferences(&common.data)?;
-    let inputs = vec![data_source(&common.data, &data)];
-    let mut training = Training::new(session, out, stage.kind(), common, stage, inputs)?;
-    if let Some(done) = training.finished()? {
-        return Ok(done);
-    }
-    let encoder = training.encoder();
-    let (pairs, rejects) = encode_rows(stage.kind(), &data.rows, data.rejects, |row| {
-        pairs::encode(&encoder, row)
-    })?;
-    training.begin(pairs.len(), &rejects)?;
-    let seed = session.stage_seed(stage.kind());
-    let mut setup = training.setup_in_place()?;
-    setup.keeping.rows = keeping::names(&data.rows, &rejects, pairs.len());
-    let (decoder, head) = train(setup, &training.model.decoder, &pairs, seed)?;
-    training.finish(decoder, head.as_ref(), pairs.len(), rejects.len())
-}
-
 /// Measures what length does to the rewards, for the ledger of length.
 pub(super) fn write_length(out: &Path, model: &reward::RewardModel, pairs: &[pairs::Pair], seed: Seed) -> Result<()> {
     let rewards = model.score(&pairs::sequences(&pairs.iter().collect::<Vec<_>>()))?;
@@ -422,9 +406,23 @@ impl Stage for Dpo {
     fn run(&self, session: &Session, out: &Path) -> Result<Done> {
         let mut stage = self.clone();
         stage.config = self.config.settled()?;
-        train_on_pairs(session, out, &stage, &stage.common, |setup, decoder, pairs, seed| {
-            Ok((dpo::train(setup, &stage.config, decoder, pairs, seed)?, None))
-        })
+        self.held_out.check(self.config.eval_steps)?;
+        self.best.check(self.held_out.is_wanted())?;
+        let read = self.held_out.read(&self.common.data)?;
+        let sources = read.sources.clone();
+        let mut training = Training::new(session, out, self.kind(), &self.common, &stage, sources)?;
+        if let Some(done) = training.finished()? {
+            return Ok(done);
+        }
+        let sides = self.held_out.sides(session, &training, read, |_| Ok(()))?;
+        training.begin(sides.learnt.len(), &sides.rejects)?;
+        let mut setup = training.setup_in_place()?;
+        setup.keeping.best = self.best.keep_best;
+        setup.keeping.rows = sides.names;
+        let (decoder, seed) = (&training.model.decoder, session.stage_seed(self.kind()));
+        let data = (sides.learnt.as_slice(), sides.held_out.as_slice());
+        let decoder = dpo::train_beside(setup, &stage.config, decoder, data, seed)?;
+        training.finish(decoder, None, sides.learnt.len(), sides.rejects.len())
     }
 }
 

@@ -119,6 +119,10 @@ pub struct DpoConfig {
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub reference_logprobs: Option<PathBuf>,
+    /// Measure the loss on held-out pairs after every so many steps, besides at the end.
+    #[arg(long, value_name = "N", value_parser = bounds::count)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_steps: Option<usize>,
     #[serde(flatten)]
     #[command(flatten)]
     pub length: DpoLengthConfig,
@@ -143,6 +147,7 @@ impl Default for DpoConfig {
             undesirable_weight: None,
             prompt_loss_weight: None,
             reference_logprobs: None,
+            eval_steps: None,
             length: DpoLengthConfig::default(),
             optim: OptimConfig::default(),
         }
