@@ -522,3 +522,48 @@ fn prompts_without_a_partner_are_counted() {
         &["answers no prompt that is answered in own.jsonl", "same prompts"],
     );
 }
+
+/// Catches: candidates that make no pair, and pairs of which nothing can be asked, lost from the count of what was given.
+#[test]
+fn what_makes_no_comparison_is_counted() {
+    let dir = temp();
+    let rows = [
+        r#"{"prompt": "Is it hot?", "completions": ["Yes.", "No.", " Yes. "]}"#,
+        r#"{"prompt": "Is it cold?", "completions": ["No.", "No."]}"#,
+        r#"{"prompt": "Is it wet?", "completions": ["Yes."]}"#,
+    ];
+    fs::write(dir.path().join("candidates.jsonl"), rows.join("\n")).unwrap();
+    let pairs = [
+        r#"{"prompt": "Is it hot?", "answer_1": "Yes.", "answer_2": "No.", "gold": 1}"#,
+        r#"{"prompt": "Is it cold?", "answer_1": "No.", "answer_2": "No.", "gold": 0}"#,
+    ];
+    fs::write(dir.path().join("pairs.jsonl"), pairs.join("\n")).unwrap();
+    let audit = |more: &[&str]| {
+        let command = [
+            "audit",
+            "--model",
+            "builtin:tiny",
+            "--changes",
+            "repeated",
+            "--constitution",
+        ];
+        succeeds(dir.path(), &[&command[..], &["builtin:proving-ground"], more].concat()).stdout
+    };
+    let told = json(&audit(&["--candidates", "candidates.jsonl", "--out", "out", "--json"]));
+    let counts = |told: &serde_json::Value| {
+        let pairs = told["sections"][0]["pairs"].as_u64();
+        (pairs, told["identical"].as_u64(), told["single"].as_u64())
+    };
+    assert_eq!(counts(&told), (Some(2), Some(2), Some(1)), "{told}");
+    let page = audit(&["--candidates", "candidates.jsonl"]);
+    for line in [
+        "2 pairs left out, for both answers are the same",
+        "1 row left out, for a comparison needs two answers",
+    ] {
+        assert!(page.contains(line), "{page}");
+    }
+    let rejects = fs::read_dir(dir.path().join("out/labels/rejects")).unwrap().count();
+    assert!(rejects > 0);
+    let told = json(&audit(&["--pairs", "pairs.jsonl", "--json"]));
+    assert_eq!(counts(&told), (Some(1), Some(1), None), "{told}");
+}

@@ -55,7 +55,7 @@ pub struct Experiment {
     originals: Vec<Candidates>,
     changed: Vec<Changed>,
     unread: Vec<Reject>,
-    unmatched: Vec<Reject>,
+    left_out: LeftOut,
     config: JudgeConfig,
     pub provenance: Provenance,
     subject: String,
@@ -97,7 +97,7 @@ impl Experiment {
             pairs,
             known,
             unread: read.unread,
-            unmatched: read.unmatched,
+            left_out: read.left_out,
             provenance,
             config,
             subject: format!("judge {model}"),
@@ -132,7 +132,7 @@ impl Experiment {
                     usage: &usage,
                     ..Job::new(&labels, provenance, "audit", session.progress())
                 };
-                job.run(&rows, &[&self.unread[..], &self.unmatched].concat(), judge)?;
+                job.run(&rows, &[&self.unread[..], &self.left_out.all()].concat(), judge)?;
                 Said::read(&labels)?
             }
             None => {
@@ -165,7 +165,9 @@ impl Experiment {
         progress.finish();
         Ok(Audited {
             changes,
-            unmatched: self.unmatched.len() as u64,
+            unmatched: self.left_out.unmatched.len() as u64,
+            single: self.left_out.single.len() as u64,
+            identical: self.left_out.identical.len() as u64,
             ..audited.beside(&self.unread)
         })
     }
@@ -210,14 +212,43 @@ struct Read {
     pairs: Vec<(Pair, Known)>,
     inputs: Vec<Source>,
     unread: Vec<Reject>,
+    left_out: LeftOut,
+}
+
+/// What could be read and makes no comparison.
+#[derive(Default)]
+struct LeftOut {
     /// Rows without a partner in the other model's data.
     unmatched: Vec<Reject>,
+    /// Rows with fewer than two answers.
+    single: Vec<Reject>,
+    /// Pairs whose answers are the same.
+    identical: Vec<Reject>,
+}
+
+impl LeftOut {
+    fn all(&self) -> Vec<Reject> {
+        [&self.unmatched[..], &self.single, &self.identical].concat()
+    }
+
+    /// Takes the pairs about which no judge would be asked; the others are left.
+    fn take_identical(&mut self, pairs: Vec<(Pair, Known)>) -> Vec<(Pair, Known)> {
+        let mut differ = Vec::with_capacity(pairs.len());
+        for (pair, known) in pairs {
+            match contests(&pair.row(), true).pop() {
+                Some(Err(identical)) => self.identical.push(identical),
+                _ => differ.push((pair, known)),
+            }
+        }
+        differ
+    }
 }
 
 /// The pairs of `--pairs` in a drawn order; those of candidates in one that takes one of each prompt before a second of
 /// any.
 fn read(audit: &Audit, seed: Seed) -> Result<Read> {
     let mut rng = seed.child("pairs").rng();
+    let mut left_out = LeftOut::default();
     if let Some(reference) = &audit.pairs {
         let data = dataset::read_pairs(reference)?;
         let inputs = vec![data_source(reference, &data)];
@@ -236,10 +267,10 @@ fn read(audit: &Audit, seed: Seed) -> Result<Read> {
         let mut pairs: Vec<(Pair, Known)> = pairs.collect();
         pairs.shuffle(&mut rng);
         return Ok(Read {
-            pairs,
+            pairs: left_out.take_identical(pairs),
             inputs,
             unread: data.rejects,
-            unmatched: Vec::new(),
+            left_out,
         });
     }
     let Some(reference) = &audit.candidates else {
@@ -259,16 +290,39 @@ fn read(audit: &Audit, seed: Seed) -> Result<Read> {
                     .help("sample both models on the same prompts"),
             );
         }
+        left_out.unmatched = unmatched;
         return Ok(Read {
-            pairs,
+            pairs: left_out.take_identical(pairs),
             inputs,
             unread: [data.rejects, others.rejects].concat(),
-            unmatched,
+            left_out,
         });
     }
+    Ok(Read {
+        pairs: among_candidates(&data.rows, &mut left_out),
+        inputs,
+        unread: data.rejects,
+        left_out,
+    })
+}
+
+/// The pairs among the answers of each row: one of every row, then a second of every row that has one, and so on.
+fn among_candidates(rows: &[Candidates], left_out: &mut LeftOut) -> Vec<(Pair, Known)> {
     let mut by_round: Vec<Vec<(Pair, Known)>> = Vec::new();
-    for row in &data.rows {
-        for (round, contest) in contests(row, true).into_iter().filter_map(Result::ok).enumerate() {
+    for row in rows {
+        let mut round = 0;
+        for contest in contests(row, true) {
+            let contest = match contest {
+                Ok(contest) => contest,
+                Err(reject) if row.completions.len() < 2 => {
+                    left_out.single.push(reject);
+                    continue;
+                }
+                Err(reject) => {
+                    left_out.identical.push(reject);
+                    continue;
+                }
+            };
             if by_round.len() <= round {
                 by_round.push(Vec::new());
             }
@@ -278,14 +332,10 @@ fn read(audit: &Audit, seed: Seed) -> Result<Read> {
                 answers: [contest.first, contest.second],
             };
             by_round[round].push((pair, Known::default()));
+            round += 1;
         }
     }
-    Ok(Read {
-        pairs: by_round.into_iter().flatten().collect(),
-        inputs,
-        unread: data.rejects,
-        unmatched: Vec::new(),
-    })
+    by_round.into_iter().flatten().collect()
 }
 
 /// The first answers of both models to each prompt that both answered, and the rows of the others.

@@ -130,6 +130,12 @@ pub struct Audited {
     /// Rows of a prompt that only one of the two models answered.
     #[serde(default, skip_serializing_if = "is_none")]
     pub unmatched: u64,
+    /// Rows of fewer than two answers.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub single: u64,
+    /// Pairs of identical answers, about which no judge is asked.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub identical: u64,
 }
 
 fn is_none(count: &u64) -> bool {
@@ -163,6 +169,8 @@ impl Audited {
             unread: 0,
             first_unread: None,
             unmatched: 0,
+            single: 0,
+            identical: 0,
         })
     }
 

@@ -62,13 +62,25 @@ fn left_out(text: &mut String, audited: &Audited) {
             rows(audited.unread)
         );
     }
-    if audited.unmatched > 0 {
-        let _ = writeln!(
-            text,
-            "{} {} left out, for only one of the two models has an answer to the prompt\n",
+    let left_out = [
+        (
             audited.unmatched,
-            rows(audited.unmatched)
-        );
+            rows(audited.unmatched),
+            "for only one of the two models has an answer to the prompt",
+        ),
+        (
+            audited.single,
+            rows(audited.single),
+            "for a comparison needs two answers",
+        ),
+        (
+            audited.identical,
+            if audited.identical == 1 { "pair" } else { "pairs" },
+            "for both answers are the same",
+        ),
+    ];
+    for (count, what, why) in left_out.into_iter().filter(|(count, ..)| *count > 0) {
+        let _ = writeln!(text, "{count} {what} left out, {why}\n");
     }
 }
 
