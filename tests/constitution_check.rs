@@ -466,8 +466,21 @@ fn the_schema_is_current() {
     let committed = fs::read_to_string(root.join("schemas/constitution.json")).unwrap();
     assert!(
         ran.stdout == committed,
-        "write it anew: bylaw constitution schema --out schemas/constitution.json"
+        "write it anew: bylaw constitution schema --out schemas/constitution.json --force"
     );
+    // Catches: a file of another name written over unasked.
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("mine.json"), "mine").unwrap();
+    let write = |more: &[&str]| {
+        bylaw(
+            dir.path(),
+            &[&["constitution", "schema", "--out", "mine.json"], more].concat(),
+        )
+    };
+    assert!(write(&[]).stderr.contains("--force"));
+    assert_eq!(fs::read_to_string(dir.path().join("mine.json")).unwrap(), "mine");
+    write(&["--force"]);
+    assert_eq!(fs::read_to_string(dir.path().join("mine.json")).unwrap(), committed);
 }
 
 /// Catches: a file to start from that does not work, or that writes over somebody's work.

@@ -39,6 +39,9 @@ pub enum ConstitutionCommand {
         /// Write it there instead.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Write over a file that is there.
+        #[arg(long, requires = "out")]
+        force: bool,
     },
 }
 
@@ -51,10 +54,13 @@ pub fn run(session: &Session, command: &ConstitutionCommand) -> Result<()> {
         ConstitutionCommand::Diff(args) => diff::run(session, args),
         ConstitutionCommand::Import(args) => import::run(session, args),
         ConstitutionCommand::Export(args) => export::run(session, args),
-        ConstitutionCommand::Schema { out } => {
+        ConstitutionCommand::Schema { out, force } => {
             let schema = format!("{:#}\n", schema::constitution());
             match out {
-                Some(out) => atomic::write(out, schema.as_bytes()),
+                Some(out) => {
+                    refuse_existing(out, *force)?;
+                    atomic::write(out, schema.as_bytes())
+                }
                 None => output::page(&schema),
             }
         }
