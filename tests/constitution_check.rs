@@ -524,3 +524,21 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         );
     }
 }
+
+/// Catches: a variable that every one of several files would have to have, and one that none has and nobody tells of.
+#[test]
+fn a_variable_is_for_the_files_that_have_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let without = format!("{HEAD}{FAIR}");
+    let variables = "[variables]\naudience = \"adults\"\n";
+    let with = format!("{HEAD}{variables}{FAIR}").replace("is unfair.", "is unfair to {{ audience }}.");
+    fs::write(dir.path().join("with.toml"), with).unwrap();
+    fs::write(dir.path().join("without.toml"), &without).unwrap();
+    for files in [["with.toml", "without.toml"], ["without.toml", "with.toml"]] {
+        let (code, _, stderr) = check(dir.path(), &[&files[..], &["--variable", "audience=children"]].concat());
+        assert_eq!(code, 0, "{stderr}");
+        let (code, _, stderr) = check(dir.path(), &[&files[..], &["--variable", "audiense=children"]].concat());
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.contains("`audiense`"), "{stderr}");
+    }
+}

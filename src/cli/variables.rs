@@ -47,19 +47,32 @@ impl Variables {
             .collect()
     }
 
+    /// The values for each of several constitutions: those of the variables that it has. The last reports what none has, and one
+    /// that cannot be read as it is gets all.
+    pub fn of_each(&self, references: &[&str]) -> Vec<BTreeMap<String, String>> {
+        let plain: Vec<Option<Constitution>> = references
+            .iter()
+            .map(|reference| Constitution::resolve(reference).ok())
+            .collect();
+        let has = |index: usize, name: &String| match &plain[index] {
+            Some(constitution) => constitution.variables.contains(name),
+            None => true,
+        };
+        let all = 0..references.len();
+        all.clone()
+            .map(|index| {
+                let mut values = self.values();
+                let last = index + 1 == references.len();
+                values.retain(|name, _| has(index, name) || (last && !all.clone().any(|index| has(index, name))));
+                values
+            })
+            .collect()
+    }
+
     /// Two constitutions, each with the values of the variables that it has; one that neither has is an error.
     pub fn resolve_both(&self, references: [&str; 2]) -> Result<[Constitution; 2]> {
-        let plain = [
-            Constitution::resolve(references[0])?,
-            Constitution::resolve(references[1])?,
-        ];
-        let has = |index: usize, name: &String| plain[index].variables.contains(name);
-        let read = |index: usize| {
-            let mut values = self.values();
-            // The second reports what neither has.
-            values.retain(|name, _| has(index, name) || (index == 1 && !has(0, name)));
-            Constitution::resolve_with(references[index], &values)
-        };
+        let values = self.of_each(&references);
+        let read = |index: usize| Constitution::resolve_with(references[index], &values[index]);
         Ok([read(0)?, read(1)?])
     }
 

@@ -24,15 +24,6 @@ pub struct Beside {
     pub auxiliary: Option<Auxiliary>,
 }
 
-impl Beside {
-    pub fn head(head: ScalarHead, rate_factor: f64) -> Self {
-        Self {
-            head: Some((head, rate_factor)),
-            auxiliary: None,
-        }
-    }
-}
-
 /// A variable that explains during training what the result must not learn, and is then left out. It is in the
 /// checkpoints, under its name.
 pub struct Auxiliary {

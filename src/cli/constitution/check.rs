@@ -37,11 +37,12 @@ fn lints_help() -> String {
 }
 
 pub fn run(session: &Session, args: &Check) -> Result<()> {
-    let values = args.variables.values();
+    let references: Vec<&str> = args.files.iter().map(String::as_str).collect();
+    let values = args.variables.of_each(&references);
     let (mut errors, mut warnings) = (0, 0);
     let mut files = Vec::new();
-    for file in &args.files {
-        let checked = match constitution::check(file, &values, args.budget) {
+    for (file, values) in args.files.iter().zip(&values) {
+        let checked = match constitution::check(file, values, args.budget) {
             Ok(checked) => checked,
             // A file that cannot be read at all; the others are checked all the same.
             Err(error) => {
