@@ -741,7 +741,7 @@ fn the_dpo_family_resumes_to_the_bit() {
     }
 }
 
-/// Catches: a best loss that begins again after a stop, held-out answers that the reference knows no more.
+/// Catches: held-out answers that the reference knows no more after a stop, a measure that moves the policy.
 #[test]
 fn dpo_beside_held_out_pairs_resumes_to_the_bit() {
     use bylaw::train::dpo::PreferenceLoss::{Kto, Sigmoid};

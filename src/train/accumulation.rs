@@ -71,7 +71,7 @@ impl Run<'_> {
 }
 
 /// Adds the figures of a part, which are the same for each, to those of all.
-pub fn add_shared(sum: &mut Figures, figures: Figures, share: f64) {
+fn add_shared(sum: &mut Figures, figures: Figures, share: f64) {
     let shared = figures.into_iter().map(|(name, value)| (name, value * share));
     if sum.is_empty() {
         sum.extend(shared);

@@ -26,6 +26,9 @@ pub const DIR: &str = "reference";
 /// Tokens to a pass; between two of them the user can stop.
 const PASS_TOKENS: usize = 4096;
 
+/// Sequences to a pass of the trunk, which holds all of their activations of a layer.
+const PASS_ROWS: usize = 64;
+
 /// Rows that are computed before they are saved for the first time; then whenever their number has doubled.
 const FIRST_SAVE: usize = 512;
 
@@ -33,7 +36,13 @@ const FIRST_SAVE: usize = 512;
 /// its reference, in mixed precision too.
 pub fn logprobs_of(policy: &Decoder, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
     match policy.training.halves {
-        true => Ok(trunk::infer(policy, sequences, Wanted::Logprobs { temperature: 1.0 })?.logprobs),
+        true => {
+            let mut logprobs = Vec::with_capacity(sequences.len());
+            for rows in sequences.chunks(PASS_ROWS) {
+                logprobs.extend(trunk::infer(policy, rows, Wanted::Logprobs { temperature: 1.0 })?.logprobs);
+            }
+            Ok(logprobs)
+        }
         false => logprobs_all(policy, sequences),
     }
 }

@@ -1,5 +1,7 @@
 //! Pairs that are learnt from, and pairs that are only looked at: `train reward` and `train dpo`.
 
+use std::collections::HashMap;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -90,13 +92,17 @@ impl HeldOut {
             rejects.extend(other.rejects);
             other.rows
         });
+        let numbers: HashMap<String, usize> = (data.rows.iter().enumerate())
+            .map(|(at, row)| (row.id.clone(), at + 1))
+            .collect();
         let [rows, held_out] = self.divide(session, kind, data.rows, other)?;
         let encoder = training.encoder();
         let (learnt, rejects) = encode_rows(kind, &rows, rejects, |row| {
             fits(row)?;
             pairs::encode(&encoder, row)
         })?;
-        let names = keeping::names(&rows, &rejects, learnt.len());
+        let number = |at: usize| numbers.get(&rows[at].id).copied().unwrap_or(at + 1);
+        let names = keeping::names(&rows, &rejects, learnt.len(), number);
         let stage = format!("{kind} held out");
         let (held_out, mut rejects) = encode_rows(&stage, &held_out, rejects, |row| pairs::encode(&encoder, row))?;
         if held_out.is_empty() && self.is_wanted() {

@@ -84,12 +84,12 @@ impl Keeping {
     }
 }
 
-/// The names of the rows that are trained on, all but `rejects`: their numbers among those that could be read, and
+/// The names of the rows that are trained on, all but `rejects`: their numbers, as `number` says of a place in `rows`, and
 /// their ids. None where they are not `count`, as it may be where an id comes twice.
-pub fn names<R: Row>(rows: &[R], rejects: &[Reject], count: usize) -> Vec<String> {
+pub fn names<R: Row>(rows: &[R], rejects: &[Reject], count: usize, number: impl Fn(usize) -> usize) -> Vec<String> {
     let rejected: HashSet<&str> = rejects.iter().map(|reject| reject.id.as_str()).collect();
     let kept = rows.iter().enumerate().filter(|(_, row)| !rejected.contains(row.id()));
-    let names: Vec<String> = kept.map(|(at, row)| format!("{} ({})", at + 1, row.id())).collect();
+    let names: Vec<String> = kept.map(|(at, row)| format!("{} ({})", number(at), row.id())).collect();
     if names.len() == count { names } else { Vec::new() }
 }
 

@@ -126,7 +126,7 @@ impl Sft {
             let several = |row: &&Demonstration| turns::earlier(row).next().is_some();
             corpus.with_earlier_turns += data.rows.iter().filter(several).count();
             corpus.rows += rows.len();
-            let names = keeping::names(&data.rows, &rejects, rows.len());
+            let names = keeping::names(&data.rows, &rejects, rows.len(), |at| at + 1);
             for (row, name) in rows.iter().zip(names) {
                 corpus.ids.extend(row.iter().map(|_| name.clone()));
             }

@@ -7,7 +7,9 @@ mod objective;
 
 pub use config::{DpoConfig, PreferenceLoss};
 
-use super::accumulation::{self, Figures, Part};
+use rand::seq::SliceRandom as _;
+
+use super::accumulation::{Figures, Part};
 use super::batch::{BatchSize, accumulated, plan};
 use super::foresight::Foresight;
 use super::loss::kto;
@@ -17,7 +19,7 @@ use super::reference::{self, Reference};
 use super::run::{Beside, Run, Setup};
 use super::seam::Leaves;
 use crate::error::{Error, Result};
-use crate::model::cpu::trunk::{self, Sequence, Wanted};
+use crate::model::cpu::trunk::{self, Outputs, Sequence, Wanted};
 use crate::model::decoder::Decoder;
 use crate::seed::Seed;
 use objective::{Targets, objective};
@@ -107,10 +109,10 @@ fn accumulate(
     Ok(foreseen(sum.figures, &foresight))
 }
 
-/// Pairs of one pass of an evaluation.
-const EVAL_PAIRS: usize = 8;
+/// Sequences of one pass of an evaluation.
+const EVAL_ROWS: usize = 16;
 
-/// The same figures of the pairs that are not learnt.
+/// The same figures of all pairs that are not learnt.
 fn evaluate(policy: &Decoder, plan: &Plan<'_>, reference: Option<&Reference>, seed: Seed) -> Result<Figures> {
     let point = reference_point(policy, plan, reference, || plan.mismatched_held_out())?;
     // The same tokens each time: what changes between two evaluations is the policy.
@@ -118,16 +120,20 @@ fn evaluate(policy: &Decoder, plan: &Plan<'_>, reference: Option<&Reference>, se
     let pairs: Batch<'_> = (plan.held_out.iter().enumerate())
         .map(|(row, pair)| (pair, seed.index(row as u64)))
         .collect();
-    let batches: Vec<Batch<'_>> = pairs.chunks(EVAL_PAIRS).map(<[_]>::to_vec).collect();
-    let (mut sum, mut foresight) = (Figures::new(), <[Foresight; 2]>::default());
-    for Part { of, sequences, share } in parts(plan.config, &batches, reference, point)? {
-        let outputs = trunk::infer(policy, &sequences, WANTED)?;
+    let (mut figures, mut foresight) = (Figures::new(), <[Foresight; 2]>::default());
+    for Part { of, sequences, .. } in parts(plan.config, &[pairs], reference, point)? {
+        let mut outputs = Outputs::default();
+        for rows in sequences.chunks(EVAL_ROWS) {
+            let found = trunk::infer(policy, rows, WANTED)?;
+            outputs.logprobs.extend(found.logprobs);
+            outputs.outlooks.extend(found.outlooks);
+        }
         let lengths = sequences.iter().map(Sequence::completion_len).collect();
         let leaves = Leaves::new(&outputs, lengths, policy.config.hidden)?;
         of.foresee(&leaves, &mut foresight);
-        accumulation::add_shared(&mut sum, objective(&leaves, &of, plan.config)?.1, share);
+        figures = objective(&leaves, &of, plan.config)?.1;
     }
-    Ok(foreseen(sum, &foresight))
+    Ok(foreseen(figures, &foresight))
 }
 
 /// What losses of pairs are made of.
@@ -198,6 +204,8 @@ struct Plan<'a> {
     pairs: &'a [Pair],
     /// Pairs that are only looked at.
     held_out: &'a [Pair],
+    /// Their places in an order in which pairs of one prompt do not stand together, as they may in the data.
+    mixed: Vec<usize>,
     /// The longest sequence allowed.
     context: usize,
     /// The epoch of each step, and the rows of each of its batches.
@@ -229,6 +237,8 @@ impl<'a> Plan<'a> {
             return Err(Error::input(format!("--loss kto wants more than one pair {held_out}"))
                 .help("it measures how far the policy is from the reference on answers to other prompts"));
         }
+        let mut mixed: Vec<usize> = (0..held_out.len()).collect();
+        mixed.shuffle(&mut seed.child("held-out").rng());
         let lengths: Vec<usize> = pairs.iter().map(Pair::tokens).collect();
         let size = BatchSize::Rows(config.batch_size);
         let steps = (0..config.epochs as u64)
@@ -242,6 +252,7 @@ impl<'a> Plan<'a> {
             config,
             pairs,
             held_out,
+            mixed,
             context: policy.config.context,
             steps,
         })
@@ -287,10 +298,12 @@ impl<'a> Plan<'a> {
         self.exchanged(pairs.map(|(row, other)| (&self.pairs[*row], &self.pairs[*other])))
     }
 
-    /// The prompts of the pairs that are held out, each with the answers of the pair before; the first with those of the last.
+    /// The prompts of the pairs that are held out, each with the answers of the pair before in the mixed order; the first with
+    /// those of the last.
     fn mismatched_held_out(&self) -> Vec<Sequence> {
-        let others = self.held_out.last().into_iter().chain(self.held_out);
-        self.exchanged(self.held_out.iter().zip(others))
+        let others = self.mixed.last().into_iter().chain(&self.mixed);
+        let pairs = self.mixed.iter().zip(others);
+        self.exchanged(pairs.map(|(row, other)| (&self.held_out[*row], &self.held_out[*other])))
     }
 
     /// The prompts of pairs with the answers of others, as far as they fit.
